@@ -1,0 +1,125 @@
+"""A run's folder: where each file lies, how it is written, and who may write. Imports no torch."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import RunConfig, build
+from .journal import Journal
+
+
+class RunLocked(RuntimeError):
+    """Another process is writing this run."""
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<signature>/`."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, runs: Path, signature: str) -> "RunFolder":
+        return cls(Path(runs) / signature)
+
+    @property
+    def signature(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.path / "journal.jsonl")
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat.json"
+
+    @property
+    def jobs(self) -> Journal:
+        """Each submission: when, by whom, for which study, row and stage, and the scheduler's id."""
+        return Journal(self.path / "jobs.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def done(self) -> bool:
+        """Whether the run finished. Reads only the end of the journal."""
+        last = self.journal.last()
+        return last is not None and last["kind"] == "finished"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and write its config, if it is not there yet."""
+        if not self.config_file.exists():
+            write_atomic(self.config_file, config.to_yaml())
+
+    def config(self) -> RunConfig:
+        return build(yaml.safe_load(self.config_file.read_text()))
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Be the one writer of this run; the lock goes with the process. Raises RunLocked."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".writer", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunLocked(f"run {self.signature} is being written by {file.read().strip()}") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
+            file.flush()
+            yield
