@@ -61,6 +61,7 @@ class Data(Section):
     eval_split: str = "val"
     train_samples: Count | None = None  # the first N; None: all. The run refuses a split that has fewer
     eval_samples: Count | None = None
+    render_size: Count = 64  # px; of the embedded scenes only
     allow_missing: bool = False  # drop (and count) samples with a missing or unreadable file, instead of refusing
 
 
@@ -301,6 +302,7 @@ class Runtime(Section):
     """Where and how a run is computed. Changes no result beyond floating-point reduction order; never hashed."""
 
     runs: Path = Path("runs")
+    cache: Path | None = None  # rendered scenes; None: <runs>/.cache
     data_roots: dict[str, Path] = {}  # data.name -> folder
     weights: dict[str, Path] = {}  # name in init -> checkpoint file
     device: Literal["auto", "cpu", "cuda"] = "auto"
