@@ -1,0 +1,49 @@
+"""What replaces the decoders at transfer: one head per task, on the encoder's tokens."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.models.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+
+
+class ClassificationHead(nn.Module):
+    """Mean of all tokens, LayerNorm, linear (paper Section B.1). The global token is in the mean, as in the authors' code."""
+
+    def __init__(self, dim: int, classes: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.linear = nn.Linear(dim, classes)
+        nn.init.trunc_normal_(self.linear.weight, std=2e-5)  # MAE's fine-tuning: start from near-uniform predictions
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch classes"]:
+        return self.linear(self.norm(tokens.mean(1)))
+
+
+class ConvNeXtHead(nn.Module):
+    """Dense prediction from the tokens of one modality (paper Section B.2).
+
+    A linear layer widens each token to `head_dim`, which is cut into sub-patches of 4x4 pixels: a feature map of a quarter
+    of the resolution, on which ConvNeXt blocks run before the class scores are resized bilinearly to full resolution.
+    """
+
+    stride = 4
+
+    def __init__(self, dim: int, head_dim: int, depth: int, classes: int, patch_size: int):
+        super().__init__()
+        self.sub = patch_size // self.stride  # sub-patches along a side of a patch
+        if head_dim % self.sub**2:
+            raise ValueError(f"head_dim {head_dim} must be a multiple of the {self.sub**2} sub-patches of a patch")
+        width = head_dim // self.sub**2
+        self.widen = nn.Linear(dim, head_dim)
+        self.blocks = nn.Sequential(*(ConvNeXtBlock(width, ls_init_value=None) for _ in range(depth)))
+        self.scores = nn.Conv2d(width, classes, 1)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """`tokens` of one modality, row by row; `grid`: patches down and across."""
+        (rows, columns), sub = grid, self.sub
+        x = self.widen(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
+        x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, width, rows x sub, columns x sub
+        return F.interpolate(self.scores(self.blocks(x)), scale_factor=self.stride, mode="bilinear")
