@@ -1,0 +1,92 @@
+"""The command `multimae`: one run, the tracking store, the benchmark."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .config import RECIPES, ConfigError, Runtime, load, recipes, validate
+
+RUN_EXAMPLES = """\
+examples:
+  multimae run smoke/pretrain                                  # prints the run's signature
+  multimae run smoke/segment --set init=run:SIGNATURE          # transfer from it
+  torchrun --nproc-per-node 8 -m multimae run paper/pretrain --data imagenet=DIR
+A run that was stopped continues with the same command; one that is finished is not run again.
+
+recipes: """
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    # What follows `sync` and `bench` is theirs: each has its own --help.
+    if arguments[:1] == ["sync"]:
+        from .tracking import main as sync
+
+        return sync(arguments[1:])
+    if arguments[:1] == ["bench"]:
+        from .bench import main as bench
+
+        return bench(arguments[1:])
+    args = _parser().parse_args(arguments)
+    try:
+        return _run(args)
+    except ConfigError as error:
+        print(f"multimae: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="multimae", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="run | sync | bench")
+    run = commands.add_parser(
+        "run",
+        help="do one run, from a recipe",
+        epilog=RUN_EXAMPLES + ", ".join(recipes()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("recipe", help="a recipe's name (scale/name) or a YAML file")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: epochs=20")
+    run.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="where the dataset NAME lies")
+    run.add_argument("--weights", action="append", default=[], metavar="NAME=FILE", help="a checkpoint that init names")
+    run.add_argument("--runtime", action="append", default=[], metavar="KEY=VALUE", help="how to run: zero_stage=2")
+    run.add_argument("--runs", default="runs", help="where run folders lie (default: %(default)s)")
+    run.add_argument("--no-track", action="store_true", help="leave MLflow for a later `multimae sync`")
+    commands.add_parser("sync", help="send to MLflow what it has missed", add_help=False)
+    commands.add_parser("bench", help="measure the training step and the data pipeline", add_help=False)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    name = RECIPES / f"{args.recipe}.yaml"
+    config = load(name if name.exists() else Path(args.recipe), args.set)
+    runtime = validate(
+        Runtime,
+        {"runs": args.runs, "data_roots": _pairs(args.data), "weights": _pairs(args.weights)} | _pairs(args.runtime),
+    )
+    writer = int(os.environ.get("RANK", 0)) == 0
+    if writer:
+        print(f"run {config.signature} in {runtime.runs / config.signature}", flush=True)
+
+    from .run import RunFailed, run  # torch is imported here, after what can go wrong without it
+    from .tracking import start_follower
+
+    follower = start_follower(runtime.runs, runtime.tracking_uri) if writer and not args.no_track else None
+    try:
+        outcome = run(config, runtime)
+    except RunFailed as error:
+        print(f"multimae: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if follower:
+            follower.stop()
+    if writer:
+        print(f"{outcome}: {config.signature}" + ("" if outcome == "finished" else "; the same command continues it"))
+    return 0 if outcome == "finished" else 130
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"expected NAME=VALUE, found '{text}'")
+    return dict(text.split("=", 1) for text in texts)

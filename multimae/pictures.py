@@ -1,0 +1,111 @@
+"""Pictures of what a model sees and predicts, as sheets of labelled tiles (paper Fig. 1)."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .metrics import IGNORE
+from .modalities import MODALITIES, RGB_MEAN, RGB_STD
+
+TILE = 128  # px, at least
+GAP, CAPTION, GREY = 4, 16, 0.6
+BLOCKS_ACROSS = 3
+
+Tile = np.ndarray  # (height, width, 3) float in [0, 1]
+
+
+def prediction_sheet(
+    images: dict[str, Tensor], visible: dict[str, Tensor] | None, predictions: dict[str, Tensor], patch_size: int
+) -> Image.Image:
+    """For each sample and modality: what was visible, the prediction, the truth.
+
+    No loss is taken on visible patches, so the sheet shows the input there, as the paper does. `patch_size` in pixels.
+    """
+    blocks = []
+    for i in range(len(next(iter(images.values())))):
+        rows = []
+        for name, image in images.items():
+            truth = _tile(name, image[i], image[i])
+            seen = _patch_mask(visible, name, i, image.shape[-2:], patch_size // MODALITIES[name].stride)
+            predicted = np.full_like(truth, GREY)
+            if name in predictions:
+                value = predictions[name][i]
+                predicted = _tile(name, value.argmax(0) if name == "semseg" else value, image[i])
+                if visible is not None:
+                    predicted = np.where(seen, truth, predicted)
+            rows.append([np.where(seen, truth, GREY), predicted, truth])
+        blocks.append(rows)
+    return _sheet(blocks, ["visible", "prediction", "truth"])
+
+
+def segmentation_sheet(images: dict[str, Tensor], predicted: Tensor, target: Tensor) -> Image.Image:
+    """For each sample: its inputs, the predicted class of each pixel, the truth (unlabelled pixels in grey)."""
+    blocks = [
+        [[*(_tile(name, image[i], image[i]) for name, image in images.items()), _classes(predicted[i]), _classes(target[i])]]
+        for i in range(len(predicted))
+    ]
+    return _sheet(blocks, [*images, "prediction", "truth"])
+
+
+def classification_sheet(images: dict[str, Tensor], predicted: Tensor, labels: Tensor) -> Image.Image:
+    """Each sample under `predicted / true` class numbers."""
+    name, image = next(iter(images.items()))
+    blocks = [[[_tile(name, image[i], image[i])]] for i in range(len(image))]
+    captions = [[f"{p} / {t}"] for p, t in zip(predicted.tolist(), labels.tolist())]
+    return _sheet(blocks, captions, across=8)
+
+
+def palette(classes: int) -> np.ndarray:
+    """(classes, 3) colours that differ between neighbours."""
+    colour = lambda i: colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55 + 0.4 * (i // 3 % 2), 0.95 - 0.35 * (i // 6 % 2))  # noqa: E731
+    return np.array([colour(i) for i in range(classes)])
+
+
+def _tile(name: str, value: Tensor, truth: Tensor) -> Tile:
+    """`value` of a modality as colours; depth on the scale of its truth."""
+    value = value.detach().float().cpu()
+    if name == "semseg":
+        return _classes(value)
+    if name == "depth":
+        near, far = np.quantile(truth.detach().cpu().numpy(), (0.02, 0.98))
+        return colormaps["magma_r"](((value[0].numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
+    mean, std = (torch.tensor(v)[:, None, None] for v in (RGB_MEAN, RGB_STD))
+    return (value * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def _classes(indices: Tensor) -> Tile:
+    indices = indices.cpu().numpy().astype(int)
+    return np.where((indices == IGNORE)[..., None], GREY, palette(256)[indices])
+
+
+def _patch_mask(visible, name: str, i: int, size: Sequence[int], patch: int) -> np.ndarray:
+    if visible is None or name not in visible:
+        return np.full((*size, 1), visible is None)
+    grid = visible[name][i].cpu().numpy().reshape(size[0] // patch, size[1] // patch)
+    return grid.repeat(patch, 0).repeat(patch, 1)[..., None]
+
+
+def _sheet(blocks: list[list[list[Tile]]], captions: list, across: int = BLOCKS_ACROSS) -> Image.Image:
+    """Blocks of tiles (rows of columns), side by side. `captions`: of the columns, one list for all blocks or one for each."""
+    rows, columns = len(blocks[0]), len(blocks[0][0])
+    height, width = max((tile.shape[:2] for row in blocks[0] for tile in row))
+    scale = max(1, -(-TILE // height))
+    height, width = height * scale, width * scale
+    across = min(across, len(blocks))
+    block = (columns * (width + GAP) + 2 * GAP, rows * (height + GAP) + CAPTION + GAP)
+    sheet = Image.new("RGB", (across * block[0] + GAP, -(-len(blocks) // across) * block[1]), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for b, tiles in enumerate(blocks):
+        left, top = b % across * block[0] + GAP, b // across * block[1]
+        for c, caption in enumerate(captions[b] if isinstance(captions[0], list) else captions):
+            draw.text((left + c * (width + GAP), top), caption, fill="black", font=font)
+        for r, row in enumerate(tiles):
+            for c, tile in enumerate(row):
+                picture = Image.fromarray((tile * 255).round().astype(np.uint8)).resize((width, height), Image.NEAREST)
+                sheet.paste(picture, (left + c * (width + GAP), top + CAPTION + r * (height + GAP)))
+    return sheet

@@ -1,0 +1,56 @@
+"""The only place where a task and the engine meet."""
+
+import contextlib
+import os
+
+import torch
+
+from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
+from .engine.folder import RunFolder
+from .engine.loop import RunFailed, Task, train
+
+
+def run(config: RunConfig, runtime: Runtime) -> str:
+    """Do one run, or what is left of it, in `runtime.runs/<signature>/`.
+
+    Returns "finished", or "interrupted" when a signal stopped it and calling again will continue it. Every process of a
+    distributed run calls this. Raises ConfigError for what the user can mend, RunFailed when the training failed,
+    RunLocked when another process is writing the run.
+    """
+    folder = RunFolder.of(runtime.runs, config.signature)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    writer = int(os.environ.get("RANK", 0)) == 0
+    with folder.claim() if writer else contextlib.nullcontext():
+        if folder.done:
+            return "finished"
+        if writer:
+            folder.create(config)
+        try:
+            torch.manual_seed(config.seed)  # of the initial weights
+            task = make_task(config, runtime)
+        except (ConfigError, ValueError) as error:
+            if writer:
+                folder.journal.write("failed", step=0, reason=str(error))
+            raise
+        return train(task, config, runtime, folder)
+
+
+def make_task(config: RunConfig, runtime: Runtime) -> Task:
+    match config:
+        case Pretrain():
+            from .tasks.pretrain import PretrainTask
+
+            return PretrainTask(config, runtime)
+        case Classify():
+            from .tasks.classify import ClassifyTask
+
+            return ClassifyTask(config, runtime)
+        case Segment():
+            from .tasks.segment import SegmentTask
+
+            return SegmentTask(config, runtime)
+    raise ConfigError(f"task: nothing runs '{config.task}'")
+
+
+__all__ = ["RunFailed", "make_task", "run"]

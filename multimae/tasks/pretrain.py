@@ -1,0 +1,89 @@
+"""Masked multi-modal pre-training (paper Section 3)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Pretrain, Runtime
+from ..data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
+from ..masking import sample_visible
+from ..metrics import MeanLosses
+from ..modalities import TARGETS
+from ..model.multimae import MultiMAE
+from ..pictures import prediction_sheet
+from ..seeds import generator
+from ..shards import Shard
+from .task import EVAL_BATCH, evaluation, real_rows
+
+PICTURES = 6
+
+
+class TrainingModule(nn.Module):
+    """What is optimised: the losses of the targets, with equal weights (paper Table 5)."""
+
+    def __init__(self, model: MultiMAE):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: tuple[dict[str, Tensor], dict[str, Tensor] | None]) -> dict[str, Tensor]:
+        return self.model.training_losses(*batch)
+
+
+class PretrainTask:
+    def __init__(self, config: Pretrain, runtime: Runtime):
+        self.config = config
+        fields = tuple(dict.fromkeys(config.inputs + tuple(TARGETS[t].modality for t in config.targets)))
+        self.train_set = open_dataset(config.data, "train", runtime)
+        self.eval_set = open_dataset(config.data, "eval", runtime)
+        self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
+        self.fields = fields
+        self.model = MultiMAE(config)
+        self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
+        self.module = TrainingModule(self.model)
+        self.train_samples = len(self.train_set)
+
+    def parameter_groups(self) -> list[dict]:
+        # The authors' code decays every parameter in pre-training; the paper does not say.
+        return [{"params": list(self.model.parameters()), "weight_decay": self.config.optimizer.weight_decay, "lr_scale": 1.0}]
+
+    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
+        return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
+
+    def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
+        """(images, visible). The masks of the whole global batch are drawn, whatever the number of processes."""
+        visible = self.masks(self.config.batch_size, device, "mask", step)
+        if visible is not None and shard.count > 1:
+            rows = torch.from_numpy(shard.rows(self.config.batch_size)).to(device)
+            visible = {modality: mask[rows] for modality, mask in visible.items()}
+        return self.images(batch, device), visible
+
+    def masks(self, samples: int, device: torch.device, *key: str | int) -> dict[str, Tensor] | None:
+        masking = self.config.masking
+        if masking.kind == "none":
+            return None
+        counts = {modality: self.config.model.tokens for modality in self.config.inputs}
+        return sample_visible(
+            counts, samples, masking.visible_tokens, masking.alpha, generator(device, self.config.seed, *key)
+        )
+
+    def images(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        images = normalize(batch, device)
+        return {modality: images[modality] for modality in self.fields}
+
+    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
+        """The losses on the evaluation split, under masks that are the same at every evaluation."""
+        means = MeanLosses(self.config.targets, device)
+        visible = self.masks(len(self.eval_set), torch.device("cpu"), "eval")
+        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
+            batch, count = real_rows(batch)
+            masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
+            means.update(module((self.images(batch, device), masks)), count)
+        return [evaluation(self.eval_set, means.compute())]
+
+    def pictures(self, module: nn.Module, device: torch.device):
+        """One sheet: visible input, prediction and truth of each modality (paper Fig. 1)."""
+        batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
+        images = self.images(batch, device)
+        visible = self.masks(len(batch["index"]), device, "pictures")
+        return {"predictions": prediction_sheet(images, visible, self.model(images, visible), self.config.model.patch_size)}

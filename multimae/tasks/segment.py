@@ -1,0 +1,75 @@
+"""Semantic segmentation with the ConvNeXt head (paper Section B.2)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ConfigError, Runtime, Segment
+from ..data import SegmentTransform, eval_batches
+from ..metrics import IGNORE, MeanIoU
+from ..model.heads import ConvNeXtHead
+from ..pictures import segmentation_sheet
+from ..shards import Shard
+from .task import EVAL_BATCH, evaluation, real_rows
+from .transfer import TransferModel, TransferTask
+
+PICTURES = 6
+
+
+class TrainingModule(nn.Module):
+    """Per-pixel cross-entropy over labelled pixels."""
+
+    def __init__(self, model: TransferModel, patch_size: int):
+        super().__init__()
+        self.model = model
+        self.patch_size = patch_size
+
+    def scores(self, images: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+        """Class scores (batch, classes, height, width) for images of `size` pixels.
+
+        The head sees the tokens of one modality, the first of the inputs: the others reach it through attention.
+        """
+        grid = (size[0] // self.patch_size, size[1] // self.patch_size)
+        tokens = self.model.encoder(images)[:, : grid[0] * grid[1]]
+        return self.model.head(tokens, grid)
+
+    def forward(self, batch: tuple[dict[str, Tensor], Tensor]) -> dict[str, Tensor]:
+        images, target = batch
+        scores = self.scores(images, target.shape[-2:])
+        # An image that is all padding or unlabelled has no pixel to average over: it counts zero.
+        total = F.cross_entropy(scores.float(), target, ignore_index=IGNORE, reduction="sum")
+        return {"pixels": total / (target != IGNORE).sum().clamp(min=1)}
+
+
+class SegmentTask(TransferTask):
+    config: Segment
+    transform = SegmentTransform
+
+    def __init__(self, config: Segment, runtime: Runtime):
+        super().__init__(config, runtime)
+        known = self.train_set.semseg_classes
+        if known is not None and known != config.classes:
+            raise ConfigError(f"classes: '{config.data.name}' has {known} semantic classes, found {config.classes}")
+        self.module = TrainingModule(self.model, config.model.patch_size)
+
+    def make_head(self) -> nn.Module:
+        c = self.config
+        return ConvNeXtHead(c.model.dim, c.head_dim, c.head_depth, c.classes, c.model.patch_size)
+
+    def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
+        return self.images(batch, device), batch["target"].to(device)
+
+    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
+        """The paper's procedure: the longest side resized to the training size, padded, no sliding window."""
+        iou = MeanIoU(self.config.classes, device)
+        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
+            batch, count = real_rows(batch)
+            images, target = self.prepare(batch, device, 0, Shard())
+            iou.update(self.module.scores(images, target.shape[-2:])[:count], target[:count])
+        return [evaluation(self.eval_set, iou.compute())]
+
+    def pictures(self, module: nn.Module, device: torch.device):
+        batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
+        images, target = self.prepare(batch, device, 0, Shard())
+        predicted = self.module.scores(images, target.shape[-2:]).argmax(1)
+        return {"predictions": segmentation_sheet(images, predicted, target)}

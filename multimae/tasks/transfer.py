@@ -1,0 +1,78 @@
+"""What fine-tunings share: the encoder from where `init` says, a head, and layer-wise learning rates."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+from ..config import ConfigError, Runtime, Transfer
+from ..data import normalize, open_dataset, train_batches
+from ..model.encoder import Encoder
+from ..shards import Shard
+from ..weights import load_encoder
+
+
+class TransferModel(nn.Module):
+    """Encoder and head. timm's layer-wise decay reads the depth of each parameter from `group_matcher`."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Projections, positions and the global token are layer 0, the blocks 1 to depth, the head comes after them."""
+        return {"stem": r"^encoder\.(?!blocks\.)", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^head", (99999,))]}
+
+
+class TransferTask:
+    """The common part of `ClassifyTask` and `SegmentTask`, which add the head, the batch and the metric."""
+
+    transform: type
+
+    def __init__(self, config: Transfer, runtime: Runtime):
+        self.config = config
+        self.train_set = open_dataset(config.data, "train", runtime)
+        self.eval_set = open_dataset(config.data, "eval", runtime)
+        self.transforms = {train: self.transform(config, train) for train in (True, False)}
+        self.train_samples = len(self.train_set)
+        self.model = TransferModel(pretrained_encoder(config, runtime), self.make_head())
+        self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
+
+    def parameter_groups(self) -> list[dict]:
+        """Weight decay on matrices only, and lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
+        opt = self.config.optimizer
+        return param_groups_layer_decay(self.model, opt.weight_decay, layer_decay=opt.layer_decay)
+
+    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
+        return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
+
+    def images(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        images = normalize(batch, device)
+        return {modality: images[modality] for modality in self.config.inputs}
+
+
+def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
+    """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
+    encoder = Encoder(config.model, config.inputs, config.drop_path)
+    if config.init != "scratch":
+        load_encoder(encoder, _source(config, runtime))
+    return encoder
+
+
+def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
+    kind, _, name = config.init.partition(":")
+    if kind == "run":
+        weights = runtime.runs / name / "weights.safetensors"
+        if not weights.exists():
+            raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; run that pre-training first")
+        return weights
+    if name in runtime.weights:
+        return runtime.weights[name]
+    if kind == "official":
+        raise ConfigError(f"init: no file is given for '{name}': add --weights {name}=FILE (known: {list(runtime.weights)})")
+    import timm
+
+    return timm.create_model(name, pretrained=True, num_classes=0)
