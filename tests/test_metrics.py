@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from multimae.metrics import IGNORE, Accuracy, MeanIoU, MeanLosses
+
+CPU = torch.device("cpu")
+
+
+def test_accuracy_is_over_all_samples_not_the_mean_of_batches():
+    accuracy = Accuracy(3, CPU)
+    accuracy.update(torch.eye(3), torch.tensor([0, 1, 2]))
+    accuracy.update(torch.eye(3)[:1], torch.tensor([1]))
+    assert accuracy.compute()["accuracy"] == pytest.approx(75.0)
+
+
+def test_mean_iou_against_a_count_by_hand():
+    truth = torch.tensor([[[0, 0, 1, 1], [0, 2, IGNORE, IGNORE]]])
+    predicted = torch.tensor([[[0, 1, 1, 1], [0, 0, 2, 0]]])
+    iou = MeanIoU(4, CPU)  # class 3 occurs nowhere and does not count
+    iou.update(torch.nn.functional.one_hot(predicted, 4).permute(0, 3, 1, 2).float(), truth)
+    measured = iou.compute()
+    assert measured["mIoU"] == pytest.approx(100 * (2 / 4 + 2 / 3 + 0 / 1) / 3)
+    assert measured["pixel_accuracy"] == pytest.approx(100 * 4 / 6)
+
+
+def test_losses_are_weighted_by_samples():
+    means = MeanLosses(("rgb", "depth"), CPU)
+    means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(2.0)}, 3)
+    means.update({"rgb": torch.tensor(5.0), "depth": torch.tensor(2.0)}, 1)
+    means.update({"rgb": torch.tensor(99.0), "depth": torch.tensor(99.0)}, 0)  # padding
+    assert means.compute() == pytest.approx({"loss": 4.0, "loss_rgb": 2.0, "loss_depth": 2.0})
