@@ -1,0 +1,244 @@
+"""`multimae bench`: what a training step costs, beside what its matrix products alone cost, and how fast data comes.
+
+The variants of paper Table 15 are timed in turn, step by step in one process, so that a machine that slows down slows
+them all; ratios are medians over the turns. A step is forward, backward and optimizer, as in training.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from .config import Pretrain, build
+from .masking import sample_visible
+from .model.multimae import MultiMAE
+
+MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49, "decoder.kind": "self_attention"}
+VARIANTS = {
+    "MultiMAE": {},
+    "MAE D2": MAE,
+    "MAE D8": MAE | {"decoder.dim": 512, "decoder.depth": 8, "decoder.heads": 16},
+    "MultiMAE w/ [M]": {"masking.mask_tokens_in_encoder": True},
+}
+TABLE_15 = {"MAE D2": 2.7, "MAE D8": 5.0, "MultiMAE": 6.0, "MultiMAE w/ [M]": 43.3}  # minutes an epoch, 8 x A100
+
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+SORTS = {"sort", "argsort", "topk"}
+# What makes the host wait for a GPU: reading a value, or a shape that depends on values.
+SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive", "_unique2"}
+
+
+class CountOps(TorchDispatchMode):
+    """Counts aten operations, and the shapes of matrix products, while it is entered."""
+
+    def __init__(self):
+        super().__init__()
+        self.ops: Counter[str] = Counter()
+        self.products: Counter[tuple] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        self.ops[name] += 1
+        if name in PRODUCTS:
+            a, b = args[-2:]
+            self.products[tuple(a.shape), tuple(b.shape), _transposed(a), _transposed(b)] += 1
+        return func(*args, **(kwargs or {}))
+
+    def of(self, names: set[str]) -> int:
+        return sum(self.ops[name] for name in names)
+
+
+def _transposed(matrix: torch.Tensor) -> bool:
+    return matrix.stride(-1) != 1
+
+
+@dataclass
+class Variant:
+    """One model with its optimizer and a fixed batch of random images."""
+
+    name: str
+    config: Pretrain
+    batch: int
+    device: torch.device
+    precision: str = "fp32"
+    compiled: bool = False
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self):
+        torch.manual_seed(0)
+        self.model = MultiMAE(self.config).to(self.device)
+        self.losses = torch.compile(self.model.training_losses) if self.compiled else self.model.training_losses
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.images = random_images(self.config, self.batch, self.device)
+        self.generator = torch.Generator(self.device).manual_seed(0)
+
+    def step(self) -> None:
+        masking = self.config.masking
+        counts = {modality: self.config.model.tokens for modality in self.config.inputs}
+        visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+            loss = sum(self.losses(self.images, visible).values())
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def time(self) -> float:
+        synchronize(self.device)
+        start = time.perf_counter()
+        self.step()
+        synchronize(self.device)
+        return time.perf_counter() - start
+
+    def flops(self) -> float:
+        """Counted FLOPs of forward and backward for one image."""
+        # The counter knows products, not every fused attention: the plain form has the same products.
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            self.step()
+        return counter.get_total_flops() / self.batch
+
+    def count(self) -> CountOps:
+        with CountOps() as ops:
+            self.step()
+        return ops
+
+    def products(self) -> Counter:
+        """Every matrix product of a step, those inside attention included, with how often it occurs."""
+        with CountOps() as ops, sdpa_kernel(SDPBackend.MATH):
+            self.step()
+        return ops.products
+
+
+def random_images(config: Pretrain, batch: int, device: torch.device) -> dict[str, torch.Tensor]:
+    size, classes = config.model.image_size, config.model.semseg_classes
+    images = {
+        "rgb": torch.randn(batch, 3, size, size, device=device),
+        "depth": torch.randn(batch, 1, size, size, device=device),
+        "semseg": torch.randint(classes, (batch, size // 4, size // 4), device=device),
+    }
+    return {name: images[name] for name in config.inputs}
+
+
+def product_seconds(products: Counter, device: torch.device, precision: str, repeats: int = 3) -> float:
+    """Seconds that these matrix products take on their own, each timed at its shape and layout (best of `repeats`)."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    total = 0.0
+    for (a_shape, b_shape, a_t, b_t), count in products.items():
+        a, b = _matrix(a_shape, a_t, device, dtype), _matrix(b_shape, b_t, device, dtype)
+        torch.matmul(a, b)
+        total += count * min(_timed(lambda: torch.matmul(a, b), device) for _ in range(repeats))
+    return total
+
+
+def _matrix(shape: tuple, transposed: bool, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    if transposed:
+        return torch.randn(*shape[:-2], shape[-1], shape[-2], device=device, dtype=dtype).transpose(-1, -2)
+    return torch.randn(shape, device=device, dtype=dtype)
+
+
+def _timed(call: Callable, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def bench_steps(args: argparse.Namespace, console: Console) -> None:
+    device = torch.device(args.device)
+    base = build({"task": "pretrain"}).edit({"precision": args.precision})
+    variants = [
+        Variant(name, base.edit(changes), args.batch, device, args.precision, args.compile)
+        for name, changes in VARIANTS.items()
+    ]
+    for turn in range(args.turns + 1):  # the first turn warms up and is not counted
+        for variant in variants:
+            console.print(f"turn {turn} of {args.turns}: {variant.name}", end="\r", highlight=False)
+            seconds = variant.time()
+            if turn:
+                variant.seconds.append(seconds)
+    table = Table(title=f"Training step, ViT-B/16 at 224 px, batch {args.batch}, {args.precision}, {describe(device)}")
+    for column in ("", "s/step", "images/s", "GFLOP/image", "GFLOP/s", "products only, s", "share", "ratio", "FLOPs",
+                   "Table 15", "aten ops", "sorts", "host syncs"):  # fmt: skip
+        table.add_column(column, justify="left" if not column else "right")
+    reference = variants[0]
+    reference_flops = reference.flops()
+    for variant in variants:
+        seconds, flops, ops = statistics.median(variant.seconds), variant.flops(), variant.count()
+        products = product_seconds(variant.products(), device, args.precision)
+        ratio = statistics.median(a / b for a, b in zip(variant.seconds, reference.seconds))
+        table.add_row(
+            variant.name, f"{seconds:.3f}", f"{args.batch / seconds:.2f}", f"{flops / 1e9:.1f}",
+            f"{flops * args.batch / seconds / 1e9:.0f}", f"{products:.3f}", f"{products / seconds:.0%}", f"{ratio:.2f}",
+            f"{flops / reference_flops:.2f}", f"{TABLE_15[variant.name] / TABLE_15[reference.name]:.2f}",
+            str(ops.ops.total()), str(ops.of(SORTS)), str(ops.of(SYNCS)),
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"Medians of {args.turns} turns, variants interleaved; ratios are paired within a turn. 'products only': every matrix "
+        "product of the step alone, at its shape; 'share': its part of the step, 100 % when nothing else costs time. 'ratio', "
+        "'FLOPs' and 'Table 15' (minutes an epoch on 8 A100) are beside MultiMAE."
+    )
+
+
+def bench_memory(args: argparse.Namespace, console: Console) -> None:
+    """Peak GPU memory and images/s against batch size."""
+    device = torch.device(args.device)
+    table = Table("batch", "images/s", "peak GiB", title=f"MultiMAE, {args.precision}, {describe(device)}")
+    for batch in args.batches:
+        torch.cuda.reset_peak_memory_stats(device)
+        variant = Variant("MultiMAE", build({"task": "pretrain"}), batch, device, args.precision, args.compile)
+        seconds = statistics.median([variant.time() for _ in range(args.turns + 2)][2:])
+        peak = torch.cuda.max_memory_allocated(device) / 2**30
+        table.add_row(str(batch), f"{batch / seconds:.0f}", f"{peak:.1f}")
+        del variant
+    console.print(table)
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"CPU with {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="multimae bench", description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", nargs="?", choices=("all", "step", "data", "memory"), default="all",
+                        help="memory (CUDA only): peak memory and rate for each of --batches")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=4, help="images a step (default: %(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--turns", type=int, default=5, help="timed steps of each variant (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the step")
+    args = parser.parse_args(argv)
+    if args.what == "memory" and not args.device.startswith("cuda"):
+        parser.error("memory: measured on a CUDA device only; found --device " + args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    if args.what in ("all", "step"):
+        bench_steps(args, console)
+    if args.what in ("all", "data"):
+        from .data.benchmark import benchmark
+
+        benchmark(console)
+    if args.what == "memory" or (args.what == "all" and args.device.startswith("cuda")):
+        bench_memory(args, console)
+    return 0
