@@ -1,0 +1,108 @@
+"""A study is a table of the paper as rows of run configs. Imports no torch."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from multimae.config import ConfigError, RunConfig, Transfer
+
+Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its runs, by stage. A stage stands after the stage that it needs."""
+
+    name: str
+    stages: dict[str, RunConfig]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, and every place in the table where its result is used."""
+
+    config: RunConfig
+    cells: tuple[tuple[str, str], ...]  # (row, stage)
+
+    @property
+    def signature(self) -> str:
+        return self.config.signature
+
+    @property
+    def needs(self) -> str | None:
+        """The signature of the run that must be done before this one can start."""
+        return self.config.needs if isinstance(self.config, Transfer) else None
+
+    @property
+    def label(self) -> str:
+        return " ".join(self.cells[0])
+
+
+@dataclass(frozen=True)
+class Study:
+    """`rows` is a function of the scale: `smoke`, `mini` or `paper`."""
+
+    name: str  # of the file in sweeps/
+    title: str
+    table: str  # in the paper: the key in analysis/paper.yaml
+    rows: Callable[[str], Iterable[Row]]
+
+    def build(self, scale: str, edits: Edits | None = None) -> tuple[Row, ...]:
+        """The rows at a scale, with edits made to stages.
+
+        A transfer names its pre-training by signature, so an edited pre-training moves the transfers that start from
+        it: they are pointed at the new signature. Raises ConfigError for a stage or key that does not exist.
+        """
+        edits = edits or {}
+        rows = tuple(self.rows(scale))
+        stages = list(dict.fromkeys(stage for row in rows for stage in row.stages))
+        for stage in edits:
+            if stage not in stages:
+                raise ConfigError(unknown("stage", stage, stages))
+        moved: dict[str, str] = {}  # signature in the study -> signature after the edits
+        return tuple(_edited(row, edits, moved) for row in rows)
+
+
+def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
+    """Each run once, by signature; those that others need come first, else in the order of the rows."""
+    cells: dict[str, list[tuple[str, str]]] = {}
+    configs: dict[str, RunConfig] = {}
+    for row in rows:
+        for stage, config in row.stages.items():
+            signature = config.signature
+            configs[signature] = config
+            cells.setdefault(signature, []).append((row.name, stage))
+    runs = {signature: Run(config, tuple(cells[signature])) for signature, config in configs.items()}
+    needed = {run.needs for run in runs.values()}
+    return {s: runs[s] for s in sorted(runs, key=lambda s: s not in needed)}
+
+
+def only(rows: tuple[Row, ...], names: Iterable[str]) -> tuple[Row, ...]:
+    """The rows of these names, in the table's order; all of them where no name is given."""
+    names = list(names)
+    valid = [row.name for row in rows]
+    for name in names:
+        if name not in valid:
+            raise ConfigError(unknown("row", name, valid))
+    return tuple(row for row in rows if not names or row.name in names)
+
+
+def unknown(noun: str, name: str, valid: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+    return f"unknown {noun} '{name}'{hint} Valid: {', '.join(valid)}"
+
+
+def _edited(row: Row, edits: Edits, moved: dict[str, str]) -> Row:
+    stages = {}
+    for stage, config in row.stages.items():
+        changes = dict(edits.get(stage, {}))
+        if isinstance(config, Transfer) and config.needs in moved:
+            changes = {"init": f"run:{moved[config.needs]}"} | changes
+        try:
+            stages[stage] = config.edit(changes) if changes else config
+        except ConfigError as error:
+            raise ConfigError(f"{stage}: {error}") from None
+        moved[config.signature] = stages[stage].signature
+    return Row(row.name, stages)
