@@ -1,0 +1,205 @@
+"""What the launcher shows: the plan, the status, and live progress (plain lines where there is no terminal)."""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from multimae.flops import training_flops
+
+from .estimate import Estimate, duration
+from .launch import Entry, Event, Extra, Plan
+from .state import Status, read
+
+MARKS = {
+    "done": ("✓", "green"),
+    "running": ("●", "cyan"),
+    "pending": ("·", "dim"),
+    "waiting": ("·", "dim"),
+    "missing": ("·", "dim"),
+    "interrupted": ("‖", "yellow"),
+    "dead": ("✗", "yellow"),
+    "failed": ("✗", "red"),
+    "blocked": ("–", "red"),
+    "unknown": ("?", "magenta"),
+}
+
+
+def print_plan(console: Console, plan: Plan, slots: int) -> None:
+    """Of --dry-run: what would run, and what it would cost."""
+    table = Table("row", "stage", "run", "is", "would", box=None, pad_edge=False, header_style="dim")
+    table.add_column("images", justify="right")
+    table.add_column("PFLOP", justify="right")
+    for row, stage, entry, again in _cells(plan):
+        run = entry.run.config
+        images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
+        work = training_flops(run) if images else None
+        table.add_row(
+            row,
+            stage,
+            entry.run.signature,
+            _state(entry.status),
+            "same run as above" if again else entry.action or "",
+            f"{images:,}" if images else "?",
+            f"{work / 1e15:,.2f}" if work else "?",
+        )
+    _title(console, plan)
+    console.print(table)
+    console.print(Estimate.of([entry.run.config for entry in plan.todo], plan.scale).text(slots))
+
+
+def print_status(console: Console, plan: Plan, extra: list[Extra], clear: bool = False) -> None:
+    """Of --status."""
+    if clear:
+        console.clear()
+    _title(console, plan)
+    console.print(_table((row, stage, entry.status, entry.run.signature) for row, stage, entry, _ in _cells(plan)))
+    console.print(_summary(plan.count("done"), len(plan.entries)))
+    if extra:
+        console.print(f"\nNo longer in the study as it is asked for ({len(extra)}; nothing touches them):", style="dim")
+        for run in extra:
+            console.print(f"  {run.signature}  {run.row} {run.stage}: {run.status.state}", style="dim", highlight=False)
+
+
+class Progress:
+    """Follows a plan while it is applied. Use as a context manager; give every event to `update`."""
+
+    def __init__(self, console: Console, plan: Plan, slots: int):
+        self.console, self.plan, self.slots = console, plan, slots
+        self.statuses = {signature: entry.status for signature, entry in plan.entries.items()}
+        self.begun = time.time()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
+        self._drawn = console.is_terminal
+
+    def __enter__(self) -> "Progress":
+        _title(self.console, self.plan)
+        if self._drawn:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._drawn:
+            self._live.stop()
+            self.console.print(self._render())
+
+    def update(self, event: Event | None) -> None:
+        if event is None:
+            self._look()
+            return
+        self.statuses[event.entry.run.signature] = event.status
+        if not self._drawn:
+            self.console.print(self._line(event), highlight=False, soft_wrap=True)
+
+    def report(self) -> int:
+        """Say what did not end well; 0 if everything is done."""
+        bad = [(e, self.statuses[s]) for s, e in self.plan.entries.items() if self.statuses[s].state != "done"]
+        for entry, status in bad:
+            log = max(entry.folder.log.glob("*.txt"), default=None) if status.state in ("failed", "dead") else None
+            self.console.print(
+                f"{entry.run.label} ({entry.run.signature}) {status.state}: {status.reason}"
+                + (f"\n  its output: {log}" if log else ""),
+                style="red",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if any(status.state == "failed" for _, status in bad):
+            self.console.print("After mending the cause: the same command with --retry-failed.")
+        return int(bool(bad))
+
+    def _look(self) -> None:
+        for signature, entry in self.plan.entries.items():
+            if self.statuses[signature].state not in ("done", "failed", "blocked"):
+                self.statuses[signature] = read(entry.folder)
+
+    def _render(self) -> Group:
+        rows = ((row, stage, self.statuses[e.run.signature], e.run.signature) for row, stage, e, _ in _cells(self.plan))
+        room = max(6, self.console.height - 5)
+        done = sum(status.state == "done" for status in self.statuses.values())
+        return Group(_table(rows, room), _summary(done, len(self.statuses), self._left()))
+
+    def _left(self) -> float | None:
+        """Seconds left of the whole plan, from the rate at which the runs under way compute."""
+        return Estimate.left([(e.run.config, self.statuses[s]) for s, e in self.plan.entries.items()], self.slots)
+
+    def _line(self, event: Event) -> str:
+        done = sum(status.state == "done" for status in self.statuses.values())
+        what, status = event.entry.run.label, event.status
+        text = f"{datetime.now():%H:%M:%S}  {what:<22}  {event.kind if event.kind == 'started' else status.state}"
+        if status.state == "done":
+            text += f" in {duration(status.seconds)}, {_loss(status)}({done} of {len(self.statuses)} runs)"
+        elif status.reason:
+            text += f": {status.reason}"
+        return text
+
+
+# ---- pieces
+
+
+def _cells(plan: Plan) -> Iterable[tuple[str, str, Entry, bool]]:
+    """(row, stage, entry, whether an earlier cell shows the same run), in the order of the table."""
+    seen: set[str] = set()
+    for row in plan.rows:
+        for stage, config in row.stages.items():
+            signature = config.signature
+            yield row.name, stage, plan.entries[signature], signature in seen
+            seen.add(signature)
+
+
+def _title(console: Console, plan: Plan) -> None:
+    console.print(f"[bold]{plan.study.title}[/] · Table {plan.study.table} · {plan.scale} scale · {len(plan.entries)} runs")
+
+
+def _table(cells: Iterable[tuple[str, str, Status, str]], room: int | None = None) -> Table:
+    cells = list(cells)
+    if room and len(cells) > room:  # what moves, or went wrong, comes before what is done or has not begun
+        quiet = ("done", "missing", "waiting", "pending")
+        cells = sorted(cells, key=lambda cell: cell[2].state in quiet)[:room]
+    table = Table("row", "stage", "run", "", box=None, pad_edge=False, header_style="dim")
+    for name in ("", "epoch", "images/s", "loss", "left"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row, stage, status, signature in cells:
+        table.add_row(row, stage, Text(signature, style="dim"), _state(status), *_figures(status))
+    return table
+
+
+def _state(status: Status) -> Text:
+    mark, style = MARKS[status.state]
+    said = status.reason if status.state == "running" and status.reason else status.state
+    text = Text(f"{mark} {said}", style=style)
+    if status.reason and status.state not in ("running", "missing"):
+        text.append(f" {status.reason[:60]}", style="dim")
+    return text
+
+
+def _figures(status: Status) -> tuple:
+    beat = status.heartbeat
+    if status.state == "done":
+        return "", "", "", _loss(status).rstrip(", "), Text(f"in {duration(status.seconds)}", style="dim")
+    if not beat.get("total_steps"):
+        return ("",) * 5
+    bar = ProgressBar(total=beat["total_steps"], completed=beat["step"], width=20)
+    left = beat.get("seconds_left") if status.state == "running" else None
+    return (
+        bar,
+        f"{beat['epoch']:.1f}/{beat['epochs']:g}" if beat.get("epoch") is not None else "",
+        f"{beat['images_per_second']:,.0f}" if beat.get("images_per_second") else "",
+        f"{beat['loss']:.3f}" if beat.get("loss") is not None else "",
+        duration(left) if left is not None else "",
+    )
+
+
+def _loss(status: Status) -> str:
+    loss = status.heartbeat.get("loss")
+    return "" if loss is None else f"{loss:.3f}, "
+
+
+def _summary(done: int, total: int, left: float | None = None) -> Text:
+    text = Text(f"\n{done} of {total} runs done", style="bold")
+    if left:
+        text.append(f" · about {duration(left)} left", style="not bold")
+    return text

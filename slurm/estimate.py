@@ -1,0 +1,64 @@
+"""What a study costs: time and GPU-hours from counted FLOPs, at a rate that is said."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from multimae.config import RunConfig
+from multimae.flops import flops, training_flops
+
+from .state import Status
+
+# Operations a second that a training step really gets, assumed until something has been measured.
+CORE_RATE = 20e9  # of one CPU core in fp32, small models
+GPU_RATE = 30e12  # of an A100: what the paper's 6.0 minutes an epoch (Table 15) come to
+
+
+@dataclass(frozen=True)
+class Estimate:
+    operations: float
+    runs: int
+    uncounted: int  # runs whose number of training samples is not in the config
+    scale: str
+
+    @classmethod
+    def of(cls, configs: Sequence[RunConfig], scale: str) -> "Estimate":
+        counted = [config for config in configs if config.data.train_samples]
+        return cls(sum(map(training_flops, counted)), len(configs), len(configs) - len(counted), scale)
+
+    def text(self, slots: int) -> str:
+        if not self.runs:
+            return "\nNothing to run."
+        text = f"\nWould run {self.runs} runs: {self.operations / 1e15:,.2f} PFLOP of training, counted"
+        if self.uncounted:
+            text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
+        hours = self.operations / GPU_RATE / 3600
+        text += f"\n  {hours:,.2f} GPU-hours at {GPU_RATE / 1e12:g} TFLOP/s a GPU (assumed: the paper's rate on an A100)"
+        if self.scale != "paper":
+            seconds = self.operations / CORE_RATE / slots
+            text += f"\n  {duration(seconds)} here, {slots} runs side by side at {CORE_RATE / 1e9:g} GFLOP/s each (assumed)"
+        return text
+
+    @staticmethod
+    def left(runs: Iterable[tuple[RunConfig, Status]], slots: int) -> float | None:
+        """Seconds until all is done, if what has not begun computes as fast as what runs now."""
+        todo, rates = 0.0, []
+        for config, status in runs:
+            if not config.data.train_samples or status.state in ("done", "failed", "blocked"):
+                continue
+            beat = status.heartbeat
+            share = beat["step"] / beat["total_steps"] if beat.get("total_steps") else 0.0
+            todo += training_flops(config) * (1 - share)
+            if status.state == "running" and beat.get("images_per_second"):
+                rates.append(beat["images_per_second"] * flops(config).training)
+        return todo / (sum(rates) / len(rates)) / slots if rates else None
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 12 min`, `12 days`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if seconds < 72 * 3600:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds / 86400:.0f} days"
