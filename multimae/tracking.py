@@ -1,0 +1,330 @@
+"""Journal -> MLflow, idempotent: training writes its journal and never calls MLflow.
+
+`sync` sends what is new in each run's journal. How far it came is in the run folder's `mlflow.json`; a run is found
+again by its tag `multimae.signature`, so that losing that file costs a repeated send and never a second MLflow run.
+
+A study at a scale is an MLflow experiment ("alpha_ablation/smoke"). A row of its table is a parent run ("alpha=1") with
+the results of its stages, which are nested in it. Runs that belong to no study are in the experiment "runs".
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import RunConfig, Transfer, flatten
+from .engine.folder import RunFolder
+from .tracking_records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
+from .tracking_store import Store, StoreUnavailable, brief, default_uri, public, ui_command
+
+SIGNATURE = "multimae.signature"  # the tag of a run
+ROW = "multimae.row"  # the tag of a parent run
+METRICS_AT_ONCE = 900
+SECONDS_BETWEEN = 5.0
+LAST_SECONDS = 60.0  # that a follower has for what is left, once its parent is gone
+NOTE = (
+    "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
+    "nested in them. Numbers of the scales smoke and mini are not comparable with the paper's."
+)
+
+RowKey = tuple[str, str]  # (experiment, Cell.row_key)
+
+
+class Busy(RuntimeError):
+    """Another process is sending these runs."""
+
+
+@dataclass
+class Report:
+    """What one pass did. `problems` has a line for each thing that could not be sent, and why."""
+
+    uri: str  # without secrets
+    runs: int = 0
+    metrics: int = 0
+    files: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        sent = f"MLflow at {self.uri}: {self.runs} runs; sent {self.metrics} metrics and {self.files} files"
+        return "\n".join([sent, *(f"  not sent: {problem}" for problem in self.problems)])
+
+
+def sync(runs: Path, uri: str | None = None, signatures: Iterable[str] | None = None) -> Report:
+    """Send what MLflow has missed of these runs (None: of all). Does not raise for what MLflow does or fails to do."""
+    return Syncer(runs, uri).once(signatures, wait=30.0)
+
+
+class Syncer:
+    """Sends the news of the runs in one folder to one store, pass after pass."""
+
+    def __init__(self, runs: Path, uri: str | None = None):
+        self.runs = Path(runs)
+        self.uri = uri or default_uri(self.runs)
+        self._store: Store | None = None
+        self._verified: set[str] = set()  # signatures whose MLflow run is known to exist
+        self._rows: dict[RowKey, str] = {}  # -> MLflow run
+
+    def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> Report:
+        """One pass. `wait`: seconds to wait for another process that is sending these runs."""
+        report = Report(public(self.uri))
+        try:
+            with _one_sender(self.runs, wait):
+                self._pass(self._folders(signatures), report)
+        except (StoreUnavailable, Busy) as error:
+            report.problems.append(str(error))
+        return report
+
+    def _pass(self, folders: list[RunFolder], report: Report) -> None:
+        report.runs = len(folders)
+        if not folders:
+            return
+        if self._store is None:
+            self._store = Store.open(self.uri, self.runs)
+        self._store.check()
+        rows: set[RowKey] = set()
+        for folder in folders:
+            try:
+                rows |= self._send(folder, report)
+            except Exception as error:  # whatever MLflow or a damaged folder raises: the other runs go on
+                report.problems.append(f"{folder.signature}: {brief(error)}")
+                self._store.check()
+        if rows:
+            self._close_rows(rows)
+
+    def _folders(self, signatures: Iterable[str] | None) -> list[RunFolder]:
+        """Runs that have begun, the oldest first."""
+        names = [p.parent.name for p in self.runs.glob("*/journal.jsonl")] if signatures is None else signatures
+        folders = [RunFolder.of(self.runs, name) for name in names]
+        begun = [f for f in folders if f.journal.path.exists() and f.config_file.exists()]
+        return sorted(begun, key=lambda f: (f.config_file.stat().st_mtime, f.signature))
+
+    # ---- one run
+
+    def _send(self, folder: RunFolder, report: Report) -> set[RowKey]:
+        """Send the news of a run. Returns the rows whose state may have changed by it."""
+        cursor = Cursor.load(folder, public(self.uri))
+        verified = folder.signature in self._verified
+        if cursor and verified and not cursor.has_news(folder):
+            return set()
+        config = folder.config()
+        cells = cells_of(folder, self._root(config))
+        if cursor is None or not verified:
+            cursor = self._find_or_create(folder, config, cells, cursor)
+        if cursor.run_id in self._store.deleted:
+            return set()  # by someone who does not want to see it
+
+        rows = {cell: self._row(cell, folder) for cell in cells}
+        batch = Batch(cursor)
+        jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
+        if cursor.cells != cells:
+            batch.describe(config, cells)
+            if cells:
+                batch.tags["mlflow.parentRunId"] = rows[cells[0]]
+            batch.results += folder.journal.records("eval") if cursor.offset else []
+        for offset, record in folder.journal.read(cursor.offset):
+            batch.add(record)
+            cursor.offset = offset
+            if len(batch.metrics) >= METRICS_AT_ONCE:
+                self._flush(folder, batch, rows, report)
+        cursor.cells, cursor.jobs = cells, jobs
+        state = state_of(folder)
+        batch.tags |= {"state": state.name, "reason": state.reason} if state.name != cursor.state else {}
+        self._flush(folder, batch, rows, report)
+        if state.name != cursor.state:
+            self._store.status(cursor.run_id, state.status, round(state.time * 1000))
+            cursor.state = state.name
+            cursor.save(folder)
+        self._send_files(folder, cursor, report)
+        return {(cell.experiment, cell.row_key) for cell in cells}
+
+    def _flush(self, folder: RunFolder, batch: Batch, rows: dict[Cell, str], report: Report) -> None:
+        """Send, then write down that it was sent: a kill in between sends the same again, which changes nothing."""
+        self._store.log(batch.cursor.run_id, batch.metrics, batch.params, batch.tags)
+        for cell, run_id in rows.items():
+            if batch.results and run_id not in self._store.deleted:
+                metrics, tags = row_metrics(cell, batch.results)
+                self._store.log(run_id, metrics, tags=tags)
+        batch.cursor.save(folder)
+        report.metrics += len(batch.metrics)
+        batch.clear()
+
+    def _send_files(self, folder: RunFolder, cursor: Cursor, report: Report) -> None:
+        for name in list(cursor.files):
+            file = folder.path / name
+            if file.exists():
+                self._store.artifact(cursor.run_id, file, str(Path(name).parent) if "/" in name else None)
+                report.files += 1
+            cursor.files.remove(name)
+            cursor.save(folder)
+
+    def _find_or_create(
+        self, folder: RunFolder, config: RunConfig, cells: list[Cell], cursor: Cursor | None
+    ) -> Cursor:
+        """The cursor, or a new one where MLflow does not have the run it speaks of."""
+        homes = [*(cell.experiment for cell in cells), NO_STUDY]
+        found = (self._store.find(home, SIGNATURE, folder.signature) for home in dict.fromkeys(homes))
+        run_id = next((r for r in found if r), None)
+        if run_id is None:
+            name = f"{cells[0].row} {cells[0].stage}" if cells else f"{config.task} {folder.signature}"
+            self._store.experiment(homes[0], NOTE if cells else "")
+            run_id = self._store.create(homes[0], (SIGNATURE, folder.signature), name, _begun(folder))
+        self._verified.add(folder.signature)
+        return cursor if cursor and cursor.run_id == run_id else Cursor(public(self.uri), run_id)
+
+    # ---- rows
+
+    def _row(self, cell: Cell, folder: RunFolder) -> str:
+        """The parent run of a cell, made if need be."""
+        key = (cell.experiment, cell.row_key)
+        if key not in self._rows:
+            run_id = self._store.find(cell.experiment, ROW, cell.row_key)
+            if run_id is None:
+                self._store.experiment(cell.experiment, NOTE)
+                run_id = self._store.create(cell.experiment, (ROW, cell.row_key), cell.row, _begun(folder))
+            if run_id not in self._store.deleted:
+                root = RunFolder.of(self.runs, cell.root)
+                params = flatten(root.config().delta()) if root.config_file.exists() else {"init": cell.root}
+                tags = {"study": cell.study, "scale": cell.scale, "row": cell.row, "stage": "row", "root": cell.root}
+                self._store.log(run_id, params=params, tags=tags)
+            self._rows[key] = run_id
+        return self._rows[key]
+
+    def _root(self, config: RunConfig) -> str:
+        """What the stages of a row have in common: the pre-training they start from, or another `init`."""
+        if not isinstance(config, Transfer):
+            return config.signature
+        if config.needs is None:
+            return config.init
+        needed = RunFolder.of(self.runs, config.needs)
+        return self._root(needed.config()) if needed.config_file.exists() else config.needs
+
+    def _close_rows(self, keys: set[RowKey]) -> None:
+        """Give rows the state of their stages: of each stage the run that came last."""
+        stages: dict[RowKey, dict[str, RunFolder]] = {key: {} for key in keys}
+        for folder in self._folders(None):
+            cursor = Cursor.load(folder, public(self.uri))
+            for cell in (cursor.cells or []) if cursor else []:
+                if (cell.experiment, cell.row_key) in keys:
+                    stages[cell.experiment, cell.row_key][cell.stage] = folder
+        for key, folders in stages.items():
+            run_id = self._rows[key]
+            states = [state_of(folder) for folder in folders.values()]
+            if states and run_id not in self._store.deleted:
+                worst = next(s for s in ("FAILED", "RUNNING", "KILLED", "FINISHED") if s in {x.status for x in states})
+                self._store.status(run_id, worst, round(max(s.time for s in states) * 1000))
+
+
+def _begun(folder: RunFolder) -> int:
+    """When a run began, in milliseconds."""
+    _, record = next(folder.journal.read(), (0, {"time": time.time()}))
+    return round(record["time"] * 1000)
+
+
+@contextlib.contextmanager
+def _one_sender(runs: Path, wait: float) -> Iterator[None]:
+    """Hold the one right to send the runs of a folder. Raises Busy after `wait` seconds."""
+    runs.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + wait
+    with open(runs / ".mlflow.lock", "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise Busy(f"another process is sending the runs of {runs}; what it misses, run `multimae sync`") from None
+                time.sleep(0.1)
+        yield
+
+
+# ---- beside a training
+
+
+class Follower:
+    """A process that syncs every few seconds, and ends with the process that started it."""
+
+    def __init__(self, process: subprocess.Popen, log: Path):
+        self._process = process
+        self.log = log  # what it could not send, and why
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Let it send the rest. Returns whether everything has arrived within `timeout` seconds."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.write(b".")
+            self._process.stdin.close()
+        try:
+            return self._process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return False
+
+
+def start_follower(runs: Path, uri: str | None = None) -> Follower:
+    """Begin to sync all runs in `runs`, in a process of its own that training never waits for."""
+    runs = Path(runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    log = runs / ".mlflow.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multimae.tracking", "--runs", str(runs), "--follow"],
+            env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},  # not in the arguments: may hold secrets
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for the parent, which then calls stop
+        )
+    return Follower(process, log)
+
+
+def _follow(runs: Path) -> int:
+    stop = threading.Event()
+
+    def wait_for_parent() -> None:
+        sys.stdin.buffer.read(1)  # "stop", or the end of the file when the parent is gone
+        stop.set()
+        time.sleep(LAST_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+    os.nice(10)
+    syncer = Syncer(runs)
+    told: list[str] = []
+    while not stop.wait(SECONDS_BETWEEN):
+        report = syncer.once()
+        if report.problems != told:
+            print(report, flush=True)
+        told = report.problems
+    report = syncer.once(wait=LAST_SECONDS)
+    print(report, flush=True)
+    return 0 if report.ok else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="multimae sync", description="Send to MLflow what it has missed.")
+    parser.add_argument("signature", nargs="*", help="the runs to send (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie (default: %(default)s)")
+    parser.add_argument("--uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs)")
+    parser.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.follow:
+        return _follow(args.runs)
+    report = sync(args.runs, args.uri, args.signature or None)
+    print(report)
+    print(f"To look: {ui_command(report.uri, args.runs)}")
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""What a run's folder has to say to a tracking store: labels, metrics, state; and how far it has been told.
+
+Knows the journal's records and nothing of MLflow's calls.
+"""
+
+import json
+import math
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import psutil
+
+from .config import RunConfig, flatten
+from .engine.folder import RunFolder, read_json, write_atomic
+
+NO_STUDY = "runs"  # the experiment of runs that belong to none
+# Seconds without a heartbeat after which a process on another machine counts as gone.
+STALE = 600.0
+STATUS = {  # of a run -> of MLflow
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",  # stopped on request; set back to RUNNING when it goes on
+    "lost": "KILLED",  # its process is gone without a word
+}
+LABELS = {"time", "kind", "step"}
+
+
+class Metric(NamedTuple):
+    key: str
+    value: float
+    milliseconds: int  # since the epoch
+    step: int
+
+
+class Cell(NamedTuple):
+    """A place in a study's table where a run is used."""
+
+    study: str
+    scale: str
+    row: str
+    stage: str
+    root: str  # what the row's stages start from: the signature of its pre-training, or an `init`
+
+    @property
+    def experiment(self) -> str:
+        return f"{self.study}/{self.scale}"
+
+    @property
+    def row_key(self) -> str:
+        """Tells rows of one name apart, when a study was run with its pre-training changed."""
+        return f"{self.row} {self.root}"
+
+
+class State(NamedTuple):
+    name: str  # a key of STATUS
+    time: float  # of its last sign of life
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        return STATUS[self.name]
+
+
+@dataclass
+class Cursor:
+    """`mlflow.json`: how far a run's journal has been sent, and to which MLflow run of which store."""
+
+    uri: str
+    run_id: str
+    offset: int = 0  # bytes of journal.jsonl
+    jobs: int = 0  # bytes of jobs.jsonl
+    steps: dict[str, int] = field(default_factory=dict)  # kind -> last step sent: a resumed run repeats steps
+    state: str = ""  # as last told
+    cells: list[Cell] | None = None  # as last described
+    files: list[str] = field(default_factory=list)  # still to send, relative to the run's folder
+
+    @staticmethod
+    def load(folder: RunFolder, uri: str) -> "Cursor | None":
+        """None where nothing was sent to this store, or what was written down cannot be read: all is sent again."""
+        try:
+            values = read_json(folder.path / "mlflow.json")
+            cursor = Cursor(**values) if values else None
+        except (ValueError, TypeError):
+            return None
+        if cursor is None or cursor.uri != uri:
+            return None
+        if cursor.cells is not None:
+            cursor.cells = [Cell(*c) for c in cursor.cells]
+        return cursor
+
+    def save(self, folder: RunFolder) -> None:
+        write_atomic(folder.path / "mlflow.json", json.dumps(asdict(self)))
+
+    def has_news(self, folder: RunFolder) -> bool:
+        return (
+            self.state == "running"  # it may have died
+            or bool(self.files)
+            or folder.journal.path.stat().st_size != self.offset
+            or _size(folder.jobs.path) != self.jobs
+        )
+
+
+class Batch:
+    """What to send next, gathered record by record."""
+
+    def __init__(self, cursor: Cursor):
+        self.cursor = cursor
+        self.clear()
+
+    def clear(self) -> None:
+        self.metrics: list[Metric] = []
+        self.results: list[dict[str, Any]] = []  # eval records, for the rows
+        self.params: dict[str, Any] = {}
+        self.tags: dict[str, Any] = {}
+
+    def describe(self, config: RunConfig, cells: list[Cell]) -> None:
+        """Tags that stand in the UI's columns. A run of several cells has the labels of all, joined by commas."""
+        self.tags |= {"task": config.task, "init": getattr(config, "init", ""), "seed": config.seed}
+        for label in ("study", "scale", "row", "stage"):
+            self.tags[label] = ", ".join(dict.fromkeys(getattr(cell, label) for cell in cells))
+
+    def add(self, record: dict[str, Any]) -> None:
+        kind, step = record["kind"], record.get("step", 0)
+        series = f"eval {record['split']}" if kind == "eval" else kind
+        if values := _numbers(record):
+            if step <= self.cursor.steps.get(series, -1):
+                return
+            self.cursor.steps[series] = step
+            milliseconds = round(record["time"] * 1000)
+            self.metrics += [Metric(key, value, milliseconds, step) for key, value in values.items()]
+        match kind:
+            case "start":
+                self._start(record)
+            case "eval":
+                self.results.append(record)
+                self.tags |= provenance(record["split"], record)
+            case "sample":
+                self._file(record["file"])
+            case "nonfinite":
+                self.tags["nonfinite"] = f"step {step}, rank {record['rank']}"
+
+    def _start(self, record: dict[str, Any]) -> None:
+        if "start" not in self.cursor.steps:  # the settings of a run do not change
+            self.cursor.steps["start"] = record["step"]
+            self.params |= flatten(record["params"])
+        self.tags |= {key: record[key] for key in ("attempt", "device", "host", "processes") if key in record}
+        if record.get("commit"):
+            self.tags |= {"commit": record["commit"], "mlflow.source.git.commit": record["commit"]}
+        self._file("config.yaml")
+        self._file("environment.json")
+
+    def _file(self, name: str) -> None:
+        if name not in self.cursor.files:
+            self.cursor.files.append(name)
+
+
+def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
+    """What an evaluation was made over, as tags."""
+    return {f"{prefix}/n": record["n"], f"{prefix}/fingerprint": record["fingerprint"]}
+
+
+def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Metric], dict[str, Any]]:
+    """(metrics, tags) that evaluations of the run in `cell` add to its row."""
+    metrics, tags = [], {}
+    for record in records:
+        milliseconds, step = round(record["time"] * 1000), record["step"]
+        metrics += [Metric(f"{cell.stage}/{k}", v, milliseconds, step) for k, v in record["metrics"].items()]
+        tags |= provenance(cell.stage, record) | {f"{cell.stage}/split": record["split"]}
+    return metrics, tags
+
+
+def cells_of(folder: RunFolder, root: str) -> list[Cell]:
+    """Where a run is used, the place it was first submitted for first."""
+    found = (
+        Cell(r["study"], r["scale"], r["row"], r["stage"], root) for r in folder.jobs.records() if r.get("study")
+    )
+    return list(dict.fromkeys(found))
+
+
+def state_of(folder: RunFolder) -> State:
+    """What the run is doing, from its journal and heartbeat."""
+    event = folder.journal.last("start", "interrupted", "failed", "finished")
+    if event and event["kind"] != "start":
+        return State(event["kind"], event["time"], event.get("reason", ""))
+    beat = read_json(folder.heartbeat) or event or {}
+    last = folder.journal.last() or {}
+    seen = max(beat.get("time", 0.0), last.get("time", 0.0))
+    here = beat.get("host") == socket.gethostname()
+    gone = not psutil.pid_exists(beat["pid"]) if here else time.time() - seen > STALE
+    return State("lost", seen, "its process is gone") if gone else State("running", seen)
+
+
+def _numbers(record: dict[str, Any]) -> dict[str, float]:
+    """The metrics in a record, by the name they have in MLflow."""
+    kind = record["kind"]
+    if kind == "eval":
+        return {f"{record['split']}/{name}": value for name, value in record["metrics"].items()}
+    if kind not in ("train", "epoch", "checkpoint"):
+        return {}
+    numbers = {f"{kind}/{k}": v for k, v in record.items() if k not in LABELS and isinstance(v, int | float)}
+    return numbers | {f"{kind}/loss_{target}": value for target, value in record.get("losses", {}).items()}
+
+
+def _size(path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,200 @@
+"""The MLflow side of tracking: experiments, runs found again by a tag, and writes that may be repeated.
+
+mlflow is imported when a `Store` is opened, not before. A metric sent twice with the same key, step, value and time
+stamp is stored once by MLflow, and everything else here overwrites: so a write that may or may not have arrived is
+simply made again.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .tracking_records import Metric
+
+DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
+# For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s).
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+# MLflow's limits (mlflow.utils.validation).
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+PARAM_LENGTH = 6000
+TAG_LENGTH = 8000
+
+
+class StoreUnavailable(RuntimeError):
+    """MLflow cannot be reached: dead, hanging, or refusing everyone."""
+
+
+def default_uri(runs: Path) -> str:
+    """MLFLOW_TRACKING_URI, else a SQLite file beside `runs`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(Path(runs).resolve().parent / DEFAULT_FILE)
+
+
+def public(text: str) -> str:
+    """`text` without the `user:password@` of any address in it."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
+class Store:
+    """One MLflow tracking store. `open` and `check` raise StoreUnavailable; all else raises mlflow's own exceptions."""
+
+    def __init__(self, uri: str, client):
+        self.uri = uri
+        self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
+        self._client = client
+        self._experiments: dict[str, str] = {}
+        self._runs: dict[tuple[str, str], dict[str, str]] = {}
+
+    @classmethod
+    def open(cls, uri: str, runs: Path) -> "Store":
+        """The store at `uri`; the default one is made if need be."""
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        home = Path(runs).resolve().parent
+        default = uri == _sqlite(home / DEFAULT_FILE)
+        try:
+            # MLflow puts the artifacts of a local store in ./mlruns.
+            with contextlib.chdir(home) if default else contextlib.nullcontext():
+                if default:
+                    _create(home / DEFAULT_FILE)
+                client = MlflowClient(uri)
+                client.search_experiments(max_results=1)
+        except Exception as error:  # requests', SQLAlchemy's and MLflow's own
+            raise _unavailable(uri, error) from None
+        return cls(uri, client)
+
+    def check(self) -> None:
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception as error:
+            raise _unavailable(self.uri, error) from None
+
+    # ---- finding and making
+
+    def experiment(self, name: str, note: str = "") -> str:
+        """The id of the experiment, made if need be."""
+        if name not in self._experiments:
+            found = self._client.get_experiment_by_name(name)
+            self._experiments[name] = (
+                found.experiment_id
+                if found
+                else self._client.create_experiment(name, tags={"mlflow.note.content": note} if note else None)
+            )
+        return self._experiments[name]
+
+    def find(self, experiment: str, tag: str, value: str) -> str | None:
+        """The id of the run of `experiment` (a name) whose `tag` is `value`. One query for all values of a tag."""
+        if (experiment, tag) not in self._runs:
+            self._runs[experiment, tag] = self._search(experiment, tag)
+        return self._runs[experiment, tag].get(value)
+
+    def _search(self, experiment: str, tag: str) -> dict[str, str]:
+        from mlflow.entities import ViewType
+
+        found = self._client.get_experiment_by_name(experiment)
+        runs, token = {}, None
+        while found:
+            page = self._client.search_runs(
+                [found.experiment_id], f"tags.`{tag}` != ''", run_view_type=ViewType.ALL, page_token=token
+            )
+            self.deleted |= {run.info.run_id for run in page if run.info.lifecycle_stage == "deleted"}
+            runs |= {run.data.tags[tag]: run.info.run_id for run in page}
+            if not (token := page.token):
+                break
+        return runs
+
+    def create(self, experiment: str, tag: tuple[str, str], name: str, milliseconds: int) -> str:
+        """The id of a new run that `find` will find by `tag`."""
+        key, value = tag
+        run = self._client.create_run(self.experiment(experiment), milliseconds, tags={key: value}, run_name=name)
+        self._runs.setdefault((experiment, key), {})[value] = run.info.run_id
+        return run.info.run_id
+
+    # ---- writing
+
+    def log(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> None:
+        from mlflow import entities
+
+        metric_list = [entities.Metric(*m) for m in metrics]
+        labels = [entities.Param(k, clip(v, PARAM_LENGTH)) for k, v in (params or {}).items()]
+        tag_list = [entities.RunTag(k, clip(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
+        for part in _parts(labels, PARAMS_PER_BATCH):
+            self._client.log_batch(run_id, params=part)
+        for part in _parts(tag_list, PARAMS_PER_BATCH):
+            self._client.log_batch(run_id, tags=part)
+        for part in _parts(metric_list, METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=part)
+
+    def status(self, run_id: str, status: str, milliseconds: int | None = None) -> None:
+        """RUNNING, or how and when it ended."""
+        if status == "RUNNING":
+            self._client.update_run(run_id, status=status)
+        else:
+            self._client.set_terminated(run_id, status, milliseconds)
+
+    def artifact(self, run_id: str, file: Path, folder: str | None) -> None:
+        self._client.log_artifact(run_id, str(file), folder)
+
+
+def clip(value: object, length: int) -> str:
+    text = str(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def brief(error: BaseException) -> str:
+    """The first line of an error, without secrets."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return clip(public(text), 300)
+
+
+def _parts(items: list, size: int):
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def ui_command(uri: str, runs: Path) -> str:
+    """What shows the store."""
+    if uri == _sqlite(Path.cwd() / DEFAULT_FILE):
+        return "mlflow ui"
+    if uri == _sqlite(home := Path(runs).resolve().parent / DEFAULT_FILE):
+        return f"cd {home.parent} && mlflow ui"
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def _unavailable(uri: str, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"MLflow at {public(uri)} does not answer: {brief(error)}")
+
+
+def _sqlite(file: Path) -> str:
+    return f"sqlite:///{file}"
+
+
+def _create(file: Path) -> None:
+    """Make an empty SQLite store, beside and then linked: one killed while it is made would never open again."""
+    if file.exists():
+        return
+    from mlflow import MlflowClient
+
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        MlflowClient(_sqlite(beside)).search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            os.link(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
