@@ -21,15 +21,19 @@ class RunLocked(RuntimeError):
     """Another process is writing this run."""
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write beside, fsync, rename: a reader sees the old file or the new one, never half of one."""
+def write_atomic(path: Path, data: str | bytes, durable: bool = True) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the new one, never half of one.
+
+    Without `durable` there is no fsync: for a file that is rewritten in a moment and worth nothing after a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with open(beside, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException:
         beside.unlink(missing_ok=True)

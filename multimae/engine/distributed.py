@@ -1,0 +1,122 @@
+"""The processes that train together, and how they agree."""
+
+import atexit
+import importlib
+import logging
+import os
+import random
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ..config import ConfigError, RunConfig, Runtime
+from ..shards import Shard
+
+
+def load_deepspeed(device: str = "cpu") -> ModuleType:
+    """DeepSpeed, imported quietly, without what training does not need. Starts no thread and no process group."""
+    os.environ.setdefault("DS_ACCELERATOR", device)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Its autotuner imports MLflow where that is installed: two seconds for nothing.
+    hidden = "mlflow" not in sys.modules
+    if hidden:
+        sys.modules["mlflow"] = None
+    try:
+        deepspeed = importlib.import_module("deepspeed")
+    finally:
+        if hidden:
+            del sys.modules["mlflow"]
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed would build this shared-memory operator with the C++ compiler, tens of seconds on each new machine.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process (`rank` of `count`) among those that train together, and the device it computes on."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, runtime: Runtime) -> "Processes":
+        """Meet the processes that torchrun or SLURM started (RANK, WORLD_SIZE, ...); without those, be the only one."""
+        kind = runtime.device
+        if kind == "auto":
+            kind = "cuda" if torch.cuda.is_available() else "cpu"
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device: cuda was asked for, but torch sees no GPU; use device=cpu or auto")
+        if runtime.threads:
+            torch.set_num_threads(runtime.threads)
+        device = torch.device(kind)
+        if kind == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(device)
+        deepspeed = load_deepspeed(kind)
+        if not dist.is_initialized():
+            backend = "nccl" if kind == "cuda" else "gloo"
+            if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+                # A store of its own needs no port, so many runs on one machine cannot collide.
+                os.environ |= {"RANK": "0", "LOCAL_RANK": os.environ.get("LOCAL_RANK", "0"), "WORLD_SIZE": "1"}
+                dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+            atexit.register(dist.destroy_process_group)
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def shards(self, config: RunConfig, runtime: Runtime) -> list[Shard]:
+        """This process's micro-batches of a step, as slices of the global batch."""
+        micro = runtime.micro_batch_size or max(1, config.batch_size // self.count)
+        if config.batch_size % (self.count * micro):
+            raise ConfigError(
+                f"batch_size: {config.batch_size} is not a multiple of {self.count} processes x micro_batch_size "
+                f"{micro}; choose a micro_batch_size (or a number of processes) that divides it"
+            )
+        accumulated = config.batch_size // (self.count * micro)
+        return [Shard(self.rank * accumulated + i, self.count * accumulated) for i in range(accumulated)]
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest value of each element over all processes (in place)."""
+        if self.count > 1:
+            dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return values
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of each element over all processes (in place)."""
+        if self.count > 1:
+            dist.all_reduce(values)
+            values /= self.count
+        return values
+
+    def gather(self, row: torch.Tensor) -> torch.Tensor:
+        """The rows (n,) of all processes, as (processes, n)."""
+        rows = torch.zeros(self.count, *row.shape, dtype=row.dtype, device=self.device)
+        rows[self.rank] = row
+        if self.count > 1:
+            dist.all_reduce(rows)  # a sum with zeros is exact
+        return rows
+
+    def first(self, value: int) -> int:
+        """The first process's integer."""
+        tensor = torch.tensor(value, device=self.device)
+        if self.count > 1:
+            dist.broadcast(tensor, 0)
+        return int(tensor)
+
+
+def seed_everything(*entropy: int) -> None:
+    """Seed torch, numpy and Python from integers that name a moment, such as (seed, step, shard)."""
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

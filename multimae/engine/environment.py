@@ -1,0 +1,80 @@
+"""environment.json: what a run was computed with. Never fails, and never holds a secret. Imports no torch itself."""
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DIFF_BYTES = 200_000
+PACKAGES = ("torch", "torchvision", "deepspeed", "timm", "numpy", "safetensors", "torchmetrics", "pydantic", "mlflow")
+# An allow-list: an environment may hold tokens under any name.
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME")
+VARIABLES += ("GLOO_SOCKET_IFNAME", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+VARIABLES += ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_NTASKS")
+VARIABLES += ("SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_CPUS_PER_TASK")
+
+
+def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
+    """The commit and its uncommitted diff, package versions, machine, and the variables that change a result."""
+    return {
+        **checkout(Path(__file__).parent),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "host": socket.gethostname(),
+        "cpu": _cpu(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": device,
+        "processes": processes,
+        **_torch(device),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def checkout(folder: Path) -> dict[str, Any]:
+    """The commit of the git checkout around `folder`, whether it is dirty, and its diff; None outside of one."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None, "diff": None}
+    diff = _git(folder, "diff", "HEAD") or ""
+    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", ":/") or ""
+    if len(diff) > DIFF_BYTES:
+        diff = f"{diff[:DIFF_BYTES]}\n... cut: {len(diff)} characters in all"
+    return {"commit": commit, "dirty": bool(diff or untracked), "diff": diff, "untracked": untracked.splitlines()[:100]}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _torch(device: str) -> dict[str, Any]:
+    import torch
+
+    facts = {"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "gpu": None}
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["gpu_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+    return facts

@@ -1,0 +1,30 @@
+"""heartbeat.json: what a run is doing now, for whoever watches it. Imports no torch."""
+
+import json
+import os
+import socket
+import time
+from typing import Any
+
+from .folder import RunFolder, write_atomic
+
+SECONDS_BETWEEN = 2.0
+
+
+class Heartbeat:
+    """Rewrites the file at once when `state` changes and at most every two seconds otherwise."""
+
+    def __init__(self, folder: RunFolder, **fields: Any):
+        self.path = folder.heartbeat
+        self.fields = {"pid": os.getpid(), "host": socket.gethostname(), "state": "starting", **fields}
+        self._written = -SECONDS_BETWEEN
+        self.beat("starting")
+
+    def beat(self, state: str, **fields: Any) -> None:
+        """`state`: starting, training, evaluating, saving, finished, interrupted or failed."""
+        now = time.monotonic()
+        due = state != self.fields["state"] or now - self._written >= SECONDS_BETWEEN
+        self.fields |= {"state": state, **fields}
+        if due:
+            self._written = now
+            write_atomic(self.path, json.dumps({"time": time.time(), **self.fields}), durable=False)

@@ -1,0 +1,281 @@
+"""The one training loop. It knows no model, no data, no metric and no tracking server: those are a task's, a reader's.
+
+A run is a pure function of its config. All that is random in a step derives from (seed, step, shard), the learning
+rate from the step; a checkpoint holds the rest. A run that was killed therefore continues as if nothing had happened.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+
+import safetensors.torch
+import torch
+
+from ..config import RunConfig, Runtime, flatten
+from ..shards import Shard
+from .checkpoint import CheckpointError, Checkpoints
+from .distributed import Processes, seed_everything
+from .environment import capture
+from .folder import RunFolder, write_atomic
+from .meter import Clock, Meter
+from .optimizer import Optimizer, autocast, load_module
+from .preemption import Preemption
+from .recorder import Recorder
+from .schedule import learning_rate
+from .task import Batch, RunFailed, Task
+
+
+def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) -> str:
+    """Train until done or asked to stop, continuing from the newest checkpoint of the folder.
+
+    Returns "finished" or "interrupted" (by SIGTERM, SIGINT or SIGUSR2, after a checkpoint). Raises RunFailed.
+    """
+    if folder.done:
+        return "finished"
+    with Preemption() as preemption:
+        training = Training(task, config, runtime, folder, preemption)
+        try:
+            return training.run()
+        except Exception as error:
+            failure = error if isinstance(error, RunFailed) else RunFailed(f"{type(error).__name__}: {error}")
+            training.recorder.end("failed", step=training.step, reason=str(failure))
+            raise failure from error
+        finally:
+            training.recorder.close()
+
+
+class Training:
+    """One attempt at a run, in one of its processes."""
+
+    def __init__(self, task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder, preemption: Preemption):
+        self.task, self.config, self.runtime, self.folder = task, config, runtime, folder
+        self.preemption = preemption
+        self.processes = Processes.join(runtime)
+        self.device = self.processes.device
+        self.recorder = Recorder(folder, config, self.processes.main)
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.meter = Meter(config.batch_size, self.processes)
+        self.step = 0  # optimizer steps done,
+        self.nonfinite = 0  # and how many of them were skipped
+        self.loss: float | None = None  # of the last log window
+        self.saved_at = time.monotonic()
+
+    # ---- the run, from top to bottom
+
+    def run(self) -> str:
+        self.start()
+        batches = self.task.batches(self.step, self.shards, self.runtime.workers)
+        while self.step < self.total_steps:
+            signal, due = self.train_step(batches)
+            if self.step % self.runtime.log_every_steps == 0 or self.step == self.total_steps:
+                self.log_step()
+            if self.step % self.steps_per_epoch == 0:
+                self.log_epoch()
+            if self.step in self.eval_steps:
+                self.evaluate()
+            if due or signal or self.step == self.total_steps:
+                self.save()
+            if signal and self.step < self.total_steps:
+                self.recorder.end("interrupted", step=self.step, reason=Preemption.name(signal))
+                return "interrupted"
+        self.finish()
+        return "finished"
+
+    def start(self) -> None:
+        """Count the steps, and continue from the newest complete checkpoint where there is one."""
+        self.shards = self.processes.shards(self.config, self.runtime)
+        self.steps_per_epoch = self.config.steps_per_epoch(self.task.train_samples)
+        self.total_steps = self.config.total_steps(self.task.train_samples)
+        self.eval_steps = self._eval_steps()
+        checkpoint, faults = self.checkpoints.newest() if self.processes.main else (None, [])
+        resumed = self.processes.first(checkpoint.step if checkpoint else -1)
+        tensors = None
+        if resumed >= 0:
+            checkpoint = checkpoint or self.checkpoints.at(resumed)
+            tensors = checkpoint.tensors()
+            load_module(self.task.module, tensors)
+            self.step, self.nonfinite = resumed, checkpoint.progress["nonfinite"]
+            self.meter.load(checkpoint.progress["meter"])
+        self.optimizer = Optimizer(self.task, self.config, self.runtime, self.processes)
+        if tensors:
+            self.optimizer.load(tensors)
+        self.task.module.train()
+        self.record_start(faults)
+
+    def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
+        """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), the same for all."""
+        self.meter.start_step()
+        micro_batches = next(batches)
+        self.meter.data_arrived()
+        losses = []
+        for shard, batch in zip(self.shards, micro_batches, strict=True):
+            seed_everything(self.config.seed, self.step, shard.index, shard.count)
+            inputs = self.task.prepare(batch, self.device, self.step, shard)
+            values, self.loss_names = self.optimizer.accumulate(inputs, last=shard is self.shards[-1])
+            losses.append(values)
+        losses = torch.stack(losses)  # (micro-batches, losses)
+        signal, due, finite = self.agree(losses)
+        if finite:
+            self.lr = learning_rate(self.config, self.step, self.task.train_samples)
+            finite = self.optimizer.step(self.lr)
+        else:
+            self.optimizer.skip()
+        self.step += 1
+        if finite:
+            self.meter.add_losses(losses.mean(0))
+        else:
+            self.count_nonfinite(losses.sum(1), micro_batches)
+        self.meter.end_step()
+        return signal, due
+
+    def agree(self, losses: torch.Tensor) -> tuple[int, bool, bool]:
+        """(signal, whether a checkpoint is due, whether losses and gradients are finite), the same for all processes.
+
+        One small reduction, and the step's one wait for the GPU.
+        """
+        due = time.monotonic() - self.saved_at >= 60 * self.runtime.checkpoint_minutes
+        flags = torch.zeros(3, device=self.device)
+        flags[0] = self.preemption.signal
+        flags[1] = self.processes.main and due  # the first process's clock decides
+        flags[2] = ~(losses.isfinite().all() & self.optimizer.finite())
+        signal, due, bad = self.processes.maximum(flags).tolist()
+        return int(signal), bool(due), not bad
+
+    # ---- what happens now and then
+
+    def count_nonfinite(self, losses: torch.Tensor, micro_batches: list[Batch]) -> None:
+        """Journal a step that was skipped; the run fails when there were too many. `losses`: (micro-batches,)."""
+        self.nonfinite += 1
+        found = self.processes.gather(losses).cpu()  # (processes, micro-batches)
+        none = torch.full((self.config.batch_size // losses.numel() // self.processes.count,), -1)
+        samples = [torch.as_tensor(batch.get("index", none)) for batch in micro_batches]
+        samples = self.processes.gather(torch.stack(samples).to(self.device)).cpu()
+        for rank, (values, indices) in enumerate(zip(found, samples, strict=True)):
+            bad = ~values.isfinite()
+            if bad.any():
+                culprits = [index for index in indices[bad].flatten().tolist() if index >= 0]
+                self.recorder.write(
+                    "nonfinite", step=self.step, rank=rank, loss=str(float(values[bad][0])), samples=culprits
+                )
+        if found.isfinite().all():  # the losses are fine; the gradients are not
+            self.recorder.write("nonfinite", step=self.step, rank=None, loss=None, samples=[])
+        if self.nonfinite > self.runtime.nonfinite_budget:
+            raise RunFailed(
+                f"{self.nonfinite} steps had a loss or a gradient that is not finite, the last one step {self.step}; "
+                f"nonfinite_budget allows {self.runtime.nonfinite_budget}. The journal's `nonfinite` records name the "
+                "samples. A lower optimizer.base_lr, optimizer.clip_grad or precision=fp32 may help"
+            )
+
+    def log_step(self) -> None:
+        losses, clock = self.meter.take_losses(), self.meter.window
+        if losses:
+            self.loss = sum(losses)
+            self.recorder.write(
+                "train",
+                step=self.step,
+                epoch=self.step / self.steps_per_epoch,
+                loss=self.loss,
+                losses=dict(zip(self.loss_names, losses, strict=True)),
+                lr=self.lr,
+                grad_norm=self.optimizer.grad_norm,
+                images_per_second=clock.images_per_second,
+                data_seconds=clock.data_seconds / clock.steps,
+                step_seconds=clock.seconds / clock.steps,
+            )
+        self.beat("training")
+        self.meter.window = Clock()
+
+    def log_epoch(self) -> None:
+        clock = self.meter.epoch
+        self.recorder.write(
+            "epoch",
+            step=self.step,
+            epoch=self.step // self.steps_per_epoch,
+            seconds=clock.seconds,
+            images_per_second=clock.images_per_second,
+            data_share=clock.data_seconds / clock.seconds,
+            memory_gib=self.meter.memory_gib(),
+        )
+        self.meter.epoch = Clock()
+
+    def evaluate(self) -> None:
+        """Disturbs nothing: every step seeds its own randomness, and the mode is set back."""
+        self.beat("evaluating")
+        seed_everything(self.config.seed)
+        shard = Shard(self.processes.rank, self.processes.count)
+        with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
+            results = self.task.evaluate(module, self.device, shard)
+        for result in results:
+            self.recorder.write("eval", step=self.step, epoch=self.step / self.steps_per_epoch, **result)
+        self.beat("training")
+
+    def save(self) -> None:
+        self.beat("saving")
+        began = time.monotonic()
+        progress = {"step": self.step, "nonfinite": self.nonfinite, "meter": self.meter.state()}
+        tensors = {key: tensor.cpu() for key, tensor in self.optimizer.state() if self.processes.main}
+        error, size = None, 0
+        if self.processes.main:
+            try:
+                size = self.checkpoints.save(tensors, progress)
+            except CheckpointError as problem:
+                error = problem
+        if self.processes.first(error is not None):
+            raise error or CheckpointError("the first process could not write a checkpoint")
+        self.saved_at = time.monotonic()
+        self.recorder.write("checkpoint", step=self.step, seconds=self.saved_at - began, bytes=size)
+        self.beat("training")
+
+    def finish(self) -> None:
+        """Judge the trained model, and leave its weights and pictures."""
+        self.evaluate()
+        with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
+            pictures = self.task.pictures(module, self.device)
+        weights = self.optimizer.weights(self.task.model)
+        if self.processes.main:
+            self.folder.samples.mkdir(exist_ok=True)
+            for name, picture in pictures.items():
+                file = self.folder.samples / f"{name}.png"
+                picture.save(file)
+                self.recorder.write("sample", step=self.step, file=str(file.relative_to(self.folder.path)))
+            metadata = {"format": "pt", "signature": self.config.signature, "step": str(self.step)}
+            write_atomic(self.folder.weights, safetensors.torch.save(weights, metadata))
+        self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds)
+
+    def beat(self, state: str) -> None:
+        speed = self.meter.run
+        self.recorder.beat(
+            state,
+            step=self.step,
+            total_steps=self.total_steps,
+            epoch=self.step / self.steps_per_epoch,
+            images_per_second=self.meter.window.images_per_second,
+            loss=self.loss,
+            seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
+        )
+
+    def record_start(self, faults: list[str]) -> None:
+        environment = capture(self.device.type, self.processes.count) if self.processes.main else {}
+        if self.processes.main:
+            write_atomic(self.folder.environment, json.dumps(environment, indent=1))
+        self.recorder.start(
+            step=self.step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            processes=self.processes.count,
+            micro_batches=len(self.shards),
+            device=environment.get("gpu") or environment.get("cpu"),
+            params=flatten(self.config.resolved()),
+            delta=flatten(self.config.delta()),
+            commit=environment.get("commit"),
+            damaged_checkpoints=faults,
+        )
+        self.beat("training")
+
+    def _eval_steps(self) -> set[int]:
+        every = self.config.eval_every_epochs
+        if every is None:
+            return set()
+        count = int(self.total_steps / (every * self.steps_per_epoch))
+        steps = {round(i * every * self.steps_per_epoch) for i in range(1, count + 1)}
+        return steps - {self.total_steps}  # the last evaluation is part of `finish`

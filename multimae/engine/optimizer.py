@@ -1,0 +1,205 @@
+"""One optimizer step under DeepSpeed, at any ZeRO stage, and its state as full tensors by parameter name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import RunConfig, Runtime
+from .distributed import Processes, load_deepspeed
+from .task import Task
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 50_000_000  # elements reduced at once; DeepSpeed's default of 5e8 takes 2 GB for nothing at our sizes
+
+
+class Forward(nn.Module):
+    """The task's module as DeepSpeed sees it: autocast inside, and one scalar to differentiate.
+
+    Parameters and optimizer stay float32 whatever the precision, so DeepSpeed never keeps a second copy.
+    """
+
+    def __init__(self, module: nn.Module, precision: str, device: torch.device, compile: bool):
+        super().__init__()
+        self.module = module
+        self._call = torch.compile(module) if compile else module
+        self._autocast = autocast(precision, device)
+
+    def forward(self, inputs: Any) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """(the sum of the losses, the losses (n,) detached, their names)."""
+        with self._autocast:
+            losses = self._call(inputs)
+            values = torch.stack([loss.float() for loss in losses.values()])
+        return values.sum(), values.detach(), list(losses)
+
+
+def autocast(precision: str, device: torch.device):
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+class Optimizer:
+    """AdamW on a task's module: `accumulate` each micro-batch of a step, look at `finite`, then `step` or `skip`."""
+
+    def __init__(self, task: Task, config: RunConfig, runtime: Runtime, processes: Processes):
+        self.module = task.module
+        self.device = processes.device
+        self.stage = runtime.zero_stage
+        self.deepspeed = load_deepspeed()
+        self._clip = config.optimizer.clip_grad
+        groups = [{"lr_scale": 1.0, **group} for group in task.parameter_groups()]
+        self._adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.optimizer.betas, fused=True)
+        self.engine, *_ = self.deepspeed.initialize(
+            model=Forward(task.module, config.precision, processes.device, runtime.compile),
+            optimizer=self._adamw,
+            config={
+                "train_batch_size": config.batch_size,
+                "gradient_accumulation_steps": len(processes.shards(config, runtime)),
+                # At stage 0 we clip with the norm that we measure anyway.
+                "gradient_clipping": (self._clip or 0.0) if self.stage else 0.0,
+                "zero_optimization": {
+                    "stage": self.stage,
+                    "reduce_bucket_size": BUCKET,
+                    "allgather_bucket_size": BUCKET,
+                },
+                "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU at every step
+                "steps_per_print": None,
+            },
+        )
+        self._gradients: list[torch.Tensor] = []
+        self._norm: torch.Tensor | None = None
+        self._start_states()
+
+    # ---- a step
+
+    def accumulate(self, inputs: Any, last: bool) -> tuple[torch.Tensor, list[str]]:
+        """Forward and backward of one micro-batch, the `last` of a step or not. Returns (losses (n,), their names)."""
+        total, losses, names = self.engine(inputs)
+        self.engine.backward(total)
+        if not last:
+            self.engine.step()  # counts; DeepSpeed updates at the last one only
+        return losses, names
+
+    def finite(self) -> torch.Tensor:
+        """Whether the gradients are, as a bool on the device. ZeRO's are spread out and are judged in `step`."""
+        if self.stage:
+            return torch.ones((), dtype=torch.bool, device=self.device)
+        self._gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(self._gradients)
+        return self._norm.isfinite()
+
+    def step(self, lr: float) -> bool:
+        """Update with the accumulated gradients. False where ZeRO found them not finite and left all as it was."""
+        for group in self._adamw.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        if not self.stage and self._clip:
+            torch._foreach_mul_(self._gradients, (self._clip / (self._norm + 1e-6)).clamp(max=1.0))
+        self._gradients = []
+        self.engine.step()
+        return bool(self.engine.was_step_applied())
+
+    def skip(self) -> None:
+        """Forget the accumulated gradients; parameters and moments stay as they are."""
+        self._gradients = []
+        if self.stage:
+            # ZeRO leaves out a step whose gradient norm is not finite, on all processes. A loss can be infinite
+            # while its gradients are not, so make sure of it.
+            parameter = next(p for p in self.module.parameters() if p.requires_grad)
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            value = torch.full(shape, torch.nan, device=self.device)
+            self.deepspeed.utils.safe_set_full_grad(parameter, value)
+        else:
+            self.engine.zero_grad()  # AdamW passes over parameters without a gradient
+        self.engine.step()
+
+    @property
+    def grad_norm(self) -> float:
+        """Of the last step, over all parameters and processes, before clipping."""
+        return float(self.engine.get_global_grad_norm() if self.stage else self._norm)
+
+    # ---- state
+
+    def state(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(key, full float32 tensor on the device) of all that the next step depends on; a collective call.
+
+        Keys: parameter/NAME, exp_avg/NAME, exp_avg_sq/NAME, buffer/NAME, and `updates`, the number of updates made.
+        """
+        for name, parameter in self.module.named_parameters():
+            with self._gathered([parameter]):
+                value = parameter.detach().clone() if self.stage == 3 else parameter.detach()
+            yield f"parameter/{name}", value
+            if parameter.requires_grad:
+                for moment in MOMENTS:
+                    yield f"{moment}/{name}", self._moment(parameter, moment)
+        for name, buffer in self.module.named_buffers():
+            yield f"buffer/{name}", buffer
+        yield "updates", self._states[0]["step"]
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Continue with the moments of a `state`. Its parameters and buffers were loaded before (load_module)."""
+        for state in self._states:
+            state["step"].copy_(tensors["updates"])
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                for moment in MOMENTS:
+                    self._set_moment(parameter, moment, tensors[f"{moment}/{name}"].to(self.device))
+
+    def weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """The state_dict of `model`, a part of the module, on the CPU; a collective call."""
+        weights = {}
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            with self._gathered([tensor]):
+                weights[name] = tensor.detach().cpu().clone()
+        return weights
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        """The module with all its parameters at hand, in eval mode, for an evaluation that calls any part of it."""
+        self.module.eval()
+        with torch.no_grad(), self._gathered(list(self.module.parameters())):
+            yield self.module
+        self.module.train()
+
+    def _gathered(self, tensors: list[torch.Tensor]):
+        partitioned = [t for t in tensors if hasattr(t, "ds_id")]
+        return self.deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
+
+    def _start_states(self) -> None:
+        """Make AdamW's states now rather than at its first step, so that they can be loaded and saved at any time."""
+        zero = self.engine.optimizer
+        if self.stage == 0:
+            flat = [p for group in self._adamw.param_groups for p in group["params"] if p.requires_grad]
+        else:
+            flat = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        for tensor in flat:
+            zeros = {moment: torch.zeros_like(tensor, requires_grad=False) for moment in MOMENTS}
+            self._adamw.state[tensor] = {"step": torch.zeros((), device=tensor.device), **zeros}
+        self._states = [self._adamw.state[tensor] for tensor in flat]
+        if self.stage in (1, 2):
+            zero._lazy_init_hp_params_optimizer_state()  # which lets the safe_get and safe_set functions find them
+
+    def _moment(self, parameter: nn.Parameter, moment: str) -> torch.Tensor:
+        if self.stage:
+            return self.deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
+        return self._adamw.state[parameter][moment]
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
+        if self.stage == 3:
+            # The function for full tensors refuses those that do not divide by the number of processes.
+            size = parameter.ds_tensor.numel()
+            padded = nn.functional.pad(value.flatten(), (0, size * self.engine.dp_world_size - value.numel()))
+            local = padded.narrow(0, size * self.engine.global_rank, size)
+            self.deepspeed.utils.safe_set_local_optimizer_state(parameter, local, moment)
+        elif self.stage:
+            self.deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
+        else:
+            self._adamw.state[parameter][moment].copy_(value)
+
+
+def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Put the parameters and buffers of an `Optimizer.state` into a module that DeepSpeed has not seen yet."""
+    with torch.no_grad():
+        for kind, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+            for name, tensor in named:
+                tensor.copy_(tensors[f"{kind}/{name}"])

@@ -1,0 +1,53 @@
+"""What a person sees while a run trains: one live line on a terminal, else a plain line now and then."""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Lines go to the run's log file too. A launcher that shows heartbeats redirects our output, so sees no live line."""
+
+    def __init__(self, log: Path, label: str):
+        log.mkdir(parents=True, exist_ok=True)
+        self._file = open(log / "train.log", "a", buffering=1)
+        self._label = label
+        self._last = 0.0
+        self._live = Live(console=Console(), refresh_per_second=4, transient=True) if sys.stdout.isatty() else None
+        if self._live:
+            self._live.start()
+
+    def show(self, text: str) -> None:
+        """The state of things: replaces what was shown before, or is printed every ten seconds at most."""
+        if self._live:
+            self._live.update(f"{self._label}  {text}", refresh=False)
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._line(text, to_terminal=not self._live)
+
+    def say(self, text: str) -> None:
+        """An event, which stays."""
+        self._line(text, to_terminal=True)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+        self._file.close()
+
+    def _line(self, text: str, to_terminal: bool) -> None:
+        self._file.write(f"{time.strftime('%F %T')}  {text}\n")
+        if to_terminal:
+            (self._live.console.print if self._live else print)(f"{self._label}  {text}")
+            sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """`3725` -> `1:02:05`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

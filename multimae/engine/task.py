@@ -1,0 +1,44 @@
+"""What the engine asks of a task. The engine knows nothing else about it: no model, no data, no metrics."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..shards import Shard
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+Batch = dict[str, Any]
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the message says why. It is in the journal too."""
+
+
+class Task(Protocol):
+    """A model, its data, and how it is judged.
+
+    Everything random in a step must come from torch's, numpy's or Python's global generators, which the engine seeds
+    from (seed, step, shard) before `prepare`, or from `step` and `shard` themselves: a resumed run then repeats it.
+    """
+
+    module: "torch.nn.Module"  # forward(what prepare returned) -> {name: scalar loss}; their sum is minimised
+    model: "torch.nn.Module"  # a part of `module`; its state_dict becomes weights.safetensors
+    train_samples: int
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """torch's parameter groups, each with `weight_decay` and `lr_scale` (a factor on the scheduled lr)."""
+
+    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[Batch]]:
+        """One item an optimizer step, from `first_step` on, without end: a batch of CPU tensors for each shard."""
+
+    def prepare(self, batch: Batch, device: "torch.device", step: int, shard: Shard) -> Any:
+        """What `module` takes: the batch on the device, normalised, masked, mixed."""
+
+    def evaluate(self, module: "torch.nn.Module", device: "torch.device", shard: Shard) -> list[dict[str, Any]]:
+        """Called by all processes, in eval mode and without gradients. Returns, reduced over them, a list of
+        {"split", "n", "fingerprint", "metrics": {name: float}}."""
+
+    def pictures(self, module: "torch.nn.Module", device: "torch.device") -> "dict[str, Image]":
+        """Prediction pictures by name. Called by all processes; the first one's are kept."""
