@@ -1,0 +1,192 @@
+"""Opening a data set by name: the embedded scenes, rendered once into a memory-mapped cache, or a folder of images."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..config import ConfigError, Data, Runtime
+from . import scenes
+from .folders import FolderDataset
+from .render import render
+
+SCENES = "scenes"
+DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
+BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
+REPORT_SECONDS = 5.0
+
+
+class Dataset(Protocol):
+    """Samples as they lie on the disk: not augmented, not standardised."""
+
+    split: str  # the name of the folder, or of the split of scenes
+    fingerprint: str  # changes when the samples do
+    fields: tuple[str, ...]  # what a sample can hold
+    classes: int | None  # of `label`
+    class_names: Sequence[str]
+    semseg_classes: int | None  # None where files do not say
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call a sample in a message: a path, where there is one."""
+
+    def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
+        """rgb uint8 (3, H, W); depth float32 (1, H, W) in metres, 0 where invalid; semseg uint8 (H, W), 255 where
+        unlabelled; label int64 (). Nothing but `fields` is read."""
+
+
+def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str] | None = None) -> Dataset:
+    """The samples of `split` ("train" or "eval"), with everything checked that can be checked before training.
+
+    `fields` are what the samples must hold; None: all that is there. Raises ValueError where anything of that is
+    missing or unreadable, unless `data.allow_missing`.
+    """
+    name, samples = {
+        "train": (data.train_split, data.train_samples),
+        "eval": (data.eval_split, data.eval_samples),
+    }[split]
+    cache = runtime.cache or runtime.runs / ".cache"
+    if data.name == SCENES:
+        fields = tuple(fields) if fields is not None else RenderedScenes.usual
+        return RenderedScenes(name, samples or DEFAULT_SAMPLES[split], data.render_size, cache, fields)
+    if data.name not in runtime.data_roots:
+        known = ", ".join([SCENES, *sorted(runtime.data_roots)])
+        raise ConfigError(f"data.name: no folder is known for '{data.name}'; known: {known}. Give it in data_roots")
+    root = Path(runtime.data_roots[data.name])
+    dataset = FolderDataset.open(root, name, fields, cache, data.allow_missing)
+    # Classes are numbered by the training folder, so that a class without evaluation images shifts no label.
+    if name != data.train_split and dataset.classes is not None:
+        dataset.number_classes(root / data.train_split)
+    return dataset.first(samples) if samples else dataset
+
+
+class RenderedScenes:
+    """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
+
+    usual = ("rgb", "depth", "semseg", "label")
+    class_names = scenes.LABELS
+    classes = len(scenes.LABELS)
+    semseg_classes = len(scenes.SEMSEG)
+
+    def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
+        unknown = set(fields) - {*scenes.FIELDS, "label"}
+        if unknown:
+            raise ValueError(f"scenes have {', '.join((*scenes.FIELDS, 'label'))}; asked for {', '.join(sorted(unknown))}")
+        self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
+        self.fingerprint = f"scenes-v{scenes.VERSION}-{size}px-{split}-{count}"
+        self.folder = Path(cache) / f"scenes-v{scenes.VERSION}-{size}px" / split
+        self._render_missing()
+        self._map()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != "files"}  # a pickled map is a full copy
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._map()
+
+    def _map(self) -> None:
+        self.files = {
+            field: [np.load(self._file(block, field), mmap_mode="r") for block in self._blocks()] for field in self.fields
+        }
+
+    def name(self, index: int) -> str:
+        return f"scene {index} of '{self.split}'"
+
+    def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
+        block, row = divmod(index, BLOCK)
+        sample = {field: torch.from_numpy(np.array(self.files[field][block][row])) for field in fields}
+        if "depth" in sample:
+            sample["depth"] = sample["depth"].float()
+        return sample
+
+    # ---- the cache
+
+    def _blocks(self) -> list[range]:
+        return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
+
+    def _file(self, block: range, field: str) -> Path:
+        return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}.npy"
+
+    def _missing(self, block: range) -> list[str]:
+        return [field for field in self.fields if not self._file(block, field).exists()]
+
+    def _render_missing(self) -> None:
+        """Render the blocks that are not there; those which another process is rendering come last."""
+        todo = [block for block in self._blocks() if self._missing(block)]
+        if not todo:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
+        others = []
+        for block in todo:
+            with _locked(self._file(block, "lock"), wait=False) as mine:
+                if mine:
+                    self._render(block, report)
+                else:
+                    others.append(block)
+        for block in others:
+            with _locked(self._file(block, "lock"), wait=True):
+                self._render(block, report)
+
+    def _render(self, block: range, report: "_Report") -> None:
+        fields = self._missing(block)
+        if fields:
+            rows = []
+            for index in block:
+                scene = scenes.scene(self.split, index)
+                images = render(scene, self.size, tuple(fields)) | {"label": np.int64(scene.label)}
+                if "depth" in images:
+                    images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
+                rows.append(images)
+                report.done(1)
+            for field in fields:
+                _save(self._file(block, field), np.stack([row[field] for row in rows]))
+        else:
+            report.done(len(block))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    with open(beside, "wb") as file:
+        np.save(file, array)
+    os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process holds the lock on `path`. A lock ends with its process."""
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+class _Report:
+    """Says on standard error how far a long piece of work is."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.count = what, total, 0
+        self.start = self.last = time.monotonic()
+
+    def done(self, count: int) -> None:
+        self.count += count
+        now = time.monotonic()
+        if now - self.last > REPORT_SECONDS:
+            self.last = now
+            print(f"{self.what}: {self.count} of {self.total}", file=sys.stderr, flush=True)

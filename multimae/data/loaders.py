@@ -1,0 +1,118 @@
+"""From a data set to batches. Which samples a step sees and how they are augmented is a function of the seed, the
+epoch and the sample alone: workers, processes and interruptions change nothing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..config import RunConfig
+from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
+from ..shards import Shard
+from .datasets import Dataset
+
+Batch = dict[str, Tensor]
+
+# One stream of random numbers for each purpose.
+ORDER, AUGMENT = range(2)
+
+
+def train_batches(
+    dataset: Dataset, transform: Callable, config: RunConfig, shards: Sequence[Shard], first_step: int, workers: int = 0
+) -> Iterator[list[Batch]]:
+    """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`."""
+    steps = config.steps_per_epoch(len(dataset))
+    rows = [shard.rows(config.batch_size) for shard in shards]
+
+    def keys() -> Iterator[list[tuple[int, int]]]:
+        for epoch in count(first_step // steps):
+            order = epoch_order(config.seed, epoch, len(dataset))
+            first = first_step % steps if epoch == first_step // steps else 0
+            for step in range(first, steps):
+                batch = order[step * config.batch_size : (step + 1) * config.batch_size]
+                for shard in rows:
+                    yield [(epoch, int(index)) for index in batch[shard]]
+
+    micro_batches = _load(_Fetch(dataset, transform, config.seed), keys(), workers)
+    return _groups(micro_batches, len(rows))
+
+
+def eval_batches(
+    dataset: Dataset, transform: Callable, batch_size: int, shard: Shard = Shard(), workers: int = 0
+) -> Iterator[Batch]:
+    """All samples once, over all shards. Every shard yields the same number of batches of the same size; `real`, bool
+    (batch,), is False for the rows that only fill them up."""
+    samples = len(dataset)
+    together = batch_size * shard.count
+    starts = range(shard.index * batch_size, -(-samples // together) * together, together)
+    keys = [[(None, index) for index in range(start, start + batch_size)] for start in starts]
+    return iter(_load(_Fetch(dataset, transform, seed=0), keys, workers))
+
+
+def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order of the samples in an epoch: int64 (samples,)."""
+    return np.random.default_rng((ORDER, seed, epoch)).permutation(samples)
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """What a sample's augmentation in an epoch draws from."""
+    return np.random.Generator(np.random.Philox(key=[seed, AUGMENT << 60 | epoch << 40 | index]))
+
+
+def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:
+    """The images of a batch as the model takes them: rgb float32 with ImageNet's mean and deviation, semseg int64."""
+    images = {name: batch[name].to(device, non_blocking=True) for name in MODALITIES if name in batch}
+    if "rgb" in images:
+        scale = 1 / (255 * torch.tensor(RGB_STD, device=device).view(3, 1, 1))
+        shift = -torch.tensor(RGB_MEAN, device=device).view(3, 1, 1) * 255 * scale
+        images["rgb"] = torch.addcmul(shift, images["rgb"].float(), scale)
+    if "semseg" in images:
+        images["semseg"] = images["semseg"].long()
+    return images
+
+
+class _Fetch:
+    """Reads, transforms and stacks the samples of a batch. A key is (epoch or None, index)."""
+
+    def __init__(self, dataset: Dataset, transform: Callable, seed: int):
+        missing = [field for field in transform.fields if field not in dataset.fields]
+        if missing:
+            raise ValueError(
+                f"the task needs {', '.join(transform.fields)}, but '{dataset.split}' holds only "
+                f"{', '.join(dataset.fields)}; missing: {', '.join(missing)}"
+            )
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitems__(self, keys: list[tuple[int | None, int]]) -> Batch:
+        samples = [self._one(epoch, min(index, len(self.dataset) - 1)) for epoch, index in keys]
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        if keys[0][0] is None:
+            batch["real"] = torch.tensor([index < len(self.dataset) for _, index in keys])
+        return batch
+
+    def _one(self, epoch: int | None, index: int) -> dict[str, Tensor]:
+        rng = None if epoch is None else sample_generator(self.seed, epoch, index)
+        sample = self.dataset.sample(index, self.transform.fields)
+        try:
+            return self.transform(sample, rng)
+        except ValueError as error:
+            raise ValueError(f"{self.dataset.name(index)}: {error}") from error
+
+
+def _load(fetch: _Fetch, batches, workers: int) -> DataLoader:
+    return DataLoader(
+        fetch, batch_sampler=batches, num_workers=workers, collate_fn=_as_is, pin_memory=torch.cuda.is_available()
+    )  # fmt: skip
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _groups(batches: DataLoader, size: int) -> Iterator[list[Batch]]:
+    batches = iter(batches)
+    while True:
+        yield [next(batches) for _ in range(size)]
