@@ -11,14 +11,11 @@ from torch.utils.data import DataLoader
 
 from ..config import RunConfig
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
+from ..seeds import derive
 from ..shards import Shard
 from .datasets import Dataset
 
 Batch = dict[str, Tensor]
-
-# One stream of random numbers for each purpose.
-ORDER, AUGMENT = range(2)
-
 
 def train_batches(
     dataset: Dataset, transform: Callable, config: RunConfig, shards: Sequence[Shard], first_step: int, workers: int = 0
@@ -43,8 +40,8 @@ def train_batches(
 def eval_batches(
     dataset: Dataset, transform: Callable, batch_size: int, shard: Shard = Shard(), workers: int = 0
 ) -> Iterator[Batch]:
-    """All samples once, over all shards. Every shard yields the same number of batches of the same size; `real`, bool
-    (batch,), is False for the rows that only fill them up."""
+    """All samples once, over all shards. Every shard yields the same number of batches of the same size; `index` holds
+    each row's sample, and `real`, bool (batch,), is False for the rows that only fill a batch up."""
     samples = len(dataset)
     together = batch_size * shard.count
     starts = range(shard.index * batch_size, -(-samples // together) * together, together)
@@ -54,12 +51,12 @@ def eval_batches(
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
     """The order of the samples in an epoch: int64 (samples,)."""
-    return np.random.default_rng((ORDER, seed, epoch)).permutation(samples)
+    return np.random.Generator(np.random.Philox(key=derive(seed, "order", epoch))).permutation(samples)
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """What a sample's augmentation in an epoch draws from."""
-    return np.random.Generator(np.random.Philox(key=[seed, AUGMENT << 60 | epoch << 40 | index]))
+    return np.random.Generator(np.random.Philox(key=derive(seed, "augment", epoch, index)))
 
 
 def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:
@@ -90,7 +87,8 @@ class _Fetch:
         samples = [self._one(epoch, min(index, len(self.dataset) - 1)) for epoch, index in keys]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
         if keys[0][0] is None:
-            batch["real"] = torch.tensor([index < len(self.dataset) for _, index in keys])
+            index = torch.tensor([index for _, index in keys])
+            batch |= {"index": index.clamp(max=len(self.dataset) - 1), "real": index < len(self.dataset)}
         return batch
 
     def _one(self, epoch: int | None, index: int) -> dict[str, Tensor]:
