@@ -75,6 +75,7 @@ class Model(Section):
     heads: Count = 12
     semseg_classes: Count = 133  # of the semseg *input* and target (COCO panoptic)
     semseg_embedding: Count = 64
+    semseg_padding: bool = False  # the semseg input has one more class, for padding (the authors' segmentation transfers)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,0 +1,104 @@
+"""Images to patches, patches to tokens, and where a token is (paper Section 3.1)."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from ..config import Model
+from ..modalities import MODALITIES
+
+Grid = tuple[int, int]  # patches down and across
+
+
+def patchify(image: Shaped[Tensor, "batch channels height width"], side: int) -> Shaped[Tensor, "rows values"]:
+    """One row per patch of the whole batch, row by row of the grid; values ordered channel, patch row, patch column."""
+    image = image.unflatten(-1, (-1, side)).unflatten(-3, (-1, side))  # batch, channels, down, side, across, side
+    return image.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+
+
+def unpatchify(rows: Shaped[Tensor, "rows values"], side: int, grid: Grid) -> Shaped[Tensor, "batch channels height width"]:
+    """The reverse of `patchify`."""
+    patches = rows.unflatten(-1, (-1, side, side)).unflatten(0, (-1, *grid))
+    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def sincos_positions(dim: int, grid: Grid) -> Float[Tensor, "1 dim down across"]:
+    """Fixed 2D sin-cos embeddings, temperature 10000: a quarter of the channels each for sin and cos of row and column."""
+    frequencies = 10000 ** -(torch.arange(dim // 4, dtype=torch.float32) / (dim // 4))
+    down, across = (torch.outer(frequencies, torch.arange(n, dtype=torch.float32)) for n in grid)
+    row = torch.cat([down.sin(), down.cos()])[:, :, None].expand(-1, *grid)
+    column = torch.cat([across.sin(), across.cos()])[:, None, :].expand(-1, *grid)
+    return torch.cat([row, column])[None]
+
+
+def positions_at(
+    positions: Float[Tensor, "1 dim down across"], grid: Grid, interpolation: str
+) -> Float[Tensor, "tokens dim"]:
+    """The table for `grid`, resized where it was made for another."""
+    if positions.shape[-2:] != grid:
+        positions = F.interpolate(positions, size=grid, mode=interpolation, align_corners=False)
+    return positions.flatten(2).transpose(1, 2)[0]
+
+
+class Patches:
+    """How images of one modality are cut up: one row per patch."""
+
+    def __init__(self, modality: str, patch_size: int):
+        self.modality = modality
+        self.side = patch_size // MODALITIES[modality].stride
+
+    def grid(self, image: Shaped[Tensor, "batch ..."]) -> Grid:
+        """Patches down and across of (batch, channels, height, width) or, of class indices, (batch, height, width)."""
+        height, width = image.shape[-2:]
+        if height % self.side or width % self.side:
+            raise ValueError(f"{self.modality}: {height}x{width} does not divide into patches of {self.side}x{self.side}")
+        return height // self.side, width // self.side
+
+    def rows(self, image: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "rows values"]:
+        return patchify(image if image.ndim == 4 else image[:, None], self.side)
+
+    def image(self, rows: Shaped[Tensor, "rows values"], grid: Grid) -> Shaped[Tensor, "batch channels height width"]:
+        return unpatchify(rows, self.side, grid)
+
+
+class Tokens(nn.Module):
+    """Patch projection of one modality. Class indices are embedded before they are projected."""
+
+    def __init__(self, modality: str, model: Model):
+        super().__init__()
+        kind = MODALITIES[modality]
+        self.patches = Patches(modality, model.patch_size)
+        self.interpolation = kind.interpolation
+        self.embedding = None
+        channels = kind.channels
+        if channels is None:
+            channels = model.semseg_embedding
+            self.embedding = nn.Embedding(model.semseg_classes + model.semseg_padding, channels)
+        self.project = nn.Linear(channels * self.patches.side**2, model.dim)
+        side = model.image_size // model.patch_size
+        self.register_buffer("positions", sincos_positions(model.dim, (side, side)))
+
+    def forward(self, rows: Shaped[Tensor, "rows values"]) -> Float[Tensor, "rows dim"]:
+        """Tokens of unprojected patches, without positions."""
+        if self.embedding is not None:
+            rows = self.embedding(rows).transpose(1, 2).flatten(1)  # channel, patch row, patch column
+        return self.project(rows.to(self.project.weight.dtype))
+
+    def positions_at(self, grid: Grid) -> Float[Tensor, "tokens dim"]:
+        return positions_at(self.positions, grid, self.interpolation)
+
+
+def initialize(module: nn.Module) -> None:
+    """The initialisation of MAE (He et al.), which the paper follows: Xavier-uniform matrices, zero biases, and 0.02 for
+    tokens and embeddings. A patch projection counts as the matrix it is; joined query, key and value as separate ones."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear):
+            parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[-1], 1)
+            for weight in child.weight.data.chunk(parts):
+                nn.init.xavier_uniform_(weight)
+            nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.Embedding):
+            nn.init.normal_(child.weight, std=0.02)
