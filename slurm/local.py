@@ -57,7 +57,7 @@ class Child:
     process: BaseProcess
     log: Path
     started: float
-    asked: bool = False  # to stop
+    asked: float | None = None  # when, to stop
 
     @property
     def ended(self) -> bool:
@@ -93,6 +93,8 @@ class Local:
                     yield None
             finally:
                 self._abandon()
+                for entry in self._queue:
+                    _withdraw(entry, "its launcher was stopped")
 
     # ---- one look
 
@@ -107,6 +109,7 @@ class Local:
             self._queue.remove(entry)
             needed = plan.entries.get(needs)
             if needed and (reason := obstacle(needs, _seen(needed), self.runtime.runs)):
+                _withdraw(entry, reason)
                 yield Event(entry, "blocked", Status("blocked", reason))
             else:
                 self._children[entry.run.signature] = self._child(entry)
@@ -160,11 +163,10 @@ class Local:
 
     def _stop_children(self) -> None:
         for child in self._children.values():
-            if not child.asked:
+            if child.asked is None:
                 child.process.terminate()
-                child.asked = True
-                threading.Timer(GRACE, child.process.kill).start()
-            elif self.stops > 1:
+                child.asked = time.monotonic()
+            elif self.stops > 1 or time.monotonic() > child.asked + GRACE:
                 child.process.kill()
 
     def _abandon(self) -> None:
@@ -192,13 +194,18 @@ def _seen(entry: Entry) -> Entry:
     return replace(entry, status=read(entry.folder), action=None)
 
 
+def _withdraw(entry: Entry, reason: str) -> None:
+    """Write down that a run is in nobody's queue any more."""
+    entry.folder.jobs.write("ended", state="missing", reason=reason)
+
+
 def _record_end(child: Child) -> None:
     """Write down how a process ended that could not say so itself."""
     last = child.entry.folder.journal.last()
     if last and last["time"] >= child.started and last["kind"] in ("finished", "interrupted", "failed"):
         return
     code = child.process.exitcode
-    if child.asked:
+    if child.asked is not None:
         state, reason = "interrupted", "stopped before it could save"
     elif code < 0:
         state, reason = "dead", f"killed by {signal.Signals(-code).name}"

@@ -1,0 +1,223 @@
+"""The local back end, with real child processes whose trainings are scripted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from training import ScriptedJob, tiny_study
+
+from multimae.config import Runtime
+from multimae.engine.folder import RunFolder
+from slurm import launch
+from slurm.local import Local
+
+ROWS = tiny_study.build("smoke")
+A, B = ROWS
+LAUNCHER = """
+import sys
+from pathlib import Path
+from multimae.config import Runtime
+from slurm import launch
+from slurm.local import Local
+from training import ScriptedJob, tiny_study
+
+if __name__ == "__main__":
+    runs = Path(sys.argv[1])
+    plan = launch.plan(tiny_study, "smoke", tiny_study.build("smoke"), runs)
+    backend = Local(Runtime(runs=runs), int(sys.argv[2]), ScriptedJob, preload=())
+    for event in launch.apply(plan, backend):
+        if event:
+            print(event.entry.run.label, event.kind, event.status.state, flush=True)
+    sys.exit(130 if backend.stops else 0)
+"""
+
+
+def script(runs: Path, **acts: str) -> None:
+    """What the run of `row_stage` does: script(runs, A_pretrain="kill")."""
+    runs.mkdir(exist_ok=True)
+    rows = {"A": A, "B": B}
+    by_signature = {}
+    for name, act in acts.items():
+        row, stage = name.split("_")
+        by_signature[rows[row].stages[stage].signature] = act
+    (runs / "script.json").write_text(json.dumps(by_signature))
+
+
+def apply(runs: Path, slots: int = 2, **options) -> dict[str, str]:
+    """{label: state} of what happened."""
+    plan = launch.plan(tiny_study, "smoke", ROWS, runs, **options)
+    backend = Local(Runtime(runs=runs), slots, ScriptedJob, preload=())
+    events = [event for event in launch.apply(plan, backend) if event]
+    return {event.entry.run.label: event.status.state for event in events if event.kind != "started"}
+
+
+def states(runs: Path) -> dict[str, str]:
+    seen = launch.status(tiny_study, "smoke", ROWS, runs)
+    return {entry.run.label: entry.status.state for entry in seen.entries.values()}
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """A launcher in a process of its own, as from a terminal; nothing of it is left when the test ends."""
+    started = []
+
+    def start(runs: Path, slots: int = 2) -> subprocess.Popen:
+        code = tmp_path / "launcher.py"
+        code.write_text(LAUNCHER)
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(code), str(runs), str(slots)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": path},
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(condition, seconds: float = 20.0):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+    return value
+
+
+def running(runs: Path, count: int) -> list[int]:
+    """The processes of the runs that are being trained, once there are `count`."""
+
+    def pids():
+        seen = launch.status(tiny_study, "smoke", ROWS, runs)
+        found = [e.status.heartbeat["pid"] for e in seen.entries.values() if e.status.state == "running"]
+        return found if len(found) == count else None
+
+    return until(pids)
+
+
+def test_all_is_done_and_a_second_time_nothing_is(tmp_path):
+    assert set(apply(tmp_path).values()) == {"done"}
+    assert set(states(tmp_path).values()) == {"done"}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert apply(tmp_path) == {}
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+
+
+def test_transfers_start_after_their_pre_training(tmp_path):
+    apply(tmp_path)
+    for row in ROWS:
+        ends, *starts = (
+            RunFolder.of(tmp_path, row.stages[s].signature).journal for s in ("pretrain", "classify", "segment")
+        )
+        assert all(j.records("start")[0]["time"] > ends.last("finished")["time"] for j in starts)
+
+
+@pytest.mark.parametrize(
+    "act, state, reason",
+    [
+        ("raise", "failed", "RuntimeError: the data is on fire"),
+        ("kill", "dead", "killed by SIGKILL"),
+        ("segfault", "dead", "killed by SIGSEGV"),
+    ],
+)
+def test_a_crash_spoils_nothing_else(tmp_path, act, state, reason):
+    script(tmp_path, A_pretrain=act)
+    happened = apply(tmp_path)
+    assert happened.pop("alpha=1 pretrain") == state
+    assert {happened.pop("alpha=1 classify"), happened.pop("alpha=1 segment")} == {"blocked"}
+    assert set(happened.values()) == {"done"} and len(happened) == 3
+    folder = RunFolder.of(tmp_path, A.stages["pretrain"].signature)
+    assert launch.status(tiny_study, "smoke", ROWS, tmp_path).entries[folder.signature].status.reason == reason
+    assert "doing" in next(folder.log.iterdir()).read_text()
+
+
+def test_what_failed_is_tried_again_on_request_only(tmp_path):
+    script(tmp_path, A_pretrain="raise")
+    apply(tmp_path)
+    assert states(tmp_path)["alpha=1 classify"] == "blocked"
+    script(tmp_path)
+    assert apply(tmp_path) == {}
+    assert set(apply(tmp_path, retry_failed=True).values()) == {"done"}
+    assert set(states(tmp_path).values()) == {"done"}
+
+
+def test_what_died_is_continued_by_the_same_command(tmp_path):
+    script(tmp_path, A_pretrain="kill")
+    apply(tmp_path)
+    script(tmp_path)
+    apply(tmp_path)
+    assert set(states(tmp_path).values()) == {"done"}
+
+
+def test_ctrl_c_saves_and_the_same_command_continues(tmp_path, launcher):
+    script(tmp_path, A_pretrain="wait", B_pretrain="wait")
+    process = launcher(tmp_path)
+    children = running(tmp_path, 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    assert process.wait(20) == 130
+    assert not any(psutil.pid_exists(pid) for pid in children)
+    assert states(tmp_path)["alpha=1 pretrain"] == "interrupted"
+    script(tmp_path)
+    assert set(apply(tmp_path).values()) == {"done"}
+
+
+def test_a_second_ctrl_c_kills(tmp_path, launcher):
+    script(tmp_path, A_pretrain="hang", B_pretrain="hang")
+    process = launcher(tmp_path)
+    children = running(tmp_path, 2)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.8)
+    assert process.wait(20) == 130
+    assert not any(psutil.pid_exists(pid) for pid in children)
+
+
+def test_children_do_not_outlive_a_killed_launcher(tmp_path, launcher):
+    script(tmp_path, A_pretrain="wait", B_pretrain="wait")
+    process = launcher(tmp_path)
+    children = running(tmp_path, 2)
+    process.kill()
+    until(lambda: not any(psutil.pid_exists(pid) for pid in children))
+    assert states(tmp_path)["alpha=1 pretrain"] == "interrupted"  # they saved
+
+
+def test_two_launchers_share_the_work(tmp_path, launcher):
+    first, second = launcher(tmp_path), launcher(tmp_path)
+    assert (first.wait(60), second.wait(60)) == (0, 0)
+    assert set(states(tmp_path).values()) == {"done"}
+    for folder in tmp_path.glob("*/journal.jsonl"):
+        assert len(RunFolder(folder.parent).journal.records("finished")) == 1
+
+
+def test_a_launcher_takes_over_what_another_left(tmp_path, launcher):
+    script(tmp_path, A_pretrain="wait")
+    first = launcher(tmp_path)
+    running(tmp_path, 1)
+    script(tmp_path)
+    second = launcher(tmp_path)
+    until(lambda: list(states(tmp_path).values()).count("done") == 3)
+    first.send_signal(signal.SIGINT)
+    assert (first.wait(20), second.wait(60)) == (130, 0)
+    assert set(states(tmp_path).values()) == {"done"}
+
+
+def test_children_start_from_a_server_that_has_imported_once(tmp_path):
+    plan = launch.plan(tiny_study, "smoke", (A,), tmp_path)
+    backend = Local(Runtime(runs=tmp_path), 1, ScriptedJob, preload=("training",))
+    list(launch.apply(plan, backend))
+    parents = {RunFolder.of(tmp_path, s).journal.records("start")[0]["pid"] for s in plan.entries}
+    assert len(parents) == len(plan.entries) and os.getpid() not in parents

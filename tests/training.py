@@ -1,0 +1,71 @@
+"""Stand-ins for a training, for tests of the launcher: real processes and real files, no torch."""
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from multimae.config import Classify, Pretrain, Segment
+from multimae.engine.folder import RunFolder
+from multimae.engine.heartbeat import Heartbeat
+from slurm.job import Job
+from slurm.study import Row, Study
+
+
+def tiny_rows(scale: str):
+    """Two rows; their transfers start from pre-trainings that differ in alpha."""
+    model = {"image_size": 32, "patch_size": 8, "dim": 32, "depth": 1, "heads": 2}
+    for alpha in (1.0, 0.5):
+        pretrain = Pretrain().edit({"masking.alpha": alpha, "data.train_samples": 4096})
+        init = {"init": f"run:{pretrain.signature}", "data.train_samples": 4096}
+        stages = {"pretrain": pretrain, "classify": Classify().edit(init), "segment": Segment().edit(init)}
+        yield Row(f"alpha={alpha:g}", stages)
+
+
+tiny_study = Study(name="tiny", title="A tiny study", table="10", rows=tiny_rows)
+
+
+@dataclass(frozen=True)
+class ScriptedJob(Job):
+    """Does what `runs/script.json` says of its signature: finish (the default), raise, segfault, kill, wait."""
+
+    def __call__(self) -> str:
+        script = self.runtime.runs / "script.json"
+        act = json.loads(script.read_text()).get(self.signature, "finish") if script.exists() else "finish"
+        print("doing", act)
+        folder: RunFolder = self.folder
+        with folder.claim():
+            if folder.done:
+                return "finished"
+            journal = folder.journal
+            journal.write("start", step=0, pid=os.getpid(), modules=[m for m in ("torch",) if m in sys.modules])
+            heart = Heartbeat(folder, step=0, total_steps=10, epoch=0.0, epochs=1.0, images_per_second=5.0, loss=1.0)
+            heart.beat("training")
+            match act:
+                case "raise":
+                    raise RuntimeError("the data is on fire")
+                case "segfault":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                case "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "hang":
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    time.sleep(60)
+                case "wait":
+                    return self._wait(heart)
+            time.sleep(0.05)
+            heart.beat("finished", step=10)
+            journal.write("finished", step=10, seconds=0.05)
+        return "finished"
+
+    def _wait(self, heart: Heartbeat) -> str:
+        """Until asked to stop."""
+        asked = []
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+        while not asked:
+            time.sleep(0.02)
+        self.folder.journal.write("interrupted", step=3, reason="SIGTERM")
+        heart.beat("interrupted", step=3)
+        return "interrupted"
