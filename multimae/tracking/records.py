@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from .config import RunConfig, flatten
-from .engine.folder import RunFolder, read_json, write_atomic
+from ..config import RunConfig, flatten
+from ..engine.folder import RunFolder, read_json, write_atomic
 
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 # Seconds without a heartbeat after which a process on another machine counts as gone.
@@ -107,7 +107,8 @@ class Cursor:
 class Batch:
     """What to send next, gathered record by record."""
 
-    def __init__(self, cursor: Cursor):
+    def __init__(self, folder: RunFolder, cursor: Cursor):
+        self.folder = folder
         self.cursor = cursor
         self.clear()
 
@@ -149,7 +150,8 @@ class Batch:
             self.params |= flatten(record["params"])
         self.tags |= {key: record[key] for key in ("attempt", "device", "host", "processes") if key in record}
         if record.get("commit"):
-            self.tags |= {"commit": record["commit"], "mlflow.source.git.commit": record["commit"]}
+            dirty = (read_json(self.folder.environment) or {}).get("dirty")
+            self.tags |= {"commit": record["commit"], "mlflow.source.git.commit": record["commit"], "dirty": dirty}
         self._file("config.yaml")
         self._file("environment.json")
 

@@ -1,34 +1,20 @@
-"""Journal -> MLflow, idempotent: training writes its journal and never calls MLflow.
+"""Sends the news of run folders to an MLflow store, pass after pass."""
 
-`sync` sends what is new in each run's journal. How far it came is in the run folder's `mlflow.json`; a run is found
-again by its tag `multimae.signature`, so that losing that file costs a repeated send and never a second MLflow run.
-
-A study at a scale is an MLflow experiment ("alpha_ablation/smoke"). A row of its table is a parent run ("alpha=1") with
-the results of its stages, which are nested in it. Runs that belong to no study are in the experiment "runs".
-"""
-
-import argparse
 import contextlib
 import fcntl
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .config import RunConfig, Transfer, flatten
-from .engine.folder import RunFolder
-from .tracking_records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
-from .tracking_store import Store, StoreUnavailable, brief, default_uri, public, ui_command
+from ..config import RunConfig, Transfer, flatten
+from ..engine.folder import RunFolder
+from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
+from .store import Store, StoreUnavailable, brief, default_uri, public
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
 METRICS_AT_ONCE = 900
-SECONDS_BETWEEN = 5.0
-LAST_SECONDS = 60.0  # that a follower has for what is left, once its parent is gone
 NOTE = (
     "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
     "nested in them. Numbers of the scales smoke and mini are not comparable with the paper's."
@@ -125,7 +111,7 @@ class Syncer:
             return set()  # by someone who does not want to see it
 
         rows = {cell: self._row(cell, folder) for cell in cells}
-        batch = Batch(cursor)
+        batch = Batch(folder, cursor)
         jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
         if cursor.cells != cells:
             batch.describe(config, cells)
@@ -194,7 +180,7 @@ class Syncer:
                 run_id = self._store.create(cell.experiment, (ROW, cell.row_key), cell.row, _begun(folder))
             if run_id not in self._store.deleted:
                 root = RunFolder.of(self.runs, cell.root)
-                params = flatten(root.config().delta()) if root.config_file.exists() else {"init": cell.root}
+                params = flatten(root.config().resolved()) if root.config_file.exists() else {"init": cell.root}
                 tags = {"study": cell.study, "scale": cell.scale, "row": cell.row, "stage": "row", "root": cell.root}
                 self._store.log(run_id, params=params, tags=tags)
             self._rows[key] = run_id
@@ -246,85 +232,3 @@ def _one_sender(runs: Path, wait: float) -> Iterator[None]:
                     raise Busy(f"another process is sending the runs of {runs}; what it misses, run `multimae sync`") from None
                 time.sleep(0.1)
         yield
-
-
-# ---- beside a training
-
-
-class Follower:
-    """A process that syncs every few seconds, and ends with the process that started it."""
-
-    def __init__(self, process: subprocess.Popen, log: Path):
-        self._process = process
-        self.log = log  # what it could not send, and why
-
-    def stop(self, timeout: float = 30.0) -> bool:
-        """Let it send the rest. Returns whether everything has arrived within `timeout` seconds."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended
-            self._process.stdin.write(b".")
-            self._process.stdin.close()
-        try:
-            return self._process.wait(timeout) == 0
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            return False
-
-
-def start_follower(runs: Path, uri: str | None = None) -> Follower:
-    """Begin to sync all runs in `runs`, in a process of its own that training never waits for."""
-    runs = Path(runs)
-    runs.mkdir(parents=True, exist_ok=True)
-    log = runs / ".mlflow.log"
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "multimae.tracking", "--runs", str(runs), "--follow"],
-            env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},  # not in the arguments: may hold secrets
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C is for the parent, which then calls stop
-        )
-    return Follower(process, log)
-
-
-def _follow(runs: Path) -> int:
-    stop = threading.Event()
-
-    def wait_for_parent() -> None:
-        sys.stdin.buffer.read(1)  # "stop", or the end of the file when the parent is gone
-        stop.set()
-        time.sleep(LAST_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()
-    os.nice(10)
-    syncer = Syncer(runs)
-    told: list[str] = []
-    while not stop.wait(SECONDS_BETWEEN):
-        report = syncer.once()
-        if report.problems != told:
-            print(report, flush=True)
-        told = report.problems
-    report = syncer.once(wait=LAST_SECONDS)
-    print(report, flush=True)
-    return 0 if report.ok else 1
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="multimae sync", description="Send to MLflow what it has missed.")
-    parser.add_argument("signature", nargs="*", help="the runs to send (default: all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie (default: %(default)s)")
-    parser.add_argument("--uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs)")
-    parser.add_argument("--follow", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.follow:
-        return _follow(args.runs)
-    report = sync(args.runs, args.uri, args.signature or None)
-    print(report)
-    print(f"To look: {ui_command(report.uri, args.runs)}")
-    return 0 if report.ok else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .tracking_records import Metric
+from .records import Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
 # For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s).

@@ -1,0 +1,8 @@
+"""What `start_follower` starts: python -m multimae.tracking RUNS"""
+
+import sys
+from pathlib import Path
+
+from .follower import follow
+
+sys.exit(follow(Path(sys.argv[1])))

@@ -1,0 +1,76 @@
+"""A process beside a training that keeps MLflow up to date, so that the training need not."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from .store import default_uri
+from .syncer import Syncer
+
+SECONDS_BETWEEN = 5.0
+LAST_SECONDS = 60.0  # for what is left, once the parent is gone
+
+
+class Follower:
+    """A process that syncs every few seconds, and ends with the process that started it."""
+
+    def __init__(self, process: subprocess.Popen, log: Path):
+        self._process = process
+        self.log = log  # what it could not send, and why
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Let it send the rest. Returns whether everything has arrived within `timeout` seconds."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.write(b".")
+            self._process.stdin.close()
+        try:
+            return self._process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return False
+
+
+def start_follower(runs: Path, uri: str | None = None) -> Follower:
+    """Begin to sync all runs in `runs`, in a process of its own that training never waits for."""
+    runs = Path(runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    log = runs / ".mlflow.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multimae.tracking", str(runs)],
+            env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},  # not in the arguments: may hold secrets
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for the parent, which then calls stop
+        )
+    return Follower(process, log)
+
+
+def follow(runs: Path) -> int:
+    """Sync until standard input ends. Returns 0 if everything has arrived."""
+    stop = threading.Event()
+
+    def wait_for_parent() -> None:
+        sys.stdin.buffer.read(1)  # "stop", or the end of the file when the parent is gone
+        stop.set()
+        time.sleep(LAST_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+    os.nice(10)
+    syncer = Syncer(runs)
+    told: list[str] = []
+    while not stop.wait(SECONDS_BETWEEN):
+        report = syncer.once()
+        if report.problems != told:
+            print(report, flush=True)
+        told = report.problems
+    report = syncer.once(wait=LAST_SECONDS)
+    print(report, flush=True)
+    return 0 if report.ok else 1
