@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .task import RunFailed
@@ -69,11 +70,11 @@ class Checkpoints:
                 shutil.rmtree(final)
             os.replace(writing, final)
             _sync(self.folder)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(writing, ignore_errors=True)
             raise CheckpointError(
-                f"cannot write a checkpoint to {self.folder}: {error.strerror or error}; the previous one is still "
-                "there. Free space, then start the run again"
+                f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: make room, then "
+                "start the run again"
             ) from error
         for old in self._found()[KEPT:]:
             shutil.rmtree(old)

@@ -238,7 +238,8 @@ class Training:
                 file = self.folder.samples / f"{name}.png"
                 picture.save(file)
                 self.recorder.write("sample", step=self.step, file=str(file.relative_to(self.folder.path)))
-            metadata = {"format": "pt", "signature": self.config.signature, "step": str(self.step)}
+            # One entry: safetensors writes several in a random order, and equal weights should be equal files.
+            metadata = {"run": f"{self.config.task} {self.config.signature} step {self.step}"}
             write_atomic(self.folder.weights, safetensors.torch.save(weights, metadata))
         self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds)
 

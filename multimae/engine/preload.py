@@ -1,0 +1,11 @@
+"""Importing this imports all that is slow to import, for a fork server whose children then start at once.
+
+It starts no thread and touches no device: `multiprocessing.set_forkserver_preload(["multimae.engine.preload"])`.
+"""
+
+import torch._dynamo  # which torch imports when it makes an optimizer
+
+from . import loop
+from .distributed import load_deepspeed
+
+load_deepspeed()

@@ -1,0 +1,259 @@
+"""The training loop on a toy task: from start to end, killed, interrupted, and with values that are not finite."""
+
+import functools
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multimae.config import Runtime
+from multimae.engine import checkpoint
+from multimae.engine.folder import RunFolder
+from toy_task import EXIT, curve, toy_config, train_in_children
+
+RUNTIME = Runtime(log_every_steps=3, threads=1)
+ALWAYS_SAVE = RUNTIME.model_copy(update={"checkpoint_minutes": 1e-9})
+
+
+def folder_in(path, name) -> RunFolder:
+    return RunFolder(path / name)
+
+
+def same_run(one: RunFolder, other: RunFolder) -> bool:
+    return curve(one) == curve(other) and one.weights.read_bytes() == other.weights.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> RunFolder:
+    """A run in one process that was left alone."""
+    folder = RunFolder(tmp_path_factory.mktemp("undisturbed"))
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    return folder
+
+
+def test_a_run_leaves_everything_a_reader_needs(undisturbed):
+    journal = undisturbed.journal
+    kinds = [record["kind"] for record in journal.records()]
+    assert kinds[0] == "start" and kinds[-1] == "finished" and undisturbed.done
+    assert [r["step"] for r in journal.records("train")] == [3, 6, 9, 12, 15, 18, 20]
+    assert [r["epoch"] for r in journal.records("epoch")] == [1, 2, 3, 4, 5]
+    start = journal.last("start")
+    assert (start["attempt"], start["total_steps"], start["steps_per_epoch"], start["processes"]) == (1, 20, 4, 1)
+    assert start["params"]["optimizer.base_lr"] == 0.05 and start["delta"]["epochs"] == 5
+    train = journal.last("train")
+    assert train["loss"] == pytest.approx(sum(train["losses"].values())) and set(train["losses"]) == {
+        "squared",
+        "absolute",
+    }
+    assert train["grad_norm"] > 0 and 0 < train["data_seconds"] < train["step_seconds"]
+    assert journal.last("eval")["n"] == 64
+    assert (undisturbed.path / journal.last("sample")["file"]).exists()
+    heartbeat = json.loads(undisturbed.heartbeat.read_text())
+    assert (heartbeat["state"], heartbeat["step"], heartbeat["total_steps"]) == ("finished", 20, 20)
+    environment = json.loads(undisturbed.environment.read_text())
+    assert environment["packages"]["torch"] and environment["threads"] == 1
+    assert set(load_file(undisturbed.weights)) == {f"{i}.{kind}" for i in (0, 3, 4) for kind in ("weight", "bias")}
+
+
+def test_training_learns(undisturbed):
+    losses = [record["loss"] for record in undisturbed.journal.curve("train")]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed):
+    before = undisturbed.journal.path.read_bytes()
+    assert train_in_children(undisturbed, runtime=RUNTIME) == [EXIT["finished"]]
+    assert undisturbed.journal.path.read_bytes() == before
+
+
+# ---- killed
+
+
+def die(*arguments) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_step(rank, at) -> dict:
+    return {"on_step": lambda step: die() if step == at else None}
+
+
+def die_in_save(rank, place, nth) -> dict:
+    """Be killed in the nth save: after the tensors, before or after the rename, or while old ones are removed."""
+    owner, name, after = {
+        "tensors": (checkpoint, "save_file", True),
+        "half of the tensors": (checkpoint, "save_file", False),
+        "rename": (checkpoint.os, "replace", False),
+        "renamed": (checkpoint.os, "replace", True),
+        "removing": (checkpoint.shutil, "rmtree", True),
+    }[place]
+    original, calls = getattr(owner, name), []
+
+    def patched(*arguments):
+        mine = name != "replace" or "step-" in str(arguments[1])  # not the heartbeat's
+        calls.append(mine)
+        if not mine or sum(calls) < nth:
+            return original(*arguments)
+        if after:
+            original(*arguments)
+        elif name == "save_file":
+            arguments[1].write_bytes(b"half of the tensors")
+        die()
+
+    setattr(owner, name, patched)
+    return {}
+
+
+@pytest.mark.parametrize("steps", [(0,), (1, 4, 5), (7, 7, 19)])
+def test_a_run_killed_at_steps_is_the_same_to_the_bit(tmp_path, undisturbed, steps):
+    folder = folder_in(tmp_path, "run")
+    for step in steps:
+        assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=step)) == [-9]
+    assert train_in_children(folder, runtime=ALWAYS_SAVE) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+    assert len(folder.journal.records("start")) == len(steps) + 1
+
+
+@pytest.mark.parametrize("place", ["tensors", "half of the tensors", "rename", "renamed", "removing"])
+def test_a_run_killed_in_a_save_is_the_same_to_the_bit(tmp_path, undisturbed, place):
+    folder = folder_in(tmp_path, "run")
+    for nth in (3, 1, 5):
+        assert train_in_children(
+            folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_in_save, place=place, nth=nth)
+        ) == [-9]
+    assert train_in_children(folder, runtime=ALWAYS_SAVE) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+    assert not list(folder.checkpoints.glob(".writing-*")) and len(list(folder.checkpoints.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, damage):
+    folder = folder_in(tmp_path, "run")
+    train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=9))
+    newest = folder.checkpoints / "step-00000009" / "tensors.safetensors"
+    contents = bytearray(newest.read_bytes())
+    contents[-5] ^= 1
+    newest.write_bytes(contents if damage is None else damage)
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    start = folder.journal.last("start")
+    assert start["step"] == 8 and "step-00000009" in start["damaged_checkpoints"][0]
+    assert same_run(folder, undisturbed)
+
+
+def signal_at_step(rank, at, number, again=False) -> dict:
+    if again:  # the same signal twice more, in the middle of the save
+        original = checkpoint.save_file
+
+        def patched(*arguments):
+            os.kill(os.getpid(), number)
+            original(*arguments)
+            os.kill(os.getpid(), number)
+
+        checkpoint.save_file = patched
+    return {"on_step": lambda step: os.kill(os.getpid(), number) if step == at and rank == 0 else None}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_a_signal_saves_and_the_run_continues_the_same(tmp_path, undisturbed, number):
+    folder = folder_in(tmp_path, "run")
+    setup = functools.partial(signal_at_step, at=10, number=number, again=True)
+    assert train_in_children(folder, runtime=RUNTIME, setup=setup) == [EXIT["interrupted"]]
+    last = folder.journal.last()
+    assert (last["kind"], last["step"], last["reason"]) == ("interrupted", 11, signal.Signals(number).name)
+    assert json.loads(folder.heartbeat.read_text())["state"] == "interrupted"
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+
+
+def test_evaluating_does_not_disturb_training(tmp_path, undisturbed):
+    folder = folder_in(tmp_path, "run")
+    train_in_children(folder, toy_config(eval_every_epochs=0.5), RUNTIME)
+    assert [record["step"] for record in folder.journal.records("eval")] == list(range(2, 21, 2))
+    assert folder.journal.records("train")[-1]["loss"] == undisturbed.journal.records("train")[-1]["loss"]
+    assert torch.equal(load_file(folder.weights)["0.weight"], load_file(undisturbed.weights)["0.weight"])
+
+
+# ---- not finite
+
+
+def bad_values(rank, steps, bad_rank=0) -> dict:
+    return {"bad_steps": steps, "bad_rank": bad_rank}
+
+
+@pytest.mark.parametrize("micro", [16, 4])
+def test_a_step_that_is_not_finite_is_skipped_and_journaled(tmp_path, micro):
+    folder = folder_in(tmp_path, "run")
+    runtime = RUNTIME.model_copy(update={"micro_batch_size": micro, "log_every_steps": 1})
+    setup = functools.partial(bad_values, steps=(2, 5))
+    assert train_in_children(folder, runtime=runtime, setup=setup) == [EXIT["finished"]]
+    first, second = folder.journal.records("nonfinite")
+    assert (first["step"], second["step"], first["rank"]) == (3, 6, 0)
+    assert len(first["samples"]) == 16 and first["loss"] in ("nan", "inf")
+    assert [record["step"] for record in folder.journal.records("train")] == [
+        step for step in range(1, 21) if step not in (3, 6)
+    ]
+    assert all(tensor.isfinite().all() for tensor in load_file(folder.weights).values())
+    newest, _ = checkpoint.Checkpoints(folder.checkpoints).newest()
+    assert newest.tensors()["updates"] == 18  # AdamW's own count: the skipped steps left no trace in it
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run(tmp_path):
+    folder = folder_in(tmp_path, "run")
+    setup = functools.partial(bad_values, steps=(2, 4, 5, 9))
+    runtime = ALWAYS_SAVE.model_copy(update={"nonfinite_budget": 2})
+    assert train_in_children(folder, runtime=runtime, setup=setup) == [EXIT["failed"]]
+    last = folder.journal.last()
+    assert last["kind"] == "failed" and last["step"] == 6 and "nonfinite_budget" in last["reason"]
+    assert json.loads(folder.heartbeat.read_text())["state"] == "failed"
+
+
+def test_the_budget_counts_over_attempts(tmp_path):
+    folder = folder_in(tmp_path, "run")
+    runtime = ALWAYS_SAVE.model_copy(update={"nonfinite_budget": 1})
+
+    def attempt(**how) -> int:
+        return train_in_children(folder, runtime=runtime, setup=functools.partial(bad_then_die, **how))[0]
+
+    assert attempt(steps=(2, 8), at=5) == -9
+    assert attempt(steps=(2, 8), at=50) == EXIT["failed"]
+    assert folder.journal.last()["step"] == 9
+
+
+def bad_then_die(rank, steps, at) -> dict:
+    return bad_values(rank, steps) | die_at_step(rank, at)
+
+
+def test_an_error_in_the_task_is_journaled(tmp_path):
+    folder = folder_in(tmp_path, "run")
+    assert train_in_children(folder, runtime=RUNTIME, setup=broken_data) == [EXIT["failed"]]
+    assert folder.journal.last()["reason"] == "ValueError: image 7 is missing"
+
+
+def broken_data(rank) -> dict:
+    def fail(step):
+        raise ValueError("image 7 is missing")
+
+    return {"on_step": fail}
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_and_names_the_folder(tmp_path, undisturbed):
+    folder = folder_in(tmp_path, "run")
+    assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=full_disk) == [EXIT["failed"]]
+    assert str(folder.checkpoints) in folder.journal.last("failed")["reason"]
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-00000003", "step-00000004"]
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+
+
+def full_disk(rank) -> dict:
+    """From step 4 on no file of this process can grow beyond 12 kB: a write fails in the middle of the tensors."""
+    import resource
+
+    def limit(step):
+        if step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    return {"on_step": limit}

@@ -1,0 +1,139 @@
+"""A regression that trains in milliseconds, to test the engine with, and child processes that train it."""
+
+import math
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from multimae.config import Pretrain, RunConfig, Runtime
+from multimae.engine.folder import RunFolder
+from multimae.engine.task import RunFailed
+
+EXIT = {"finished": 0, "interrupted": 3, "failed": 4}
+
+
+def toy_config(**changes) -> RunConfig:
+    """20 steps: 5 epochs of 4 batches of 16."""
+    config = Pretrain(epochs=5, batch_size=16, precision="fp32")
+    return config.edit({"optimizer.warmup_epochs": 1, "optimizer.base_lr": 0.05} | changes)
+
+
+class ToyModule(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, batch):
+        x, y = batch
+        self.seen += 1
+        error = self.model(x) - y
+        return {"squared": error.square().mean(), "absolute": error.abs().mean()}
+
+
+class ToyTask:
+    """Dropout and input noise make each step random, unless `random` is False.
+
+    `on_step` is called with each step before its batches are given. At `bad_steps` the samples of process `bad_rank`
+    are infinite.
+    """
+
+    train_samples = 64
+
+    def __init__(self, config, on_step=lambda step: None, bad_steps=(), bad_rank=0, random=True, width=33):
+        torch.manual_seed(config.seed)
+        self.model = nn.Sequential(
+            nn.Linear(8, width), nn.GELU(), nn.Dropout(0.1 * random), nn.Linear(width, width), nn.Linear(width, 4)
+        )
+        self.model[3].bias.requires_grad_(False)
+        self.module = ToyModule(self.model)
+        self.config, self.on_step, self.bad_steps, self.bad_rank = config, on_step, bad_steps, bad_rank
+        self.noise = 0.01 * random
+        generator = torch.Generator().manual_seed(7)
+        self.x = torch.randn(self.train_samples, 8, generator=generator)
+        self.y = self.x[:, :4].sin()
+
+    def parameter_groups(self):
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": 0.05, "lr_scale": 0.5},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr_scale": 1.0},
+        ]
+
+    def batches(self, first_step, shards, workers):
+        step, size = first_step, self.config.batch_size
+        while True:
+            self.on_step(step)
+            generator = torch.Generator().manual_seed(step * size // self.train_samples)
+            order = torch.randperm(self.train_samples, generator=generator)
+            rows = order[step * size % self.train_samples :][:size]
+            indices = [rows[torch.as_tensor(shard.rows(size))] for shard in shards]
+            yield [{"x": self.x[i], "y": self.y[i], "index": i} for i in indices]
+            step += 1
+
+    def prepare(self, batch, device, step, shard):
+        x = batch["x"] + self.noise * torch.randn_like(batch["x"])
+        if step in self.bad_steps and shard.index * int(os.environ.get("WORLD_SIZE", 1)) // shard.count == self.bad_rank:
+            x = x * math.inf
+        return x.to(device), batch["y"].to(device)
+
+    def evaluate(self, module, device, shard):
+        assert not module.training
+        torch.rand(3)  # an evaluation may draw what it likes
+        error = (self.model(self.x.to(device)) - self.y.to(device)).square().mean()
+        return [{"split": "val", "n": self.train_samples, "fingerprint": "toy", "metrics": {"error": float(error)}}]
+
+    def pictures(self, module, device):
+        return {"prediction": Image.new("RGB", (4, 4))}
+
+
+def curve(folder: RunFolder) -> list[dict]:
+    """All that a run journaled about its learning, without what a clock says."""
+    kept = ("step", "epoch", "loss", "losses", "lr", "grad_norm", "metrics")
+    records = folder.journal.curve("train") + folder.journal.curve("eval")
+    return [{key: record[key] for key in kept if key in record} for record in records]
+
+
+def train_in_children(folder: RunFolder, config=None, runtime=None, processes=1, setup=None, timeout=120) -> list[int]:
+    """Train with that many processes; returns their exit codes (EXIT, or minus the signal that killed them).
+
+    `setup(rank) -> keyword arguments of ToyTask` is called in each child, and may change what it likes there.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["multimae.engine.preload"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runtime = runtime or Runtime(log_every_steps=3, threads=1)
+    arguments = (folder.path, config or toy_config(), runtime, processes, port, setup)
+    children = [context.Process(target=_child, args=(rank, *arguments)) for rank in range(processes)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout)
+        if child.is_alive():
+            child.kill()
+            child.join()
+    return [child.exitcode for child in children]
+
+
+def _child(rank, path: Path, config, runtime, processes, port, setup) -> None:
+    from multimae.engine.loop import train
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if processes > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    folder = RunFolder(path)
+    task = ToyTask(config, **(setup(rank) if setup else {}))
+    try:
+        result = train(task, config, runtime, folder)
+    except RunFailed:
+        result = "failed"
+    os._exit(EXIT[result])
