@@ -13,7 +13,7 @@ from .. import config
 from ..masking import Selection
 from ..modalities import MODALITIES, TARGETS
 from .encoder import LayerNorm
-from .tokens import Grid, Patches, initialize, positions_at, sincos_positions
+from .tokens import Grid, Patches, initialize, position_rows, sincos_positions
 
 INTERPOLATION = "bilinear"  # of the position table of every decoder, whatever its modality
 
@@ -36,10 +36,8 @@ class Decoder(nn.Module):
         self.project = nn.Linear(model.dim, decoder.dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder.dim).normal_(std=0.02))
         self.register_buffer("positions", sincos_positions(decoder.dim, grid))
-        modalities = [m for m in MODALITIES if m in inputs or m == self.modality]
-        self.modality_embeddings = nn.ParameterDict(
-            {m: torch.empty(1, 1, decoder.dim).normal_(std=0.02) for m in modalities}
-        )
+        # A target that is no input has only mask tokens for queries; they need no embedding beside themselves.
+        self.modality_embeddings = nn.ParameterDict({m: torch.empty(1, 1, decoder.dim).normal_(std=0.02) for m in inputs})
         self.blocks = nn.ModuleList(
             Block(decoder.dim, decoder.heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(decoder.depth)
         )
@@ -58,13 +56,14 @@ class Decoder(nn.Module):
         """
         batch = len(encoded)
         context = self.project(encoded) + self._embeddings(grids, selection)
-        own = self._positions(grid) + self.modality_embeddings[self.modality][0]
         if selection is None and self.modality in grids:
-            modalities = list(grids)
-            counts = [down * across for down, across in grids.values()]
-            queries = context.split([*counts, 1], 1)[modalities.index(self.modality)]
+            sizes = [down * across for down, across in grids.values()]
+            queries = context.split([*sizes, 1], 1)[list(grids).index(self.modality)]
         else:
-            queries = (own + self.mask_token[0]).to(context.dtype).repeat(batch, 1)
+            queries = self.mask_token[0] + self._positions(grid)
+            if self.modality in self.modality_embeddings:
+                queries = queries + self.modality_embeddings[self.modality][0]
+            queries = queries.to(context.dtype).repeat(batch, 1)
             if selection is not None and self.modality in selection.groups:
                 group = selection.groups[self.modality]
                 queries = queries.index_copy_(0, group.visible, context.flatten(0, 1).index_select(0, group.slots))
@@ -76,7 +75,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def _positions(self, grid: Grid) -> Float[Tensor, "tokens dim"]:
-        return positions_at(self.positions, grid, INTERPOLATION)
+        return position_rows(self.positions, grid, INTERPOLATION)
 
     def _embeddings(self, grids: Mapping[str, Grid], selection: Selection | None) -> Tensor:
         """Positions and modality embeddings of the context."""

@@ -34,13 +34,20 @@ def sincos_positions(dim: int, grid: Grid) -> Float[Tensor, "1 dim down across"]
     return torch.cat([row, column])[None]
 
 
-def positions_at(
-    positions: Float[Tensor, "1 dim down across"], grid: Grid, interpolation: str
+def resize_positions(
+    positions: Float[Tensor, "1 dim _ _"], grid: Grid, interpolation: str
+) -> Float[Tensor, "1 dim down across"]:
+    """The table for `grid`, interpolated where it was made for another."""
+    if tuple(positions.shape[-2:]) == grid:
+        return positions
+    return F.interpolate(positions, size=grid, mode=interpolation, align_corners=False)
+
+
+def position_rows(
+    positions: Float[Tensor, "1 dim _ _"], grid: Grid, interpolation: str
 ) -> Float[Tensor, "tokens dim"]:
-    """The table for `grid`, resized where it was made for another."""
-    if positions.shape[-2:] != grid:
-        positions = F.interpolate(positions, size=grid, mode=interpolation, align_corners=False)
-    return positions.flatten(2).transpose(1, 2)[0]
+    """The same, one row per token."""
+    return resize_positions(positions, grid, interpolation).flatten(2).transpose(1, 2)[0]
 
 
 class Patches:
@@ -88,7 +95,7 @@ class Tokens(nn.Module):
         return self.project(rows.to(self.project.weight.dtype))
 
     def positions_at(self, grid: Grid) -> Float[Tensor, "tokens dim"]:
-        return positions_at(self.positions, grid, self.interpolation)
+        return position_rows(self.positions, grid, self.interpolation)
 
 
 def initialize(module: nn.Module) -> None:

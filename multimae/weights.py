@@ -1,0 +1,311 @@
+"""Weights in and out: official checkpoints, timm's ViTs, and this project's own runs.
+
+Three forms are known by their keys. *Ours* is `MultiMAE.state_dict()`. *Official* is that of the authors' checkpoints. *ViT*
+is timm's, and what the authors publish for RGB alone. In every form a row of a projection or of an output layer is ordered
+channel, patch row, patch column, so that converting renames and reshapes but never computes.
+"""
+
+import argparse
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .config import Pretrain, build
+from .modalities import MODALITIES, TARGETS
+from .model.encoder import Encoder
+from .model.multimae import MultiMAE
+from .model.tokens import resize_positions
+
+State = dict[str, Tensor]
+Source = Path | str | Mapping[str, Tensor]
+
+# Our names -> official ones, applied from top to bottom.
+OFFICIAL_NAMES = (
+    (r"^encoder\.global_token$", "global_tokens"),
+    (r"^encoder\.tokens\.(\w+)\.embedding\.", r"input_adapters.\1.class_emb."),
+    (r"^encoder\.tokens\.(\w+)\.project\.", r"input_adapters.\1.proj."),
+    (r"^encoder\.tokens\.(\w+)\.positions$", r"input_adapters.\1.pos_emb"),
+    (r"^encoder\.blocks\.", "encoder."),
+    (r"^decoders\.rgb_standardized\.", "output_adapters.norm_rgb."),
+    (r"^decoders\.", "output_adapters."),
+    (r"^(output_adapters\.\w+)\.positions$", r"\1.pos_emb"),
+    (r"^(output_adapters\.\w+)\.modality_embeddings\.", r"\1.task_embeddings."),
+    (r"^(output_adapters\.\w+)\.project\.", r"\1.proj_context."),
+    (r"^(output_adapters\.\w+)\.attention\.", r"\1.decoder."),
+    (r"^(output_adapters\.\w+)\.mlp_norm\.", r"\1.out_norm."),
+    (r"^(output_adapters\.\w+)\.blocks\.", r"\1.decoder_transformer."),
+    (r"^(output_adapters\.\w+)\.output\.", r"\1.out_proj."),
+)
+VIT_NAMES = (
+    (r"^encoder\.global_token$", "cls_token"),
+    (r"^encoder\.tokens\.rgb\.project\.", "patch_embed.proj."),
+    (r"^encoder\.tokens\.rgb\.positions$", "pos_embed"),
+    (r"^encoder\.blocks\.", "blocks."),
+)
+# The forms an encoder can be read from: a key that tells the form, our names -> its names, the prefix of its blocks.
+FORMS = (
+    ("encoder.global_token", (), "encoder.blocks."),  # a run's weights
+    ("global_token", ((r"^encoder\.", ""),), "blocks."),  # an Encoder
+    ("global_tokens", OFFICIAL_NAMES, "encoder."),
+    ("cls_token", VIT_NAMES, "blocks."),
+)
+VIT_CLASSIFIER = ("norm.", "fc_norm.", "head.")  # what follows the blocks of a timm ViT; the encoder has no counterpart
+OFFICIAL_TARGETS = {"norm_rgb": "rgb_standardized"}  # the others have the same name
+
+
+# ---- whole models
+
+
+def load_official(source: Source, encoder_heads: int = 12, decoder_heads: int = 8) -> MultiMAE:
+    """The model of an official checkpoint: a file, or its state dict.
+
+    Sizes, modalities and decoders are read off the shapes; the numbers of heads are not in the file. The published ViT form
+    gives an RGB model with a fresh decoder. Raises ValueError that lists the keys that are missing, unknown or of
+    another shape than the others imply.
+    """
+    state = read(source)
+    if "cls_token" in state:
+        return _from_vit(state, encoder_heads)
+    model = MultiMAE(_official_config(state, encoder_heads, decoder_heads))
+    names = {ours: _rename(ours, OFFICIAL_NAMES) for ours in model.state_dict()}
+    _check_keys(names.values(), state, "an official checkpoint")
+    _copy(model, {ours: state[official] for ours, official in names.items()})
+    return model
+
+
+def to_official(model: MultiMAE) -> State:
+    """The state dict of the authors' form, key for key."""
+    state = {}
+    for name, value in model.state_dict().items():
+        official = _rename(name, OFFICIAL_NAMES)
+        if official == name or ".mask_tokens." in name:
+            raise ValueError(f"the official form has no place for '{name}': expected cross-attention decoders and no mask "
+                             "tokens in the encoder")  # fmt: skip
+        if name.endswith(".project.weight") and name.startswith("encoder."):
+            value = _as_convolution(value, model.encoder.tokens[name.split(".")[2]].patches.side)
+        state[official] = value.clone()
+    return state
+
+
+def to_timm(model: MultiMAE | Encoder) -> VisionTransformer:
+    """A timm ViT that computes the same features of RGB alone. Its class token comes first and is our global token, which
+    comes last; it has no norm after the blocks and no head (`num_classes=0`)."""
+    encoder = model.encoder if isinstance(model, MultiMAE) else model
+    if "rgb" not in encoder.tokens:
+        raise ValueError(f"to_timm: expected an encoder with the input rgb, found {list(encoder.tokens)}")
+    tokens = encoder.tokens["rgb"]
+    dim, (down, across) = tokens.positions.shape[1], tokens.positions.shape[-2:]
+    side = tokens.patches.side
+    vit = VisionTransformer(
+        img_size=(down * side, across * side), patch_size=side, embed_dim=dim, depth=len(encoder.blocks),
+        num_heads=encoder.blocks[0].attn.num_heads, num_classes=0, final_norm=False, weight_init="skip",
+    )  # fmt: skip
+    state = {f"blocks.{name}": value for name, value in encoder.blocks.state_dict().items()}
+    table = tokens.positions.flatten(2).transpose(1, 2)
+    state["pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], 1)  # the global token has no position
+    state["cls_token"] = encoder.global_token.detach()
+    state["patch_embed.proj.weight"] = _as_convolution(tokens.project.weight.detach(), side)
+    state["patch_embed.proj.bias"] = tokens.project.bias.detach()
+    vit.load_state_dict(state)
+    return vit
+
+
+def from_timm(vit: VisionTransformer) -> MultiMAE:
+    """The reverse: an RGB model with the ViT's weights in the encoder and a fresh decoder.
+
+    A final norm or a head of the ViT is left behind: the features are those before it. Raises ValueError for a ViT with
+    parts that the encoder lacks (layer scale, registers, ...).
+    """
+    return _from_vit(vit.state_dict(), vit.blocks[0].attn.num_heads)
+
+
+# ---- the encoder alone
+
+
+def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
+    """Pre-trained weights of any form into `encoder`; position tables are resized to its image size.
+
+    `source`: a file (a run's weights.safetensors, an official or a ViT checkpoint), a state dict, or a model.
+
+    Returns the inputs that the source lacks: they keep their fresh projection. Raises ValueError that lists what is missing
+    or does not fit.
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else read(source)
+    form = next((form for form in FORMS if form[0] in state), None)
+    if form is None:
+        raise ValueError("the source of an encoder: expected the weights of a run, an official checkpoint or a ViT (one of the "
+                         f"keys {', '.join(form[0] for form in FORMS)}), found {', '.join(list(state)[:5]) or 'nothing'}")  # fmt: skip
+    marker, table, blocks = form
+    if marker == "cls_token":
+        state = _without_class_position(state)
+    target = encoder.state_dict()
+    names = {ours: _rename(f"encoder.{ours}", table) for ours in target if not ours.startswith("mask_tokens.")}
+    fresh = [m for m in encoder.tokens if names[f"tokens.{m}.project.weight"] not in state]
+    for modality in fresh:
+        names = {ours: name for ours, name in names.items() if not ours.startswith(f"tokens.{modality}.")}
+    given = [name for name in state if name in names.values() or name.startswith(blocks)]
+    _check_keys(names.values(), given, "the source of an encoder")
+
+    values = {ours: state[name] for ours, name in names.items()}
+    for ours, value in values.items():
+        if ours.endswith(".positions"):
+            kind = MODALITIES[ours.split(".")[1]]
+            values[ours] = resize_positions(value, tuple(target[ours].shape[-2:]), kind.interpolation)
+        elif ours.endswith(".embedding.weight") and abs(len(value) - len(target[ours])) == 1:
+            values[ours] = _with_padding_class(value, target[ours])
+    _copy(encoder, values)
+    return fresh
+
+
+def _with_padding_class(source: Tensor, target: Tensor) -> Tensor:
+    """The source's classes; a last class for padding keeps the target's value where only the target has one."""
+    return torch.cat([source, target[len(source) :]])[: len(target)]
+
+
+# ---- files
+
+
+def read(source: Source) -> State:
+    """The state dict in a checkpoint (`.safetensors`, or a torch file whose entry `model` or whole is the state dict).
+
+    No code in a file is run: a torch file may hold tensors, plain values and the argparse Namespace of training checkpoints.
+    """
+    if isinstance(source, Mapping):
+        found = source
+    elif Path(source).suffix == ".safetensors":
+        found = load_file(source)
+    else:
+        try:
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                found = torch.load(source, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{source}: refused, because reading it would run code it names, or it is no checkpoint. "
+                             f"Expected tensors, plain values and argparse.Namespace only. {error}") from None  # fmt: skip
+    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
+        found = found["model"]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{source if isinstance(source, Path | str) else 'source'}: expected a state dict, or one under 'model'")
+    return dict(found)
+
+
+# ---- official form
+
+
+def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pretrain:
+    inputs = _parts(state, r"input_adapters\.(\w+)\.")
+    adapters = _parts(state, r"output_adapters\.(\w+)\.")
+    targets = [OFFICIAL_TARGETS.get(name, name) for name in adapters]
+    unknown = [f"input_adapters.{m}.*" for m in inputs if m not in MODALITIES]
+    unknown += [f"output_adapters.{a}.*" for a, t in zip(adapters, targets) if t not in TARGETS or a == "rgb_standardized"]
+    if unknown:
+        raise ValueError(f"unknown keys in an official checkpoint: {', '.join(unknown)}")
+    first = inputs[0] if inputs else "rgb"
+    adapter = adapters[0] if adapters else "rgb"
+    output = f"output_adapters.{adapter}.out_proj.weight"
+    wanted = ["global_tokens", f"input_adapters.{first}.pos_emb", f"input_adapters.{first}.proj.weight", output]
+    wanted += ["input_adapters.semseg.class_emb.weight"] * ("semseg" in inputs)
+    wanted += ["output_adapters.semseg.out_proj.weight"] * ("semseg" in adapters)
+    if missing := [name for name in wanted if name not in state]:
+        raise ValueError(f"missing keys in an official checkpoint: {', '.join(missing)}; to load only an encoder, use load_encoder")
+    patch = state[f"input_adapters.{first}.proj.weight"].shape[-1] * MODALITIES[first].stride
+    grid = state[f"input_adapters.{first}.pos_emb"].shape[-1]
+    model = {
+        "image_size": grid * patch, "patch_size": patch, "dim": state["global_tokens"].shape[-1],
+        "depth": len(_parts(state, r"encoder\.(\d+)\.")), "heads": encoder_heads,
+    }  # fmt: skip
+    if "semseg" in inputs:
+        rows, model["semseg_embedding"] = state["input_adapters.semseg.class_emb.weight"].shape
+        model["semseg_classes"] = rows
+    if "semseg" in adapters:
+        side = patch // MODALITIES["semseg"].stride
+        model["semseg_classes"] = state["output_adapters.semseg.out_proj.weight"].shape[0] // side**2
+        model["semseg_padding"] = "semseg" in inputs and rows == model["semseg_classes"] + 1
+    decoder = {
+        "dim": state[output].shape[1], "heads": decoder_heads,
+        "depth": len(_parts(state, rf"output_adapters\.{adapter}\.decoder_transformer\.(\d+)\.")),
+    }  # fmt: skip
+    return _config(inputs, targets, model, decoder)
+
+
+def _config(inputs: list[str], targets: list[str], model: dict, decoder: dict) -> Pretrain:
+    tokens = len(inputs) * (model["image_size"] // model["patch_size"]) ** 2
+    values = {"task": "pretrain", "inputs": inputs, "targets": targets, "model": model, "decoder": decoder}
+    # Weights do not say how many tokens were visible: the paper's 1/4 of one or two modalities, 1/6 of three.
+    return build(values | {"masking": {"visible_tokens": max(1, tokens // (6 if len(inputs) > 2 else 4))}})
+
+
+def _as_convolution(weight: Tensor, side: int) -> Tensor:
+    return weight.unflatten(1, (-1, side, side))
+
+
+# ---- ViT form
+
+
+def _from_vit(state: State, heads: int) -> MultiMAE:
+    state = _without_class_position(state)
+    patch = state["patch_embed.proj.weight"].shape[-1]
+    sizes = {
+        "image_size": state["pos_embed"].shape[-1] * patch, "patch_size": patch, "dim": state["cls_token"].shape[-1],
+        "depth": len(_parts(state, r"blocks\.(\d+)\.")), "heads": heads,
+    }  # fmt: skip
+    model = MultiMAE(_config(["rgb"], ["rgb"], sizes, {}))
+    names = {ours: _rename(f"encoder.{ours}", VIT_NAMES) for ours in model.encoder.state_dict()}
+    _check_keys(names.values(), state, "a ViT")
+    _copy(model.encoder, {ours: state[name] for ours, name in names.items()})
+    return model
+
+
+def _without_class_position(state: State) -> State:
+    """A ViT's state dict without its classifier, with positions as a grid, and that of the class token in the class token."""
+    state = {name: value for name, value in state.items() if not name.startswith(VIT_CLASSIFIER)}
+    if missing := [name for name in ("pos_embed", "patch_embed.proj.weight") if name not in state]:
+        raise ValueError(f"missing keys in a ViT: {', '.join(missing)}")
+    table = state["pos_embed"]
+    side = int(table.shape[1] ** 0.5)
+    if table.shape[1] == side**2 + 1:
+        state["cls_token"] = state["cls_token"] + table[:, :1]
+        table = table[:, 1:]
+    if table.shape[1] != side**2:
+        raise ValueError(f"pos_embed: expected the positions of a square grid and a class token, found {tuple(table.shape)}")
+    return state | {"pos_embed": table.transpose(1, 2).unflatten(-1, (side, side))}
+
+
+# ---- names and shapes
+
+
+def _rename(name: str, table: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _check_keys(wanted: Iterable[str], found: Iterable[str], what: str) -> None:
+    wanted, found = list(wanted), list(found)
+    missing = [name for name in wanted if name not in found]
+    unknown = [name for name in found if name not in wanted]
+    if missing or unknown:
+        lists = [f"{label} keys: {', '.join(names)}" for label, names in (("missing", missing), ("unknown", unknown)) if names]
+        raise ValueError(f"{what} does not fit: {'; '.join(lists)}")
+
+
+def _copy(module: nn.Module, values: State) -> None:
+    """Copy into parameters and buffers. A convolution's weight fills the matrix that it is."""
+    own = module.state_dict()
+    values = {name: v.flatten(1) if name.endswith(".project.weight") else v for name, v in values.items()}
+    wrong = [f"{n}: expected {tuple(own[n].shape)}, found {tuple(v.shape)}" for n, v in values.items() if own[n].shape != v.shape]
+    if wrong:
+        raise ValueError(f"shapes do not fit: {'; '.join(wrong)}")
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(value)
+
+
+def _parts(state: Iterable[str], pattern: str) -> list[str]:
+    """What `pattern` captures in the keys, each once, in their order."""
+    return list(dict.fromkeys(match[1] for name in state if (match := re.match(pattern, name))))
