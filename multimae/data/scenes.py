@@ -50,7 +50,7 @@ class _Composer:
 
     def __init__(self, rng: np.random.Generator):
         self.draws: Iterator[float] = iter(rng.random(768).tolist())
-        self.rows: list[dict] = []
+        self.rows: list[tuple[float, ...]] = []  # in the order of COLUMNS
         self.taken: list[tuple[float, float, float]] = []  # x, y, radius of what stands on the floor
 
     def u(self, low: float = 0.0, high: float = 1.0) -> float:
@@ -77,25 +77,24 @@ class _Composer:
         light = (u(-0.6, 0.6) * self.half[0], u(-0.6, 0.6) * self.half[1], self.height - u(0.15, 0.5))
         f = np.float32
         return Scene(
-            surfaces=np.array([[row[name] for name in COLUMNS] for row in self.rows], f),
+            surfaces=np.array(self.rows, f),
             camera=np.array(camera, f),
             axes=np.array(axes, f),
             focal=focal,
             light=np.array(light, f),
-            light_color=np.array([1 + warm, 1, 1 - warm], f) * f(u(0.75, 1.15)),
-            ambient=u(0.22, 0.45),
+            light_color=np.array([1 + warm, 1, 1 - warm], f) * f(u(0.85, 1.25)),
+            ambient=u(0.28, 0.5),
             label=label,
         )
 
     def room(self) -> None:
         (hx, hy), height, u = self.half, self.height, self.u
         center, size = (0, 0, height / 2), (hx, hy, height / 2)
-        floor = self.colors(saturation=(0.1, 0.6), value=(0.45, 0.85))
+        floor = self.colors(saturation=(0.05, 0.55), value=(0.5, 0.9), contrast=0.3)
         ceiling = self.colors(saturation=(0.0, 0.12), value=(0.85, 0.97))
-        wall = self.colors(saturation=(0.05, 0.5), value=(0.6, 0.95))
-        patterns = (render.PLAIN, render.PLAIN, render.STRIPES, render.CHECKS, render.MARBLE, render.DOTS)
+        wall = self.colors(saturation=(0.05, 0.5), value=(0.65, 0.97), contrast=0.3)
         floor_pattern = self.pick((render.STRIPES, render.CHECKS, render.MARBLE, render.PLAIN))
-        wall_pattern = self.pick(patterns)
+        wall_pattern = self.pick((render.PLAIN,) * 4 + (render.STRIPES, render.CHECKS, render.MARBLE, render.DOTS))
         frequency = int(u(3, 12)) + 0.5
         for name, pattern, colors, f in (
             ("floor", floor_pattern, floor, frequency),
@@ -134,26 +133,28 @@ class _Composer:
     def view(self, top: float):
         """A camera in the room that looks at the group. Returns its place, axes and focal length."""
         u = self.u
-        azimuth, distance = u(0, 2 * math.pi), u(2.3, 3.4) + 0.6 * self.reach
+        azimuth, distance = u(0, 2 * math.pi), u(1.1, 1.7) + 0.7 * self.reach + 0.45 * top
         x, y = distance * math.cos(azimuth), distance * math.sin(azimuth)
         inside = min(1.0, (self.half[0] - 0.2) / abs(x), (self.half[1] - 0.2) / abs(y))
-        camera = (x * inside, y * inside, min(u(0.9, 2.3), self.height - 0.3))
-        target = (u(-0.35, 0.35), u(-0.35, 0.35), top * u(0.3, 0.7))
-        forward = _unit(np.subtract(target, camera))
+        camera = (x * inside, y * inside, u(0.9, 2.0))
+        target = (u(-0.25, 0.25), u(-0.25, 0.25), top * u(0.3, 0.7) + u(0, 0.15))
+        x, y, z = (a - b for a, b in zip(target, camera))
+        level, length = math.hypot(x, y), math.hypot(x, y, z)
+        forward = np.array((x, y, z)) / length
+        right = np.array((y, -x, 0)) / level
+        down = np.array((x * z, y * z, -level * level)) / (level * length)
         roll = u(-0.06, 0.06)
-        right = _unit(np.cross(forward, (0, 0, 1)))
-        down = np.cross(forward, right)
         cos, sin = math.cos(roll), math.sin(roll)
-        return camera, (cos * right + sin * down, cos * down - sin * right, forward), u(1.35, 1.9)
+        return camera, (cos * right + sin * down, cos * down - sin * right, forward), u(1.5, 2.0)
 
     def furniture(self, camera: tuple[float, float, float]) -> None:
-        """Up to five things that are no part of the group."""
+        """Up to six things that are no part of the group."""
         u = self.u
-        for _ in range(2 + int(u(0, 4))):
+        for _ in range(2 + int(u(0, 5))):
             kind = self.pick(("toy", "toy", "column", "lamp", "table"))
             radius = {"toy": 0.35, "column": 0.35, "lamp": 0.3, "table": 0.6}[kind]
             for _ in range(6):
-                x, y = (u(-1, 1) * (half - radius - 0.1) for half in self.half)
+                x, y = (u(-1, 1) * min(half - radius - 0.1, 2.6) for half in self.half)
                 if self.free(x, y, radius, camera):
                     self.taken.append((x, y, radius))
                     self.heading = u(0, 6.3)
@@ -180,7 +181,7 @@ class _Composer:
             size = (min(size),) * 3
         elif shape == render.CYLINDER:
             size = (min(size[:2]),) * 2 + (size[2],)
-        colors = self.colors(saturation=(0.15, 0.9), value=(0.45, 0.98))
+        colors = self.colors(saturation=(0.2, 0.95), value=(0.5, 1.0))
         gloss = self.pick((0.0, 0.3, 0.7))
         self.add(
             kind, shape, self.pick(patterns), (x, y, z + size[2]), size, self.heading, (f, f, f), colors, gloss=gloss
@@ -188,7 +189,7 @@ class _Composer:
         return z + 2 * size[2]
 
     def _toy(self, x: float, y: float) -> None:
-        s = self.u(0.15, 0.32)
+        s = self.u(0.18, 0.36)
         self.toy(self.pick(tuple(TOYS)), x, y, 0, (s, s, s * self.u(0.7, 1.4)))
 
     def _column(self, x: float, y: float) -> None:
@@ -202,16 +203,16 @@ class _Composer:
 
     def _lamp(self, x: float, y: float) -> None:
         u = self.u
-        tall, r = u(1.0, 1.7), u(0.14, 0.24)
+        tall, r = u(0.8, 1.5), u(0.18, 0.3)
         pole = self.colors(saturation=(0.0, 0.3), value=(0.2, 0.6))
-        self.add("lamp", render.CYLINDER, render.PLAIN, (x, y, tall / 2), (0.035, 0.035, tall / 2), colors=pole)
+        self.add("lamp", render.CYLINDER, render.PLAIN, (x, y, tall / 2), (0.045, 0.045, tall / 2), colors=pole)
         shade = self.colors(saturation=(0.05, 0.5), value=(0.85, 1.0))
         shape = self.pick((render.SPHERE, render.SPHERE, render.CYLINDER))
         self.add("lamp", shape, render.PLAIN, (x, y, tall + 0.6 * r), (r, r, r), colors=shade, glow=u(0.1, 0.3))
 
     def _table(self, x: float, y: float) -> float:
         u = self.u
-        tall, thick = u(0.5, 0.75), 0.035
+        tall, thick = u(0.45, 0.7), 0.05
         colors = self.colors(saturation=(0.2, 0.7), value=(0.35, 0.85))
         pattern = self.pick((render.PLAIN, render.STRIPES, render.MARBLE))
         shape = self.pick((render.BOX, render.CYLINDER))
@@ -314,22 +315,17 @@ class _Composer:
 
     # ---- rows
 
-    def colors(self, saturation: tuple[float, float], value: tuple[float, float]):
-        """Two colours that go together. Linear RGB (the renderer applies a gamma of 2)."""
+    def colors(self, saturation: tuple[float, float], value: tuple[float, float], contrast: float = 0.6):
+        """Two colours that go together, the second darker by up to `contrast`. Linear RGB (the gamma is 2)."""
         u = self.u
         # Half of all hues are near the room's own or its complement, so that a room has a mood.
         hue = self.hue + self.pick((0.0, 0.5)) + u(-0.07, 0.07) if u() < 0.5 else u()
         first = (hue, u(*saturation), u(*value))
-        second = (hue + self.pick((0.0, 0.06, 0.5)), first[1] * u(0.2, 1.0), first[2] * u(0.45, 0.85))
+        second = (hue + self.pick((0.0, 0.06, 0.5 if contrast > 0.5 else -0.06)), first[1] * u(0.2, 1.0), first[2] * (1 - contrast * u(0.3, 1)))
         return tuple(tuple(c * c for c in colorsys.hsv_to_rgb(h % 1, s, v)) for h, s, v in (first, second))
 
     def add(self, name, shape, pattern, place, size, turn=0.0, frequency=(1.5, 1.5, 1.5), colors=None, gloss=0.2, glow=0):
-        values = (
+        self.rows.append((
             shape, SEMSEG.index(name), glow, gloss, pattern, *place, *size, math.cos(turn), math.sin(turn), *frequency,
             *colors[0], *colors[1],
-        )  # fmt: skip
-        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
-
-
-def _unit(v: np.ndarray) -> np.ndarray:
-    return v / np.sqrt((v * v).sum())
+        ))  # fmt: skip
