@@ -7,7 +7,8 @@ import torch
 
 from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
 from .engine.folder import RunFolder
-from .engine.loop import RunFailed, Task, train
+from .engine.loop import train
+from .engine.task import RunFailed, Task
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:

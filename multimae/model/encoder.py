@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         """For `timm.optim.param_groups_layer_decay`, of a model that holds this encoder under `prefix` and a head: projections
         and tokens are layer 0, the blocks 1 to depth, and the rest comes after them."""
         name = "^" + re.escape(prefix)
-        return {"stem": rf"{name}(tokens|global_token|mask_tokens)", "blocks": [(rf"{name}blocks\.(\d+)", None)]}
+        return {"stem": rf"{name}(?:tokens|global_token|mask_tokens)", "blocks": [(rf"{name}blocks\.(\d+)", None)]}
 
     def _run(self, block: Block, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():

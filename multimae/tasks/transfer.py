@@ -23,8 +23,7 @@ class TransferModel(nn.Module):
         self.head = head
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """Projections, positions and the global token are layer 0, the blocks 1 to depth, the head comes after them."""
-        return {"stem": r"^encoder\.(?!blocks\.)", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^head", (99999,))]}
+        return self.encoder.group_matcher(coarse, prefix="encoder.")
 
 
 class TransferTask:
