@@ -1,0 +1,56 @@
+"""The numbers of the paper's tables, from paper.yaml."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from multimae.config import ConfigError
+
+FILE = Path(__file__).with_name("paper.yaml")
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a published table holds. `key` is the stage of a study that measures it."""
+
+    key: str
+    label: str
+    metric: str
+    unit: str = ""
+    better: str = ""  # higher | lower
+    dataset: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    number: str
+    title: str
+    columns: dict[str, Column]
+    rows: dict[str, dict[str, float]]  # row -> column key -> published value
+
+
+@functools.cache
+def paper_tables() -> dict[str, PaperTable]:
+    """Every table of paper.yaml, by its number. Raises ConfigError where a row does not fit its columns."""
+    content = yaml.safe_load(FILE.read_text())
+    return {number: _table(number, entry, content["metrics"]) for number, entry in content["tables"].items()}
+
+
+def paper_table(number: str) -> PaperTable:
+    tables = paper_tables()
+    if number not in tables:
+        raise ConfigError(f"{FILE.name} has no Table {number}; it has {', '.join(tables)}")
+    return tables[number]
+
+
+def _table(number: str, entry: dict, metrics: dict) -> PaperTable:
+    columns = {key: Column(key=key, **metrics[values["metric"]] | values) for key, values in entry["columns"].items()}
+    rows = {}
+    for name, values in entry["rows"].items():
+        if len(values) != len(columns):
+            raise ConfigError(f"{FILE.name}: Table {number}, {name}: {len(values)} values for {len(columns)} columns")
+        rows[name] = dict(zip(columns, values, strict=True))
+    return PaperTable(number, entry["title"], columns, rows)

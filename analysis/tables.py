@@ -1,0 +1,213 @@
+"""A table of the paper, rebuilt: the rows of a study joined with what their runs measured and with what was published.
+
+    python -m analysis.tables alpha_ablation --scale smoke --runs runs --seeds 0 1 2
+
+Reads run folders only, so it needs no MLflow; imports no torch.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+import sweeps
+from multimae.config import ConfigError, RunConfig
+from multimae.engine.folder import RunFolder
+from slurm import state
+from slurm.cli import add_study_arguments, rows_from
+from slurm.study import Row, Study, unknown
+
+from .paper import paper_table
+
+CONDITIONS = ["split", "n", "fingerprint"]  # what all values of a column must have been measured over
+NOT_COMPARABLE = (
+    "Numbers of the {scale} scale are not comparable with the paper's: model, data and training are far smaller. "
+    "They show that the study runs from end to end."
+)
+
+
+class Incomparable(ValueError):
+    """The values of a column were not measured over the same samples."""
+
+
+def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataFrame:
+    """One line for each measured cell of the study's table.
+
+    Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see slurm.state), reason (of that
+    state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint. Raises
+    Incomparable where the values of a column differ in split, n or fingerprint, and ConfigError where a run that is
+    done has not measured the column's metric.
+    """
+    published = paper_table(study.table)
+    cells = [
+        {"row": row.name, "stage": stage, "scale": scale, "paper": published.rows.get(row.name, {}).get(stage)}
+        | _measured(config, published.columns[stage].metric, runs)
+        for row in rows
+        for stage, config in row.stages.items()
+        if stage in published.columns
+    ]
+    if not cells:
+        raise ConfigError(f"{study.name}: no row has a stage of Table {study.table}: {', '.join(published.columns)}")
+    frame = pd.DataFrame(cells).astype({"paper": float, "value": float, "n": "Int64"})
+    return _comparable(frame, study.table)
+
+
+def _measured(config: RunConfig, metric: str, runs: Path) -> dict[str, Any]:
+    """What a run says of itself, and its last evaluation if it is done."""
+    folder = RunFolder.of(runs, config.signature)
+    status = state.read(folder)
+    cell = {"seed": config.seed, "signature": config.signature, "state": status.state, "reason": status.reason}
+    cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS])
+    if status.state != "done":
+        return cell
+    record = folder.journal.last("eval") or {"metrics": {}}
+    if metric not in record["metrics"]:
+        found = ", ".join(record["metrics"]) or "nothing"
+        raise ConfigError(f"run {folder.signature}: expected an evaluation with {metric}, found {found}")
+    return cell | {"value": record["metrics"][metric]} | {key: record[key] for key in CONDITIONS}
+
+
+def _comparable(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    done = frame[frame["state"] == "done"]
+    for stage, column in done.groupby("stage"):
+        if len(column[CONDITIONS].drop_duplicates()) > 1:
+            lines = [
+                f"  {cell.row} (run {cell.signature}): split {cell.split}, n {cell.n}, fingerprint {cell.fingerprint}"
+                for cell in column.itertuples()
+            ]
+            raise Incomparable(
+                f"Table {table}, {stage}: the rows were not evaluated on the same samples, so they make no column. "
+                "Train again on one dataset, or choose rows with --only.\n" + "\n".join(lines)
+            )
+    return frame
+
+
+# ---- for eyes
+
+
+def wide(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """The table as the paper prints it, in text: for each column of the paper our value, or state, and the paper's."""
+    published = paper_table(study.table)
+    table = pd.DataFrame(index=frame["row"].unique())
+    for stage, cells in frame.groupby("stage", sort=False):
+        column = published.columns[stage]
+        head = f"{stage}: {column.metric} ({column.unit})"
+        by_row = {row: lines for row, lines in cells.groupby("row", sort=False)}
+        for side, show in (("ours", _ours), ("paper", _papers)):
+            table[head, side] = [show(by_row[row], column.unit) if row in by_row else "-" for row in table.index]
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
+
+
+def _ours(cells: pd.DataFrame, unit: str) -> str:
+    """The mean over seeds and their sample standard deviation; the state of what is not done."""
+    values = cells["value"].dropna()
+    if values.empty:
+        return cells["state"].iloc[0]
+    if len(cells) == 1:
+        return number(values.iloc[0], unit)
+    spread = f" ± {number(values.std(), unit)}" if len(values) > 1 else ""
+    return f"{number(values.mean(), unit)}{spread} ({len(values)} of {len(cells)} seeds)"
+
+
+def _papers(cells: pd.DataFrame, unit: str) -> str:
+    value = cells["paper"].iloc[0]
+    return "-" if pd.isna(value) else _digits(value, unit)
+
+
+def number(value: float, unit: str) -> str:
+    """A value in the paper's unit: 0.0425 is 4.250 in hundredths."""
+    return _digits(value / float(unit) if unit.startswith("1e-") else value, unit)
+
+
+def _digits(value: float, unit: str) -> str:
+    return f"{value:.{1 if unit in ('%', 'minutes') else 3}f}"
+
+
+def title(study: Study, frame: pd.DataFrame) -> str:
+    seeds = frame["seed"].nunique()
+    return f"Table {study.table}. {study.title} (scale {frame['scale'].iloc[0]}, {seeds} seed{'s'[: seeds > 1]} a row)"
+
+
+def notes(study: Study, frame: pd.DataFrame) -> list[str]:
+    """Under which conditions the numbers were measured, why others were not, what they may be compared with."""
+    published = paper_table(study.table)
+    lines = [f"{c.row} {c.stage} failed: {c.reason}" for c in frame[frame["state"] == "failed"].itertuples()]
+    for stage, cells in frame[frame["state"] == "done"].groupby("stage", sort=False):
+        cell = cells.iloc[0]
+        lines.append(
+            f"{stage}: ours on {cell['dataset']} {cell['split']}, {cell['n']} samples (fingerprint "
+            f"{cell['fingerprint']}); the paper's on {published.columns[stage].dataset}."
+        )
+    scale = frame["scale"].iloc[0]
+    return lines if scale == "paper" else [*lines, NOT_COMPARABLE.format(scale=scale)]
+
+
+def text(study: Study, frame: pd.DataFrame) -> str:
+    """For a terminal."""
+    return "\n".join([title(study, frame), "", wide(study, frame).to_string(), "", *notes(study, frame)])
+
+
+def styled(study: Study, frame: pd.DataFrame) -> Styler:
+    """For a notebook: the best of ours and of the paper's in bold, what is not done in grey."""
+    table = wide(study, frame)
+    columns = paper_table(study.table).columns
+
+    def bold(column: pd.Series) -> list[str]:
+        values = pd.to_numeric(column.str.split(" ").str[0], errors="coerce")
+        best = values.max() if columns[column.name[0].split(":")[0]].better == "higher" else values.min()
+        return ["color: grey" if pd.isna(v) else "font-weight: bold" if v == best else "" for v in values]
+
+    caption = "<br>".join([f"<b>{title(study, frame)}</b>", *notes(study, frame)])
+    left = {"selector": "caption", "props": "text-align: left; max-width: 60em"}
+    return table.style.apply(bold).set_caption(caption).set_table_styles([left])
+
+
+# ---- command
+
+
+def find_study(name: str) -> Study:
+    """The study of `sweeps/<name>.py`; raises ConfigError."""
+    names = [module.name for module in pkgutil.iter_modules(sweeps.__path__)]
+    if name not in names:
+        raise ConfigError(unknown("study", name, names))
+    return importlib.import_module(f"sweeps.{name}").study
+
+
+def build_for(args: argparse.Namespace) -> tuple[Study, pd.DataFrame]:
+    """The table that the arguments of `_parser` ask for."""
+    study = find_study(args.study)
+    frames = []
+    for seed in args.seeds or [args.seed]:
+        rows = rows_from(study, argparse.Namespace(**vars(args) | {"seed": seed}))
+        frames.append(build(study, args.scale, rows, args.runs))
+    return study, _comparable(pd.concat(frames, ignore_index=True), study.table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description="Print a table, ours and the paper's.")
+    parser.add_argument("study", help="a file in sweeps/, without .py")
+    add_study_arguments(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="mean and spread over these seeds of every stage")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        study, frame = build_for(args)
+    except (ConfigError, Incomparable) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text(study, frame))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
