@@ -21,6 +21,7 @@ from .render import render
 SCENES = "scenes"
 DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
 BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
+INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
 REPORT_SECONDS = 5.0
 
 
@@ -107,9 +108,11 @@ class RenderedScenes:
 
     def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
         block, row = divmod(index, BLOCK)
-        sample = {field: torch.from_numpy(np.array(self.files[field][block][row])) for field in fields}
-        if "depth" in sample:
-            sample["depth"] = sample["depth"].float()
+        sample = {}
+        for field in fields:
+            values = self.files[field][block][row]
+            values = torch.from_numpy(values.astype(np.float32) if field == "depth" else np.array(values))
+            sample[field] = values.permute(2, 0, 1) if field in INTERLEAVED else values
         return sample
 
     # ---- the cache
@@ -150,6 +153,8 @@ class RenderedScenes:
                 images = render(scene, self.size, tuple(fields)) | {"label": np.int64(scene.label)}
                 if "depth" in images:
                     images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
+                for field in INTERLEAVED.intersection(images):
+                    images[field] = images[field].transpose(1, 2, 0)
                 rows.append(images)
                 report.done(1)
             for field in fields:

@@ -1,6 +1,7 @@
 """From a data set to batches. Which samples a step sees and how they are augmented is a function of the seed, the
 epoch and the sample alone: workers, processes and interruptions change nothing."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
@@ -54,9 +55,9 @@ def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=derive(seed, "order", epoch))).permutation(samples)
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+def sample_generator(seed: int, epoch: int, index: int) -> random.Random:
     """What a sample's augmentation in an epoch draws from."""
-    return np.random.Generator(np.random.Philox(key=derive(seed, "augment", epoch, index)))
+    return random.Random(derive(seed, "augment", epoch, index))
 
 
 def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:

@@ -1,12 +1,14 @@
 """From a sample as it lies on the disk to tensors of a fixed size: one geometry for all modalities of a sample.
 
 Every transform is a function of the sample and of a random generator; without a generator it is the one of evaluation.
-Filters (torchvision's kernels): rgb bicubic, antialiased, as MAE and timm crop; depth bilinear, or the nearest pixel
-where one that would be mixed in is invalid, because a mean over an invalid pixel is no depth; class maps nearest.
+Filters: rgb bicubic, antialiased, as MAE and timm crop; depth bilinear, or the nearest pixel where one that would be
+mixed in is invalid, because a mean over an invalid pixel is no depth; class maps nearest. Images go straight to the
+kernels of torchvision's v2 transforms: for small images, dispatching on types costs as much as the resizing.
 """
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ..config import Classify, Pretrain, Segment
+from ..config import Augmentation, Classify, Model, Pretrain, Segment
 from ..modalities import DEPTH_QUANTILES, MODALITIES, RGB_MEAN, STANDARDIZE_EPS, TARGETS
 
 IGNORE = 255  # of a class map: unlabelled
@@ -33,47 +35,58 @@ class View:
     resized: tuple[int, int]  # height and width to which the box is resized
     offset: tuple[int, int]  # top and left corner of the canvas in the resized box
     size: int  # of the canvas. What the resized box does not cover is padding, at the right and at the bottom
-    flip: bool = False
+    flip: bool = False  # of the canvas, padding included
 
-    def of(self, image: Tensor, kind: str) -> Tensor:
-        """The view of an image (C, H, W), without padding. kind: rgb, depth or classes."""
-        top, left, height, width = self.box
-        image = image[:, top : top + height, left : left + width]
-        image = _resize(image, self.resized, kind)
-        top, left = self.offset
-        image = image[:, top : top + self.size, left : left + self.size]
-        return image.flip(-1) if self.flip else image
+    def rgb(self, image: Tensor) -> Tensor:
+        """uint8 (3, h, w), the part of the canvas that the image covers."""
+        return self._part(F.resize_image(self._box(image), list(self.resized), InterpolationMode.BICUBIC, antialias=True))
 
-    def pad(self, image: Tensor, value: float | list[float]) -> Tensor:
+    def depth(self, image: Tensor) -> Tensor:
+        """float32 (1, h, w), 0 where invalid."""
+        image, bilinear = self._box(image), InterpolationMode.BILINEAR
+        smooth = F.resize_image(image, list(self.resized), bilinear, antialias=False)
+        if _all_valid(image.numpy()):
+            return self._part(smooth)
+        valid = (image > 0) & image.isfinite()
+        image = torch.where(valid, image, 0)
+        nearest = F.resize_image(image, list(self.resized), InterpolationMode.NEAREST_EXACT)
+        whole = F.resize_image(valid.float(), list(self.resized), bilinear, antialias=False) > 0.999
+        return self._part(torch.where(whole, smooth, nearest))
+
+    def classes(self, image: Tensor, stride: int, padding: int) -> np.ndarray:
+        """uint8 (size / stride, size / stride): the pixel at the centre of each stride x stride square of the canvas."""
+        sources, inside = [], []
+        for start, extent, resized, offset in zip(self.box, self.box[2:], self.resized, self.offset):
+            at = (np.arange(self.size // stride) + 0.5) * stride + offset
+            sources.append(start + np.minimum((at * (extent / resized)).astype(np.intp), extent - 1))
+            inside.append(at < resized)
+        canvas = image.numpy()[sources[0][:, None], sources[1]]
+        if not (inside[0][-1] and inside[1][-1]):
+            canvas[~(inside[0][:, None] & inside[1])] = padding
+        return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
+
+    def pad(self, image: Tensor, value: list[float]) -> Tensor:
+        """(C, h, w) -> (C, size, size)."""
         height, width = image.shape[-2:]
         if height == width == self.size:
             return image.contiguous()
-        canvas = image.new_empty((image.shape[0], self.size, self.size))
-        canvas[:] = torch.as_tensor(value, dtype=image.dtype).reshape(-1, 1, 1)
-        # A flipped image is padded at the left: the whole canvas is flipped, not what is on it.
+        canvas = torch.tensor(value, dtype=image.dtype).view(-1, 1, 1).repeat(1, self.size, self.size)
         left = self.size - width if self.flip else 0
         canvas[:, :height, left : left + width] = image
         return canvas
 
+    def _box(self, image: Tensor) -> Tensor:
+        top, left, height, width = self.box
+        return image[:, top : top + height, left : left + width]
 
-def _resize(image: Tensor, size: tuple[int, int], kind: str) -> Tensor:
-    if tuple(image.shape[-2:]) == tuple(size):
-        return image
-    if kind == "rgb":
-        return F.resize_image(image, list(size), InterpolationMode.BICUBIC, antialias=True)
-    nearest = InterpolationMode.NEAREST_EXACT
-    if kind == "classes":
-        return F.resize_image(image, list(size), nearest)
-    smooth = F.resize_image(image, list(size), InterpolationMode.BILINEAR, antialias=False)
-    if image.min() > 0:  # False for NaN too
-        return smooth
-    valid = valid_depth(image)
-    whole = F.resize_image(valid.float(), list(size), InterpolationMode.BILINEAR, antialias=False) > 0.999
-    return torch.where(whole, smooth, F.resize_image(torch.where(valid, image, 0), list(size), nearest))
+    def _part(self, image: Tensor) -> Tensor:
+        top, left = self.offset
+        image = image[:, top : top + self.size, left : left + self.size]
+        return image.flip(-1) if self.flip else image
 
 
-def valid_depth(depth: Tensor) -> Tensor:
-    return (depth > 0) & depth.isfinite()
+def _all_valid(depth: np.ndarray) -> bool:
+    return bool(depth.min() > 0 and depth.max() < np.inf)  # False for NaN too
 
 
 def standardize_depth(depth: Tensor) -> Tensor:
@@ -81,16 +94,17 @@ def standardize_depth(depth: Tensor) -> Tensor:
 
     Invalid pixels (0, NaN, infinite) do not count and become 0, the mean.
     """
-    valid = valid_depth(depth)
-    whole = bool(valid.all())
-    values = (depth.flatten() if whole else depth[valid]).numpy()
-    low, high = (int(q * len(values)) for q in DEPTH_QUANTILES)
+    values = depth.numpy()
+    valid = None if _all_valid(values) else (values > 0) & np.isfinite(values)
+    known = values.ravel() if valid is None else values[valid]
+    low, high = (int(q * len(known)) for q in DEPTH_QUANTILES)
     if high - low < 2:
         return torch.zeros_like(depth)
-    kept = np.partition(values, (low, high - 1))[low:high]
-    mean, scale = float(kept.mean()), float(1 / np.sqrt(kept.var(ddof=1) + STANDARDIZE_EPS))
-    standardized = (depth - mean) * scale
-    return standardized if whole else torch.where(valid, standardized, 0)
+    kept = np.partition(known, (low, high - 1))[low:high]
+    mean = kept.mean()
+    kept = kept - mean
+    standardized = (values - mean) / np.sqrt(kept @ kept / (len(kept) - 1) + np.float32(STANDARDIZE_EPS))
+    return torch.from_numpy(standardized if valid is None else np.where(valid, standardized, np.float32(0)))
 
 
 class PretrainTransform:
@@ -101,14 +115,14 @@ class PretrainTransform:
         self.augmentation = config.augmentation if train else None
         needed = {*config.inputs, *(TARGETS[target].modality for target in config.targets)}
         self.fields = tuple(name for name in MODALITIES if name in needed)
-        self.semseg_classes = config.model.semseg_classes
+        self.model = config.model
 
-    def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         if self.augmentation:
             view = _random_crop(_size(sample), self.size, self.augmentation, rng)
         else:
             view = _central(_size(sample), self.size, self.size)
-        return _modalities(sample, view, self.semseg_classes)
+        return _modalities(sample, view, self.model)
 
 
 class ClassifyTransform:
@@ -119,7 +133,7 @@ class ClassifyTransform:
         self.short_side = round(self.size * config.eval_resize)
         self.augmentation = config.augmentation if train else None
         self.fields = (*config.inputs, "label")
-        self.semseg_classes = config.model.semseg_classes
+        self.model = config.model
         self.classes = config.classes
         self.rand_augment = None
         if train and config.augmentation.rand_augment:
@@ -131,7 +145,7 @@ class ClassifyTransform:
             options = {"translate_const": int(self.size * 0.45), "img_mean": tuple(RGB_PADDING)}
             self.rand_augment = rand_augment_transform(config.augmentation.rand_augment, options)
 
-    def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         label = int(sample["label"])
         if not 0 <= label < self.classes:
             raise ValueError(f"the label is {label}, but the config has {self.classes} classes (0 to {self.classes - 1})")
@@ -139,7 +153,7 @@ class ClassifyTransform:
             view = _random_crop(_size(sample), self.size, self.augmentation, rng)
         else:
             view = _central(_size(sample), self.short_side, self.size)
-        out = _modalities(sample, view, self.semseg_classes)
+        out = _modalities(sample, view, self.model)
         if self.rand_augment:
             with _global_randomness(rng):
                 image = self.rand_augment(F.to_pil_image(out["rgb"]))
@@ -158,34 +172,35 @@ class SegmentTransform:
         self.augmentation = config.augmentation if train else None
         self.inputs = config.inputs
         self.fields = (*("pseudo_semseg" if name == "semseg" else name for name in config.inputs), "semseg")
-        self.semseg_classes = config.model.semseg_classes
+        self.model = config.model
         self.classes = config.classes
         self.zero_is_unlabelled = config.zero_is_unlabelled
 
-    def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         view = self._view(_size(sample), rng)
-        target = self._target(view.of(sample["semseg"][None], "classes"))
+        target = self._target(view.classes(sample["semseg"], 1, IGNORE))
         inputs = {name: sample["pseudo_semseg" if name == "semseg" else name] for name in self.inputs}
-        out = _modalities(inputs, view, self.semseg_classes, self._jitter(rng) if self.augmentation else None)
-        return out | {"target": view.pad(target, IGNORE)[0].long()}
+        out = _modalities(inputs, view, self.model, self._jitter(rng) if self.augmentation else None)
+        return out | {"target": torch.from_numpy(target).long()}
 
-    def _view(self, image: tuple[int, int], rng: np.random.Generator | None) -> View:
+    def _view(self, image: tuple[int, int], rng: random.Random | None) -> View:
         fit = self.size / max(image)
         if not self.augmentation:
             return View((0, 0, *image), _scaled(image, fit), (0, 0), self.size)
         low, high = self.augmentation.jitter_scale
         resized = _scaled(image, fit * rng.uniform(low, high))
-        offset = tuple(int(rng.integers(0, max(side - self.size, 0) + 1)) for side in resized)
-        return View((0, 0, *image), resized, offset, self.size, flip=bool(rng.random() < self.augmentation.flip))
+        offset = tuple(rng.randint(0, max(side - self.size, 0)) for side in resized)
+        return View((0, 0, *image), resized, offset, self.size, flip=rng.random() < self.augmentation.flip)
 
-    def _target(self, semseg: Tensor) -> Tensor:
+    def _target(self, semseg: np.ndarray) -> np.ndarray:
         if self.zero_is_unlabelled:
-            semseg = torch.where((semseg == 0) | (semseg == IGNORE), IGNORE, semseg - 1)
-        _check_classes(semseg, self.classes, "classes")
+            semseg = np.where(semseg == IGNORE, semseg, semseg - 1)  # 0 wraps to 255
+        if semseg.max() >= self.classes and (found := semseg[semseg != IGNORE].max(initial=0)) >= self.classes:
+            raise ValueError(f"semseg holds class {found}, but `classes` allows 0 to {self.classes - 1}, and 255")
         return semseg
 
-    def _jitter(self, rng: np.random.Generator):
-        """A random change of colours, or None. The four factors in random order, as torchvision's ColorJitter."""
+    def _jitter(self, rng: random.Random) -> Callable[[Tensor], Tensor] | None:
+        """A random change of colours, or None: four of them, in random order, as torchvision's ColorJitter."""
         settings = self.augmentation
         if rng.random() >= settings.color_jitter:
             return None
@@ -195,38 +210,35 @@ class SegmentTransform:
             (F.adjust_saturation, rng.uniform(1 - settings.saturation, 1 + settings.saturation)),
             (F.adjust_hue, rng.uniform(-settings.hue, settings.hue)),
         ]
-        order = rng.permutation(len(changes))
+        rng.shuffle(changes)
 
         def jitter(rgb: Tensor) -> Tensor:
-            for i in order:
-                change, factor = changes[i]
-                rgb = change(rgb, float(factor))
+            for change, factor in changes:
+                rgb = change(rgb, factor)
             return rgb
 
         return jitter
 
 
-def _modalities(sample: Sample, view: View, semseg_classes: int, jitter=None) -> Sample:
+def _modalities(sample: Sample, view: View, model: Model, jitter: Callable[[Tensor], Tensor] | None = None) -> Sample:
     """rgb uint8 (3, S, S), depth float32 (1, S, S) standardised, semseg uint8 (S/4, S/4); those the sample has."""
     out = {}
     if "rgb" in sample:
-        rgb = view.of(sample["rgb"], "rgb")
+        rgb = view.rgb(sample["rgb"])
         out["rgb"] = view.pad(jitter(rgb) if jitter else rgb, RGB_PADDING)
     if "depth" in sample:
-        out["depth"] = view.pad(standardize_depth(view.of(sample["depth"], "depth")), 0)
+        out["depth"] = view.pad(standardize_depth(view.depth(sample["depth"])), [0])
     if "semseg" in sample:
-        semseg = view.pad(view.of(sample["semseg"][None], "classes"), semseg_classes)[0]
-        stride = MODALITIES["semseg"].stride
-        semseg = semseg[stride // 2 :: stride, stride // 2 :: stride].contiguous()
-        _check_classes(semseg, semseg_classes + 1, "model.semseg_classes")
-        out["semseg"] = semseg
+        semseg = view.classes(sample["semseg"], MODALITIES["semseg"].stride, IGNORE)
+        if model.semseg_padding:
+            semseg[semseg == IGNORE] = model.semseg_classes  # unlabelled pixels and padding alike
+        if semseg.max() >= model.semseg_classes + model.semseg_padding:
+            raise ValueError(
+                f"the semseg input holds class {semseg.max()}, but model.semseg_classes allows 0 to "
+                f"{model.semseg_classes - 1}; unlabelled pixels and padding (255) need model.semseg_padding=true"
+            )
+        out["semseg"] = torch.from_numpy(semseg)
     return out
-
-
-def _check_classes(semseg: Tensor, classes: int, setting: str) -> None:
-    found = int(torch.where(semseg == IGNORE, 0, semseg).max())
-    if found >= classes:
-        raise ValueError(f"semseg holds class {found}, but {setting} allows 0 to {classes - 1} (and {IGNORE}, unlabelled)")
 
 
 # ---- views
@@ -240,7 +252,7 @@ def _scaled(image: tuple[int, int], scale: float) -> tuple[int, int]:
     return tuple(max(1, round(side * scale)) for side in image)
 
 
-def _random_crop(image: tuple[int, int], size: int, augmentation, rng: np.random.Generator) -> View:
+def _random_crop(image: tuple[int, int], size: int, augmentation: Augmentation, rng: random.Random) -> View:
     """A box of random area and shape (Inception crop), resized to the canvas; flipped or not."""
     height, width = image
     (low, high), (narrow, wide) = augmentation.crop_scale, augmentation.crop_ratio
@@ -249,13 +261,13 @@ def _random_crop(image: tuple[int, int], size: int, augmentation, rng: np.random
         ratio = math.exp(rng.uniform(math.log(narrow), math.log(wide)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            box = (int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w)
+            box = (rng.randint(0, height - h), rng.randint(0, width - w), h, w)
             break
     else:  # no box fits: the largest central one of an allowed shape
         w = min(width, round(height * wide))
         h = min(height, round(w / narrow))
         box = ((height - h) // 2, (width - w) // 2, h, w)
-    return View(box, (size, size), (0, 0), size, flip=bool(rng.random() < augmentation.flip))
+    return View(box, (size, size), (0, 0), size, flip=rng.random() < augmentation.flip)
 
 
 def _central(image: tuple[int, int], short_side: int, size: int) -> View:
@@ -268,8 +280,8 @@ def _central(image: tuple[int, int], short_side: int, size: int) -> View:
 class _global_randomness:
     """timm's RandAugment draws from Python's and NumPy's global generators: seed them from `rng`, and put them back."""
 
-    def __init__(self, rng: np.random.Generator):
-        self.seed = int(rng.integers(2**32))
+    def __init__(self, rng: random.Random):
+        self.seed = rng.getrandbits(32)
 
     def __enter__(self) -> None:
         self.before = random.getstate(), np.random.get_state()
