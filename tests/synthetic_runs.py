@@ -1,0 +1,80 @@
+"""Run folders as a training writes them, without the training."""
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from multimae.config import RunConfig
+from multimae.engine.folder import RunFolder, write_atomic
+
+METRICS = {"pretrain": {"loss": 0.3, "loss_rgb": 0.1}, "classify": {"accuracy": 40.0}, "segment": {"mIoU": 20.0}}
+
+
+class SyntheticRun:
+    """Writes a run's journal, record by record, through the project's own Journal."""
+
+    def __init__(self, runs: Path, config: RunConfig):
+        self.config = config
+        self.folder = RunFolder.of(runs, config.signature)
+        self.folder.create(config)
+        self.journal = self.folder.journal
+
+    def submit(self, study: str, row: str, stage: str, scale: str = "smoke") -> None:
+        where = {"study": study, "row": row, "stage": stage, "scale": scale}
+        self.folder.jobs.write("submitted", job=f"local:{os.getpid()}", host=socket.gethostname(), **where)
+
+    def start(self, step: int = 0, pid: int | None = None) -> None:
+        self.journal.write(
+            "start",
+            attempt=len(self.journal.records("start")) + 1,
+            step=step,
+            total_steps=40,
+            steps_per_epoch=10,
+            processes=1,
+            micro_batches=1,
+            device="cpu",
+            host=socket.gethostname(),
+            pid=pid or os.getpid(),
+            params=self.config.resolved(),
+            delta=self.config.delta(),
+            commit="0123abc",
+        )
+        write_atomic(self.folder.environment, json.dumps({"commit": "0123abc", "dirty": True}))
+
+    def train(self, steps: Iterable[int]) -> None:
+        """Train records whose values follow from the step, as those of a real run do."""
+        for step in steps:
+            self.journal.write(
+                "train",
+                step=step,
+                epoch=step / 10,
+                loss=1.0 / step,
+                losses={"rgb": 0.5 / step, "depth": 0.5 / step},
+                lr=1e-4,
+                grad_norm=1.0,
+                images_per_second=100.0,
+                data_seconds=0.01,
+                step_seconds=0.1,
+            )
+
+    def epoch(self, number: int) -> None:
+        fields = {"seconds": 3.5, "images_per_second": 90.0, "data_share": 0.1, "memory_gib": 1.0}
+        self.journal.write("epoch", step=number * 10, epoch=number, **fields)
+
+    def evaluate(self, step: int = 40, metrics: dict | None = None, **conditions) -> None:
+        conditions = {"split": "val", "n": 500, "fingerprint": "f00d"} | conditions
+        self.journal.write("eval", step=step, epoch=step / 10, metrics=metrics or METRICS[self.config.task], **conditions)
+
+    def finish(self) -> None:
+        self.journal.write("finished", step=40, seconds=12.0)
+
+    def whole(self, **evaluation) -> "SyntheticRun":
+        """A run from start to finish."""
+        self.start()
+        self.train(range(1, 41))
+        self.epoch(4)
+        self.evaluate(**evaluation)
+        self.finish()
+        return self

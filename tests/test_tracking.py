@@ -1,0 +1,453 @@
+"""MLflow is filled from journals: everything, once, whatever dies on the way."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from synthetic_runs import SyntheticRun
+
+from multimae import tracking
+from multimae.config import recipe
+from multimae.tracking import records, store, syncer
+from multimae.tracking.records import Cursor
+
+PRETRAIN = recipe("pretrain", "smoke")
+CLASSIFY = recipe("classify", "smoke").edit({"init": f"run:{PRETRAIN.signature}"})
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> Path:
+    """An empty SQLite store: MLflow takes seconds to make one."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.Store.open(f"sqlite:///{file}", file.parent / "runs")
+    return file
+
+
+@pytest.fixture
+def runs(tmp_path, empty_store, monkeypatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path / "runs"
+
+
+class Seen:
+    """What a store shows."""
+
+    def __init__(self, runs: Path, uri: str | None = None):
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(uri or store.default_uri(runs))
+
+    def runs(self, experiment: str) -> dict:
+        found = self.client.get_experiment_by_name(experiment)
+        return {run.info.run_name: run for run in self.client.search_runs([found.experiment_id])} if found else {}
+
+    def all(self) -> list:
+        return self.client.search_runs([e.experiment_id for e in self.client.search_experiments()])
+
+    def steps(self, run, key: str) -> list[int]:
+        return [m.step for m in self.client.get_metric_history(run.info.run_id, key)]
+
+    def artifacts(self, run, folder: str | None = None) -> list[str]:
+        return sorted(a.path for a in self.client.list_artifacts(run.info.run_id, folder))
+
+
+def study_run(runs: Path, config=PRETRAIN, row: str = "alpha=1", stage: str = "pretrain") -> SyntheticRun:
+    run = SyntheticRun(runs, config)
+    run.submit("ablation", row, stage)
+    return run
+
+
+def test_a_study_opens_as_rows_with_their_stages(runs):
+    alpha = PRETRAIN.edit({"masking.alpha": 0.2})
+    for row, pretrain in (("alpha=1", PRETRAIN), ("alpha=0.2", alpha)):
+        study_run(runs, pretrain, row).whole()
+        study_run(runs, CLASSIFY.edit({"init": f"run:{pretrain.signature}"}), row, "classify").whole()
+    report = tracking.sync(runs)
+    assert report.ok and report.runs == 4
+
+    found = Seen(runs).runs("ablation/smoke")
+    assert set(found) == {f"{row}{stage}" for row in ("alpha=1", "alpha=0.2") for stage in ("", " pretrain", " classify")}
+    row, pretrain, classify = found["alpha=0.2"], found["alpha=0.2 pretrain"], found["alpha=0.2 classify"]
+    for child in (pretrain, classify):
+        assert child.data.tags["mlflow.parentRunId"] == row.info.run_id
+    assert row.data.metrics == {"pretrain/loss": 0.3, "pretrain/loss_rgb": 0.1, "classify/accuracy": 40.0}
+    assert row.data.params["masking.alpha"] == "0.2" and found["alpha=1"].data.params["masking.alpha"] == "1.0"
+    assert row.data.tags["classify/n"] == "500" and row.data.tags["classify/split"] == "val"
+    assert {r.info.status for r in found.values()} == {"FINISHED"}
+
+
+def test_everything_in_the_journal_arrives(runs):
+    run = study_run(runs)
+    run.start()
+    run.train(range(1, 41))
+    run.epoch(4)
+    run.folder.samples.mkdir()
+    (run.folder.samples / "40.png").write_bytes(b"a picture")
+    run.journal.write("sample", step=40, file="samples/40.png")
+    run.evaluate()
+    run.journal.write("nonfinite", step=7, rank=0, loss="nan", samples=[1])
+    run.finish()
+    tracking.sync(runs)
+
+    seen = Seen(runs)
+    shown = seen.runs("ablation/smoke")["alpha=1 pretrain"]
+    history = seen.client.get_metric_history(shown.info.run_id, "train/loss")
+    records = run.journal.curve("train")
+    assert [(m.step, m.value, m.timestamp) for m in history] == [
+        (r["step"], r["loss"], round(r["time"] * 1000)) for r in records
+    ]
+    metrics, tags = shown.data.metrics, shown.data.tags
+    assert metrics["epoch/seconds"] == 3.5 and metrics["epoch/data_share"] == 0.1 and metrics["epoch/memory_gib"] == 1
+    assert metrics["train/loss_depth"] == 0.5 / 40 and metrics["train/lr"] == 1e-4 and metrics["train/grad_norm"] == 1
+    assert metrics["val/loss"] == 0.3 and tags["val/n"] == "500" and tags["val/fingerprint"] == "f00d"
+    assert shown.data.params["model.dim"] == str(PRETRAIN.model.dim)
+    assert tags["multimae.signature"] == PRETRAIN.signature
+    expected = {"study": "ablation", "row": "alpha=1", "stage": "pretrain", "scale": "smoke", "task": "pretrain"}
+    expected |= {"commit": "0123abc", "dirty": "True", "state": "finished", "nonfinite": "step 7, rank 0"}
+    assert expected.items() <= tags.items()
+    assert seen.artifacts(shown) == ["config.yaml", "environment.json", "samples"]
+    assert seen.artifacts(shown, "samples") == ["samples/40.png"]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["cursor kept", "cursor lost"])
+def test_syncing_again_adds_nothing(runs, lost):
+    run = study_run(runs).whole()
+    tracking.sync(runs)
+    if lost:
+        (run.folder.path / "mlflow.json").unlink()
+    report = tracking.sync(runs)
+    seen = Seen(runs)
+    assert report.ok and (lost or report.metrics == 0)
+    assert len(seen.all()) == 2
+    assert seen.steps(seen.runs("ablation/smoke")["alpha=1 pretrain"], "train/loss") == list(range(1, 41))
+
+
+def test_a_kill_between_sending_and_noting_it_sends_nothing_twice(runs, monkeypatch):
+    study_run(runs).whole()
+    monkeypatch.setattr(syncer, "METRICS_AT_ONCE", 100)
+    save, saves = Cursor.save, []
+
+    def dies_at_the_second(cursor, folder):
+        saves.append(cursor.offset)
+        if len(saves) == 2:
+            raise KeyboardInterrupt  # as little of the code runs as after a kill
+        save(cursor, folder)
+
+    monkeypatch.setattr(Cursor, "save", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.sync(runs)
+    monkeypatch.setattr(Cursor, "save", save)
+    assert tracking.sync(runs).ok
+    seen = Seen(runs)
+    assert len(seen.all()) == 2
+    shown = seen.runs("ablation/smoke")
+    for key in ("train/loss", "train/lr", "epoch/seconds"):
+        steps = seen.steps(shown["alpha=1 pretrain"], key)
+        assert steps == sorted(set(steps)) and steps[-1] == 40
+    assert seen.steps(shown["alpha=1"], "pretrain/loss") == [40]
+
+
+def test_a_resumed_run_is_one_run_and_each_step_is_sent_once(runs):
+    run = study_run(runs)
+    run.start()
+    run.train(range(1, 21))
+    tracking.sync(runs)
+    run.train(range(21, 26))  # killed at 25, continues from the checkpoint of step 10
+    run.start(step=10)
+    run.train(range(11, 31))
+    tracking.sync(runs)
+    run.train(range(31, 41))
+    run.evaluate()
+    run.finish()
+    tracking.sync(runs)
+    seen = Seen(runs)
+    shown = seen.runs("ablation/smoke")["alpha=1 pretrain"]
+    assert seen.steps(shown, "train/loss") == list(range(1, 41))
+    assert shown.data.tags["attempt"] == "2" and shown.info.status == "FINISHED"
+    assert len(seen.all()) == 2
+
+
+def test_a_torn_line_costs_that_line_only(runs):
+    run = study_run(runs)
+    run.start()
+    run.train(range(1, 6))
+    with open(run.journal.path, "a") as file:
+        file.write('{"time": 1, "kind": "train", "st')
+    tracking.sync(runs)
+    run.train(range(6, 11))
+    report = tracking.sync(runs)
+    seen = Seen(runs)
+    assert report.ok
+    assert seen.steps(seen.runs("ablation/smoke")["alpha=1 pretrain"], "train/loss") == list(range(1, 11))
+
+
+def test_the_status_follows_the_run_and_is_never_left_running(runs, monkeypatch):
+    run = study_run(runs)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def shown() -> tuple[str, str, str]:
+        tracking.sync(runs)
+        found = Seen(runs).runs("ablation/smoke")
+        return tuple(found[n].info.status for n in ("alpha=1 pretrain", "alpha=1")) + (
+            found["alpha=1 pretrain"].data.tags["state"],
+        )
+
+    run.start()
+    assert shown() == ("RUNNING", "RUNNING", "running")
+    run.journal.write("interrupted", step=5, reason="SIGTERM")
+    assert shown() == ("KILLED", "KILLED", "interrupted")
+    run.start(step=5)
+    assert shown() == ("RUNNING", "RUNNING", "running")
+    run.start(step=5, pid=dead.pid)
+    assert shown() == ("KILLED", "KILLED", "lost")
+    run.start(step=5)
+    run.journal.write("failed", step=6, reason="the loss was not finite")
+    assert shown() == ("FAILED", "FAILED", "failed")
+    run.start(step=5)
+    run.finish()
+    assert shown() == ("FINISHED", "FINISHED", "finished")
+
+    other = study_run(runs, CLASSIFY, stage="classify")  # on a machine that cannot be asked
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    other.start()
+    monkeypatch.undo()
+    assert records.state_of(other.folder).name == "running"
+    monkeypatch.setattr(records, "STALE", 0.0)
+    assert records.state_of(other.folder).name == "lost"
+
+
+def test_a_run_of_two_studies_is_one_run_in_the_rows_of_both(runs):
+    run = study_run(runs).whole()
+    tracking.sync(runs)
+    run.submit("other", "baseline", "upstream", scale="mini")  # found done, and used
+    assert tracking.sync(runs).ok
+    seen = Seen(runs)
+    assert len(seen.all()) == 3
+    first, second = seen.runs("ablation/smoke"), seen.runs("other/mini")
+    tags = first["alpha=1 pretrain"].data.tags
+    assert tags["study"] == "ablation, other" and tags["row"] == "alpha=1, baseline"
+    assert tags["mlflow.parentRunId"] == first["alpha=1"].info.run_id
+    assert second["baseline"].data.metrics["upstream/loss"] == 0.3 and second["baseline"].info.status == "FINISHED"
+
+
+def test_a_run_of_no_study_that_a_study_adopts_stays_one_run(runs):
+    run = SyntheticRun(runs, PRETRAIN).whole()
+    tracking.sync(runs)
+    assert set(Seen(runs).runs("runs")) == {f"pretrain {PRETRAIN.signature}"}
+    run.submit("ablation", "alpha=1", "pretrain")
+    (run.folder.path / "mlflow.json").unlink()
+    tracking.sync(runs)
+    seen = Seen(runs)
+    assert len(seen.runs("runs")) == 1 and seen.runs("ablation/smoke")["alpha=1"].data.metrics["pretrain/loss"] == 0.3
+    assert len(seen.all()) == 2
+
+
+def test_a_store_that_was_thrown_away_is_filled_again(runs, empty_store):
+    study_run(runs).whole()
+    tracking.sync(runs)
+    shutil.copy(empty_store, runs.parent / "mlflow.db")
+    assert tracking.sync(runs).metrics > 0
+    assert Seen(runs).runs("ablation/smoke")["alpha=1"].data.metrics["pretrain/loss"] == 0.3
+
+
+def test_a_run_deleted_in_mlflow_is_left_alone(runs):
+    run = study_run(runs).whole()
+    tracking.sync(runs)
+    seen = Seen(runs)
+    seen.client.delete_run(seen.runs("ablation/smoke")["alpha=1 pretrain"].info.run_id)
+    run.journal.write("checkpoint", step=40, seconds=1.0, bytes=10)
+    assert tracking.sync(runs).ok
+    assert set(seen.runs("ablation/smoke")) == {"alpha=1"}
+
+
+def test_two_syncers_at_once(runs):
+    for alpha in (0.2, 0.5, 1.0):
+        study_run(runs, PRETRAIN.edit({"masking.alpha": alpha}), f"alpha={alpha}").whole()
+    reports = []
+    both = [threading.Thread(target=lambda: reports.append(tracking.sync(runs))) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    seen = Seen(runs)
+    assert all(report.ok for report in reports) and len(seen.all()) == 6
+    assert sorted(r.metrics > 0 for r in reports) == [False, True]
+
+
+def test_large_values_and_many_metrics(runs):
+    config = PRETRAIN.edit({"data.name": "x" * 7000})
+    run = SyntheticRun(runs, config)
+    run.start()
+    run.train(range(1, 301))  # 2700 metrics
+    run.journal.write("train", step=301, epoch=30.1, loss=float("nan"), losses={}, lr=float("inf"), grad_norm=0.0)
+    report = tracking.sync(runs)
+    seen = Seen(runs)
+    (shown,) = seen.all()
+    assert report.ok and seen.steps(shown, "train/loss") == list(range(1, 302))
+    assert len(shown.data.params["data.name"]) == store.PARAM_LENGTH
+
+
+def test_one_damaged_folder_does_not_stop_the_others(runs):
+    study_run(runs).whole()
+    damaged = study_run(runs, CLASSIFY, stage="classify").whole()
+    damaged.folder.config_file.write_text("epochs: [")
+    report = tracking.sync(runs)
+    assert [problem.split(":")[0] for problem in report.problems] == [CLASSIFY.signature]
+    assert Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status == "FINISHED"
+
+
+# ---- when MLflow is not there
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def hanging_port():
+    """A server that accepts, and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("server", ["closed_port", "hanging_port"])
+def test_a_store_that_is_not_there_is_told_and_what_it_missed_arrives_later(runs, impatient, server, request):
+    study_run(runs).whole()
+    port = request.getfixturevalue(server)
+    report = tracking.sync(runs, f"http://someone:s3cret@127.0.0.1:{port}")
+    assert not report.ok and report.metrics == 0
+    assert f"127.0.0.1:{port} does not answer" in str(report) and "s3cret" not in str(report)
+    assert tracking.sync(runs).ok
+    seen = Seen(runs)
+    assert seen.steps(seen.runs("ablation/smoke")["alpha=1 pretrain"], "train/loss") == list(range(1, 41))
+
+
+def test_the_command_tells_what_it_did_and_where_to_look(runs, capsys, closed_port, impatient):
+    study_run(runs).whole()
+    assert tracking.main(["--runs", str(runs), "--uri", f"http://127.0.0.1:{closed_port}"]) == 1
+    assert "not sent: MLflow at" in capsys.readouterr().out
+    assert tracking.main(["--runs", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert "1 runs; sent" in out and f"cd {runs.parent} && mlflow ui" in out
+
+
+def test_importing_tracking_imports_neither_mlflow_nor_torch():
+    code = "import sys, multimae.tracking; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+# ---- the process beside a training
+
+
+def test_a_follower_sends_the_rest_when_it_is_stopped(runs):
+    follower = tracking.start_follower(runs)
+    study_run(runs).whole()
+    assert follower.stop(timeout=60)
+    seen = Seen(runs)
+    assert seen.steps(seen.runs("ablation/smoke")["alpha=1 pretrain"], "train/loss") == list(range(1, 41))
+
+
+def test_a_follower_whose_store_hangs_is_stopped_in_time(runs, hanging_port):
+    study_run(runs).whole()
+    follower = tracking.start_follower(runs, f"http://127.0.0.1:{hanging_port}")
+    assert not follower.stop(timeout=0.5)
+    assert follower._process.poll() is not None
+    assert tracking.sync(runs).ok
+
+
+@pytest.mark.slow
+def test_a_follower_ends_with_its_parent(runs):
+    study_run(runs).whole()
+    code = (
+        "import os, sys\nfrom multimae.tracking import start_follower\n"
+        "follower = start_follower(sys.argv[1])\nprint(follower._process.pid, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    parent = subprocess.run([sys.executable, "-c", code, str(runs)], capture_output=True, text=True)
+    follower = int(parent.stdout)
+    until = time.monotonic() + 60
+    while os.path.exists(f"/proc/{follower}/fd/0") and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not os.path.exists(f"/proc/{follower}/fd/0")
+    assert Seen(runs).runs("ablation/smoke")["alpha=1"].info.status == "FINISHED"  # after a last sync
+
+
+class Server:
+    """A real `mlflow server` on loopback."""
+
+    def __init__(self, folder: Path, port: int):
+        self.folder, self.port = folder, port
+        self.uri = f"http://127.0.0.1:{port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.3)
+        raise TimeoutError("mlflow server did not start")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, 9)
+        self.process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_the_middle_has_everything_once_in_the_end(runs, closed_port, monkeypatch):
+    run = study_run(runs)
+    run.start()
+    run.train(range(1, 21))
+    server = Server(runs.parent, closed_port)
+    server.start()
+    try:
+        assert tracking.sync(runs, server.uri).ok
+        server.kill()
+        run.train(range(21, 41))
+        run.evaluate()
+        run.finish()
+        assert not tracking.sync(runs, server.uri).ok
+        server.start()
+        monkeypatch.setattr(syncer, "METRICS_AT_ONCE", 50)
+        send, sent = store.Store.log, []
+
+        def dies_after_the_first(self, run_id, *args, **kwargs):
+            send(self, run_id, *args, **kwargs)
+            sent.append(run_id)
+            if len(sent) == 3:
+                server.kill()
+
+        monkeypatch.setattr(store.Store, "log", dies_after_the_first)
+        assert not tracking.sync(runs, server.uri).ok
+        monkeypatch.setattr(store.Store, "log", send)
+        server.start()
+        assert tracking.sync(runs, server.uri).ok
+        seen = Seen(runs, server.uri)
+        shown = seen.runs("ablation/smoke")
+        assert set(shown) == {"alpha=1", "alpha=1 pretrain"} and shown["alpha=1"].info.status == "FINISHED"
+        assert seen.steps(shown["alpha=1 pretrain"], "train/loss") == list(range(1, 41))
+        assert seen.artifacts(shown["alpha=1 pretrain"]) == ["config.yaml", "environment.json"]
+    finally:
+        server.kill()
