@@ -1,0 +1,133 @@
+"""Images per second on one core: rendering scenes, reading scenes, and reading a folder of JPEG and PNG files at 224 px.
+
+The folder holds 500 x 375 images: a rendered scene with film grain as JPEG of quality 92, its depth as 16-bit and its
+classes as 8-bit PNG. The same files also go through a plain pipeline of torchvision's transforms, in turns with ours, so
+that a busy machine slows both alike. Times are processor time of one thread.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from ..config import Data, Masking, Model, Pretrain, Runtime
+from ..modalities import RGB_MEAN, RGB_STD
+from ..shards import Shard
+from . import scenes
+from .datasets import open_dataset
+from .folders import METRES_PER_UNIT
+from .loaders import train_batches
+from .render import render
+from .transforms import PretrainTransform
+
+FILES = 12  # different samples in the folder; each is read many times
+BATCH = 12
+TURNS = 7
+FIELDS = ("rgb", "depth", "semseg")
+
+
+def benchmark(console: Console) -> dict[str, float]:
+    """Measure, print a table, and return images per second by name."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            rates = _measure(Path(folder))
+    finally:
+        torch.set_num_threads(threads)
+    table = Table("Data, one thread", "images/s", title="Images per second and core (median of turns)")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:,.0f}")
+    console.print(table)
+    return rates
+
+
+def _measure(folder: Path) -> dict[str, float]:
+    _write_folder(folder / "images")
+    runtime = Runtime(runs=folder, data_roots={"images": folder / "images"})
+    indices = iter(range(10**9))
+
+    def rendering() -> None:
+        for _ in range(BATCH):
+            render(scenes.scene("train", next(indices)), 64, FIELDS)
+
+    work = {
+        "scenes rendered, 64 px": rendering,
+        "scenes read, 64 px to 32 px": _steps(_loading("scenes", 32, runtime)),
+        "scenes read, 64 px to 64 px": _steps(_loading("scenes", 64, runtime)),
+        "folder read, 500 x 375 to 224 px": _steps(_loading("images", 224, runtime)),
+        "the same, plain torchvision v2": _plain(folder / "images" / "train"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(TURNS + 1):
+        for name, run in work.items():
+            start = time.process_time()
+            run()
+            if turn:  # the first warms up
+                seconds[name].append(time.process_time() - start)
+    return {name: BATCH / statistics.median(times) for name, times in seconds.items()}
+
+
+def _steps(batches: Iterator[Any]) -> Callable[[], None]:
+    return lambda: next(batches)
+
+
+def _loading(name: str, size: int, runtime: Runtime) -> Iterator[Any]:
+    """Batches of pre-training as the engine gets them, without workers."""
+    config = Pretrain(
+        batch_size=BATCH,
+        data=Data(name=name, train_samples=512 if name == "scenes" else None),
+        model=Model(image_size=size, patch_size=8),
+        masking=Masking(visible_tokens=4),
+    )
+    dataset = open_dataset(config.data, "train", runtime, FIELDS)
+    return train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], first_step=0)
+
+
+def _write_folder(root: Path) -> None:
+    grain = np.random.default_rng(0)
+    for field in FIELDS:
+        (root / "train" / field / "scene").mkdir(parents=True)
+    for index in range(FILES):
+        images = {field: image[..., :375, :] for field, image in render(scenes.scene("train", index), 500, FIELDS).items()}
+        rgb = images["rgb"].transpose(1, 2, 0)
+        rgb = np.clip(rgb + grain.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8)
+        depth = (images["depth"][0] / METRES_PER_UNIT).astype(np.uint16)
+        Image.fromarray(rgb).save(root / "train" / "rgb" / "scene" / f"{index}.jpg", quality=92)
+        Image.fromarray(depth).save(root / "train" / "depth" / "scene" / f"{index}.png")
+        Image.fromarray(images["semseg"]).save(root / "train" / "semseg" / "scene" / f"{index}.png")
+
+
+def _plain(split: Path) -> Callable[[], None]:
+    """What one would write first: PIL, tv_tensors, one v2 transform, and quantiles by sorting."""
+    augment = v2.Compose([v2.RandomResizedCrop(224, scale=(0.2, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(RGB_MEAN, RGB_STD)])
+
+    def read(index: int) -> dict[str, torch.Tensor]:
+        def load(field: str, ending: str) -> np.ndarray:
+            return np.array(Image.open(split / field / "scene" / f"{index}.{ending}"))
+
+        rgb = tv_tensors.Image(torch.from_numpy(load("rgb", "jpg")).permute(2, 0, 1))
+        depth = tv_tensors.Image(torch.from_numpy(load("depth", "png").astype(np.float32))[None])
+        semseg = tv_tensors.Mask(torch.from_numpy(load("semseg", "png"))[None])
+        rgb, depth, semseg = augment(rgb, depth, semseg)
+        kept = depth.flatten().sort().values[depth.numel() // 10 : -(depth.numel() // 10)]
+        semseg = v2.functional.resize(semseg, [56, 56])
+        return {"rgb": normalize(rgb), "depth": (depth - kept.mean()) / (kept.var() + 1e-6).sqrt(), "semseg": semseg}
+
+    def batch() -> None:
+        samples = [read(index % FILES) for index in range(BATCH)]
+        for field in FIELDS:
+            torch.stack([sample[field] for sample in samples])
+
+    return batch
