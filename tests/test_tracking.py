@@ -282,6 +282,19 @@ def test_two_syncers_at_once(runs):
     assert sorted(r.metrics > 0 for r in reports) == [False, True]
 
 
+def test_a_syncer_that_waits_sees_what_another_has_made_meanwhile(runs):
+    study_run(runs).whole()
+    waiting = syncer.Syncer(runs)
+    assert waiting.once().ok
+    for alpha in (1.0, 0.2):
+        pretrain = PRETRAIN.edit({"masking.alpha": alpha})
+        init = {"init": f"run:{pretrain.signature}"}
+        study_run(runs, CLASSIFY.edit(init), f"alpha={alpha:g}", "classify").whole()
+    assert tracking.sync(runs).metrics > 0
+    assert waiting.once().metrics == 0
+    assert len(Seen(runs).all()) == 5
+
+
 def test_large_values_and_many_metrics(runs):
     config = PRETRAIN.edit({"data.name": "x" * 7000})
     run = SyntheticRun(runs, config)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .records import Metric
@@ -51,7 +51,6 @@ class Store:
         self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
         self._client = client
         self._experiments: dict[str, str] = {}
-        self._runs: dict[tuple[str, str], dict[str, str]] = {}
 
     @classmethod
     def open(cls, uri: str, runs: Path) -> "Store":
@@ -93,32 +92,24 @@ class Store:
             )
         return self._experiments[name]
 
-    def find(self, experiment: str, tag: str, value: str) -> str | None:
-        """The id of the run of `experiment` (a name) whose `tag` is `value`. One query for all values of a tag."""
-        if (experiment, tag) not in self._runs:
-            self._runs[experiment, tag] = self._search(experiment, tag)
-        return self._runs[experiment, tag].get(value)
+    def find(self, experiments: Iterable[str], tag: str, value: str) -> str | None:
+        """The id of the run in any of these experiments (names) whose `tag` is `value`.
 
-    def _search(self, experiment: str, tag: str) -> dict[str, str]:
+        Always asks: another process may have made the run a moment ago.
+        """
         from mlflow.entities import ViewType
 
-        found = self._client.get_experiment_by_name(experiment)
-        runs, token = {}, None
-        while found:
-            page = self._client.search_runs(
-                [found.experiment_id], f"tags.`{tag}` != ''", run_view_type=ViewType.ALL, page_token=token
-            )
-            self.deleted |= {run.info.run_id for run in page if run.info.lifecycle_stage == "deleted"}
-            runs |= {run.data.tags[tag]: run.info.run_id for run in page}
-            if not (token := page.token):
-                break
-        return runs
+        found = (self._client.get_experiment_by_name(name) for name in dict.fromkeys(experiments))
+        ids = [experiment.experiment_id for experiment in found if experiment]
+        quote = '"' if "'" in value else "'"
+        runs = self._client.search_runs(ids, f"tags.`{tag}` = {quote}{value}{quote}", ViewType.ALL) if ids else []
+        self.deleted |= {run.info.run_id for run in runs if run.info.lifecycle_stage == "deleted"}
+        return runs[0].info.run_id if runs else None
 
     def create(self, experiment: str, tag: tuple[str, str], name: str, milliseconds: int) -> str:
         """The id of a new run that `find` will find by `tag`."""
         key, value = tag
         run = self._client.create_run(self.experiment(experiment), milliseconds, tags={key: value}, run_name=name)
-        self._runs.setdefault((experiment, key), {})[value] = run.info.run_id
         return run.info.run_id
 
     # ---- writing

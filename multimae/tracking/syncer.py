@@ -159,8 +159,7 @@ class Syncer:
     ) -> Cursor:
         """The cursor, or a new one where MLflow does not have the run it speaks of."""
         homes = [*(cell.experiment for cell in cells), NO_STUDY]
-        found = (self._store.find(home, SIGNATURE, folder.signature) for home in dict.fromkeys(homes))
-        run_id = next((r for r in found if r), None)
+        run_id = self._store.find(homes, SIGNATURE, folder.signature)
         if run_id is None:
             name = f"{cells[0].row} {cells[0].stage}" if cells else f"{config.task} {folder.signature}"
             self._store.experiment(homes[0], NOTE if cells else "")
@@ -174,7 +173,7 @@ class Syncer:
         """The parent run of a cell, made if need be."""
         key = (cell.experiment, cell.row_key)
         if key not in self._rows:
-            run_id = self._store.find(cell.experiment, ROW, cell.row_key)
+            run_id = self._store.find([cell.experiment], ROW, cell.row_key)
             if run_id is None:
                 self._store.experiment(cell.experiment, NOTE)
                 run_id = self._store.create(cell.experiment, (ROW, cell.row_key), cell.row, _begun(folder))
