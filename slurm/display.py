@@ -12,7 +12,7 @@ from rich.text import Text
 
 from multimae.flops import training_flops
 
-from .estimate import Estimate, duration
+from .estimate import Estimate, duration, operations
 from .launch import Entry, Event, Extra, Plan
 from .state import Status, read
 
@@ -34,7 +34,7 @@ def print_plan(console: Console, plan: Plan, slots: int) -> None:
     """Of --dry-run: what would run, and what it would cost."""
     table = Table("row", "stage", "run", "is", "would", box=None, pad_edge=False, header_style="dim")
     table.add_column("images", justify="right")
-    table.add_column("PFLOP", justify="right")
+    table.add_column("training", justify="right")
     for row, stage, entry, again in _cells(plan):
         run = entry.run.config
         images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
@@ -46,7 +46,7 @@ def print_plan(console: Console, plan: Plan, slots: int) -> None:
             _state(entry.status),
             "same run as above" if again else entry.action or "",
             f"{images:,}" if images else "?",
-            f"{work / 1e15:,.2f}" if work else "?",
+            operations(work) if work else "?",
         )
     _title(console, plan)
     console.print(table)

@@ -1,5 +1,6 @@
 """What a study costs: time and GPU-hours from counted FLOPs, at a rate that is said."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,11 +29,11 @@ class Estimate:
     def text(self, slots: int) -> str:
         if not self.runs:
             return "\nNothing to run."
-        text = f"\nWould run {self.runs} runs: {self.operations / 1e15:,.2f} PFLOP of training, counted"
+        text = f"\nWould run {self.runs} runs: {operations(self.operations)} of training, counted"
         if self.uncounted:
             text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
         hours = self.operations / GPU_RATE / 3600
-        text += f"\n  {hours:,.2f} GPU-hours at {GPU_RATE / 1e12:g} TFLOP/s a GPU (assumed: the paper's rate on an A100)"
+        text += f"\n  {hours:,.2g} GPU-hours at {GPU_RATE / 1e12:g} TFLOP/s a GPU (assumed: the paper's rate on an A100)"
         if self.scale != "paper":
             seconds = self.operations / CORE_RATE / slots
             text += f"\n  {duration(seconds)} here, {slots} runs side by side at {CORE_RATE / 1e9:g} GFLOP/s each (assumed)"
@@ -51,6 +52,12 @@ class Estimate:
             if status.state == "running" and beat.get("images_per_second"):
                 rates.append(beat["images_per_second"] * flops(config).training)
         return todo / (sum(rates) / len(rates)) / slots if rates else None
+
+
+def operations(count: float) -> str:
+    """`12.3 TFLOP`."""
+    exponent = min(6, max(3, int(math.log10(count)) // 3))
+    return f"{count / 1000**exponent:,.1f} {' KMGTPE'[exponent]}FLOP"
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -32,6 +32,9 @@ TICK = 0.5  # seconds between two looks at what is under way
 GRACE = 60.0  # seconds that a child has to save after it was asked to stop
 LOCKED, INTERRUPTED = 73, 75  # exit codes of a child
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# What is slow to import, and starts no thread.
+PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{t}" for t in ("pretrain", "classify", "segment")))
 
 # On macOS a fork of a process that has touched system frameworks may crash; there each child imports for itself.
 START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
@@ -57,6 +60,7 @@ class Child:
     process: BaseProcess
     log: Path
     started: float
+    slot: int
     asked: float | None = None  # when, to stop
 
     @property
@@ -68,9 +72,14 @@ class Child:
 class Local:
     """Works through one plan, at most `slots` runs at a time, until nothing is left that can run."""
 
-    def __init__(self, runtime: Runtime, slots: int, job: Callable[..., Job] = Job, preload=("multimae.run",)):
+    def __init__(self, runtime: Runtime, slots: int, job: Callable[..., Job] = Job, preload: Sequence[str] = PRELOAD):
         self.name = f"local:{os.getpid()}"
-        self.runtime, self.slots, self.job = runtime, slots, job
+        self.slots, self.job = slots, job
+        self.gpus = gpus()
+        share = max(1, cores() // slots)
+        # One thread a run: side by side is faster than threads, and it is the same arithmetic on any number of cores.
+        how = {"workers": min(8, share), "threads": share} if self.gpus else {"threads": 1}
+        self.runtime = runtime.model_copy(update=how)
         self.stops = 0  # how often the user asked to stop
         self._queue: list[Entry] = []
         self._children: dict[str, Child] = {}
@@ -155,11 +164,13 @@ class Local:
         log = entry.folder.log / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         job = self.job(entry.run.signature, self.runtime)
-        process = self._processes.Process(target=_main, args=(job, log), name=entry.run.label)
+        slot = min(set(range(self.slots)) - {child.slot for child in self._children.values()})
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
+        process = self._processes.Process(target=_main, args=(job, log, gpu), name=entry.run.label)
         # The fork server inherits these: a Ctrl-C reaches every process of the terminal, and only this one decides.
         with _ignoring(signal.SIGINT, signal.SIGHUP):
             process.start()
-        return Child(entry, process, log, time.time())
+        return Child(entry, process, log, time.time(), slot)
 
     def _stop_children(self) -> None:
         for child in self._children.values():
@@ -232,7 +243,7 @@ def _ignoring(*signals: signal.Signals) -> Iterator[None]:
 # ---- in the child
 
 
-def _main(job: Job, log: Path) -> None:
+def _main(job: Job, log: Path, gpu: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with open(log, "ab", buffering=0) as file:
@@ -240,6 +251,8 @@ def _main(job: Job, log: Path) -> None:
         os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)
     faulthandler.enable()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     threading.Thread(target=_follow_launcher, daemon=True).start()
     try:
         outcome = job()

@@ -78,7 +78,7 @@ def _status(folder: RunFolder, record, beat, submitted, ended) -> Status:
     if submitted and submitted["time"] > written and (queued := _queued(folder, submitted)):
         return queued
     if record and record["kind"] in ("failed", "interrupted"):
-        return Status(record["kind"], record["reason"], beat)
+        return Status(record["kind"], " ".join(record["reason"].split()), beat)
     if ended and ended["time"] >= written:
         return Status(ended["state"], ended["reason"], beat)
     if record or beat:

@@ -1,0 +1,78 @@
+"""A study as rows of configs: edits, shared runs, errors that name the nearest valid word."""
+
+import pytest
+from training import tiny_rows, tiny_study
+
+from multimae.config import Classify, ConfigError, Pretrain
+from slurm.study import Row, Study, only, runs_of
+
+
+def test_an_edited_pre_training_moves_its_transfers():
+    before, after = tiny_study.build("smoke"), tiny_study.build("smoke", {"pretrain": {"epochs": 20}})
+    for old, new in zip(before, after, strict=True):
+        assert new.stages["pretrain"].epochs == 20
+        assert new.stages["pretrain"].signature != old.stages["pretrain"].signature
+        for stage in ("classify", "segment"):
+            assert new.stages[stage].needs == new.stages["pretrain"].signature
+            assert new.stages[stage].edit({"init": old.stages[stage].init}) == old.stages[stage]
+
+
+def test_an_edited_transfer_leaves_the_rest():
+    before, after = tiny_study.build("smoke"), tiny_study.build("smoke", {"classify": {"epochs": 20}})
+    for old, new in zip(before, after, strict=True):
+        changed = [stage for stage in old.stages if old.stages[stage] != new.stages[stage]]
+        assert changed == ["classify"]
+
+
+def test_an_edit_of_init_wins_over_the_move():
+    (row, _) = tiny_study.build("smoke", {"pretrain": {"epochs": 20}, "classify": {"init": "scratch"}})
+    assert row.stages["classify"].needs is None
+    assert row.stages["segment"].needs == row.stages["pretrain"].signature
+
+
+def test_a_transfer_may_start_from_another_rows_pre_training():
+    first, second = tiny_rows("smoke")
+    borrowed = Row("borrowed", {"classify": first.stages["classify"].edit({"epochs": 3})})
+    study = Study("s", "t", "10", lambda scale: [first, second, borrowed])
+    rows = study.build("smoke", {"pretrain": {"seed": 1}})
+    assert rows[2].stages["classify"].needs == rows[0].stages["pretrain"].signature
+
+
+def test_a_run_that_rows_share_is_one_run():
+    pretrain = Pretrain()
+    init = f"run:{pretrain.signature}"
+    rows = [Row(f"lr={lr}", {"pretrain": pretrain, "classify": Classify(init=init, epochs=lr)}) for lr in (1, 2)]
+    runs = list(runs_of(rows).values())
+    assert [run.cells for run in runs] == [
+        (("lr=1", "pretrain"), ("lr=2", "pretrain")),
+        (("lr=1", "classify"),),
+        (("lr=2", "classify"),),
+    ]
+    assert [run.needs for run in runs] == [None, pretrain.signature, pretrain.signature]
+
+
+def test_pre_trainings_come_first():
+    stages = [cell[1] for run in runs_of(tiny_study.build("smoke")).values() for cell in run.cells]
+    assert stages == ["pretrain"] * 2 + ["classify", "segment"] * 2
+
+
+def test_chosen_rows_keep_the_tables_order():
+    rows = tiny_study.build("smoke")
+    assert only(rows, ["alpha=0.5", "alpha=1"]) == rows
+    assert only(rows, []) == rows
+    assert [row.name for row in only(rows, ["alpha=0.5"])] == ["alpha=0.5"]
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: only(tiny_study.build("smoke"), ["alpha=.5"]), ["'alpha=.5'", "did you mean 'alpha=0.5'", "alpha=1"]),
+        (lambda: tiny_study.build("smoke", {"pretrian": {"epochs": 1}}), ["'pretrian'", "did you mean 'pretrain'"]),
+        (lambda: tiny_study.build("smoke", {"pretrain": {"epoch": 1}}), ["pretrain", "'epoch'", "did you mean 'epochs'"]),
+        (lambda: tiny_study.build("smoke", {"pretrain": {"epochs": -1}}), ["pretrain", "epochs", "-1"]),
+    ],
+)
+def test_errors_name_the_nearest_valid_word(call, words):
+    with pytest.raises(ConfigError) as error:
+        call()
+    assert all(word in str(error.value) for word in words), error.value
