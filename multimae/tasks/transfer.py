@@ -23,7 +23,8 @@ class TransferModel(nn.Module):
         self.head = head
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        return self.encoder.group_matcher(coarse, prefix="encoder.")
+        """Projections and the global token are layer 0, the blocks 1 to depth, the head comes after them."""
+        return {"stem": r"^encoder\.(?:tokens|global_token)", "blocks": [(r"^encoder\.blocks\.(\d+)", None)]}
 
 
 class TransferTask:
