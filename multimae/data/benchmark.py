@@ -58,8 +58,7 @@ def _measure(folder: Path) -> dict[str, float]:
     indices = iter(range(10**9))
 
     def rendering() -> None:
-        for _ in range(BATCH):
-            render(scenes.scene("train", next(indices)), 64, FIELDS)
+        render([scenes.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
 
     work = {
         "scenes rendered, 64 px": rendering,
@@ -99,7 +98,8 @@ def _write_folder(root: Path) -> None:
     for field in FIELDS:
         (root / "train" / field / "scene").mkdir(parents=True)
     for index in range(FILES):
-        images = {field: image[..., :375, :] for field, image in render(scenes.scene("train", index), 500, FIELDS).items()}
+        scene = scenes.scene("train", index)
+        images = {field: image[0, ..., :375, :] for field, image in render([scene], 500, FIELDS).items()}
         rgb = images["rgb"].transpose(1, 2, 0)
         rgb = np.clip(rgb + grain.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8)
         depth = (images["depth"][0] / METRES_PER_UNIT).astype(np.uint16)
