@@ -34,7 +34,7 @@ def masked_losses(
         weights = None
         if visible is not None and modality in visible:
             mask = visible[modality]
-            weights = (~mask * loss_weights(mask)[:, None]).flatten()
+            weights = (~mask * loss_weights((~mask).sum(1))[:, None]).flatten()
         losses[target] = average(errors, weights)
     return losses
 

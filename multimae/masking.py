@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -34,12 +33,13 @@ def sample_visible(
     counts = whole_counts(proportions, sizes, visible_tokens, generator)
 
     longest = max(token_counts.values())
-    noise = torch.rand(batch_size, len(token_counts), longest, generator=generator, device=generator.device)
+    noise = torch.rand(len(token_counts), batch_size, longest, generator=generator, device=generator.device)
     position = torch.arange(longest, device=generator.device)
-    noise = noise.masked_fill(position >= sizes[:, None], 2.0)  # places that a smaller modality lacks come last
+    noise = noise.masked_fill(position >= sizes[:, None, None], 2.0)  # places that a smaller modality lacks come last
     # Taking the first `count` of a permutation is exact even where noise ties; comparing noise with a threshold is not.
-    chosen = torch.zeros_like(noise, dtype=torch.bool).scatter_(-1, noise.argsort(-1), position < counts[..., None])
-    return {modality: chosen[:, i, :size] for i, (modality, size) in enumerate(token_counts.items())}
+    chosen = torch.zeros_like(noise, dtype=torch.bool)
+    chosen.scatter_(-1, noise.argsort(-1), position < counts.t()[..., None])
+    return {modality: mask[:, :size] for mask, (modality, size) in zip(chosen, token_counts.items())}
 
 
 def sample_proportions(
@@ -131,44 +131,45 @@ class Selection:
 def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
     """The indices of `visible`, whose order is the order of the modalities in the sequence."""
     masks = list(visible.values())
+    sizes = [mask.shape[1] for mask in masks]
     batch, device = len(masks[0]), masks[0].device
     counts = torch.stack([mask.sum(1) for mask in masks], 1)
-    host = counts.tolist()  # the one host synchronisation
-    lengths = [sum(sample) for sample in host]
-    length, tokens = max(lengths), sum(mask.shape[1] for mask in masks)
+    host = counts.tolist()  # the one host synchronisation: every shape below follows from these numbers
+    lengths, totals = [sum(sample) for sample in host], [sum(modality) for modality in zip(*host)]
+    length = max(lengths)
+
+    # The visible rows of each modality, then the masked rows of each; their number is known, so finding them waits for nothing.
+    flags = torch.cat([mask.flatten() for mask in masks])
+    found = torch.nonzero_static(torch.cat([flags, ~flags]), size=len(flags)).flatten()
+    found = found.split(totals + [batch * size - total for size, total in zip(sizes, totals)])
 
     first = torch.arange(0, batch * (length + 1), length + 1, device=device)  # the slot where each sample begins
-    slot = torch.cat(masks, 1).cumsum(1) + (first[:, None] - 1)
+    # Rows are in the order of samples, so the slots of a sample's rows are consecutive numbers plus a shift of its own.
+    shift = first[:, None] + counts.cumsum(1) - counts.cumsum(0)
+    weights = loss_weights(torch.tensor(sizes, device=device) - counts)
     groups, places, start = {}, [], 0
-    for (modality, mask), count in zip(visible.items(), map(sum, zip(*host))):
-        size = mask.shape[1]
-        rows, masked = _partition(mask.flatten(), count)
-        slots = slot[:, start : start + size].flatten().index_select(0, rows)
-        groups[modality] = Group(size, start, rows, slots, masked, loss_weights(mask).index_select(0, masked // size))
+    for i, (modality, size) in enumerate(zip(visible, sizes)):
+        rows, masked = found[i] - batch * start, found[len(masks) + i] - (len(flags) + batch * start)
+        slots = torch.arange(totals[i], device=device) + shift[:, i].index_select(0, rows // size)
+        of_masked = weights[:, i].index_select(0, masked // size)
+        groups[modality] = Group(size, start, rows, slots, masked, of_masked)
         places.append(rows % size + start)
         start += size
 
     slots = torch.cat([group.slots for group in groups.values()])
-    blank = torch.full((batch * (length + 1),), tokens, device=device)
+    blank = torch.full((batch * (length + 1),), start, device=device)
     places = blank.index_copy(0, slots, torch.cat(places))
     ends = torch.tensor([group.start + group.size for group in groups.values()], device=device)
-    membership = F.one_hot(torch.bucketize(places, ends, right=True), len(masks) + 1)[:, :-1].float()
+    modality_of = torch.bucketize(places, ends, right=True)[:, None]
+    membership = (modality_of == torch.arange(len(masks), device=device)).float()
     real = None
     if min(lengths) < length:
         real = torch.arange(length + 1, device=device) < counts.sum(1, keepdim=True)
         real[:, -1] = True
-    return Selection(groups, tokens, length, torch.cat([slots, first + length]), places, membership, real)
+    return Selection(groups, start, length, torch.cat([slots, first + length]), places, membership, real)
 
 
-def loss_weights(visible: Bool[Tensor, "batch tokens"]) -> Float[Tensor, " batch"]:
-    """Weight of one masked token of each sample: the loss is the mean over a sample's masked tokens, then over the samples
-    that have any (as the authors' code does; samples that see everything do not pull the loss towards zero)."""
-    masked = visible.shape[1] - visible.sum(1)
-    return 1 / (masked.clamp(min=1) * (masked > 0).sum().clamp(min=1))
-
-
-def _partition(flags: Bool[Tensor, " n"], count: int) -> tuple[Int[Tensor, " true"], Int[Tensor, " false"]]:
-    """Where `flags` is True (`count` times) and where it is False, in order, without a sort or a synchronisation."""
-    destination = torch.where(flags, flags.cumsum(0) - 1, count + (~flags).cumsum(0) - 1)
-    order = torch.empty_like(destination).scatter_(0, destination, torch.arange(len(flags), device=flags.device))
-    return order[:count], order[count:]
+def loss_weights(masked: Int[Tensor, "batch *_"]) -> Float[Tensor, "batch *_"]:
+    """From the number of masked tokens of each sample, the weight of each of them: the loss is the mean over a sample's
+    masked tokens, then over the samples that have any (so that those without do not pull it towards zero)."""
+    return 1 / (masked.clamp(min=1) * (masked > 0).sum(0).clamp(min=1))

@@ -60,9 +60,9 @@ class Decoder(nn.Module):
             sizes = [down * across for down, across in grids.values()]
             queries = context.split([*sizes, 1], 1)[list(grids).index(self.modality)]
         else:
-            queries = self.mask_token[0] + self._positions(grid)
+            queries = self.mask_token.flatten(0, 1) + self._positions(grid)
             if self.modality in self.modality_embeddings:
-                queries = queries + self.modality_embeddings[self.modality][0]
+                queries = queries + self.modality_embeddings[self.modality].flatten(0, 1)
             queries = queries.to(context.dtype).repeat(batch, 1)
             if selection is not None and self.modality in selection.groups:
                 group = selection.groups[self.modality]
@@ -82,10 +82,10 @@ class Decoder(nn.Module):
         positions = [self._positions(grid) for grid in grids.values()]
         nothing = torch.zeros_like(positions[0][:1])  # of the global token
         if selection is None:
-            named = [p + self.modality_embeddings[m][0] for m, p in zip(grids, positions)]
+            named = [p + self.modality_embeddings[m].flatten(0, 1) for m, p in zip(grids, positions)]
             return torch.cat([*named, nothing])
         # A product with a one-hot matrix, because the gradient of a lookup is a scatter onto three rows.
-        names = selection.membership.to(nothing.dtype) @ torch.cat([self.modality_embeddings[m][0] for m in grids])
+        names = selection.membership.to(nothing.dtype) @ torch.cat([self.modality_embeddings[m].flatten(0, 1) for m in grids])
         embeddings = torch.cat([*positions, nothing]).index_select(0, selection.places) + names
         return embeddings.unflatten(0, (-1, selection.length + 1))
 

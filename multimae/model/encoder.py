@@ -1,6 +1,5 @@
 """The encoder: a ViT with one patch projection per modality (paper Section 3.1)."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -106,21 +105,15 @@ class Encoder(nn.Module):
         groups = selection.groups
         tokens = [self.tokens[modality](r.index_select(0, groups[modality].visible)) for modality, r in rows.items()]
         if self.mask_tokens is None:
-            tokens = torch.cat([*tokens, self.global_token[0].expand(batch, -1)])
+            tokens = torch.cat([*tokens, self.global_token.flatten(0, 1).expand(batch, -1)])
             sequence = tokens.new_zeros(batch * (selection.length + 1), tokens.shape[1])
             sequence = sequence.index_copy_(0, selection.slots, tokens) + positions.index_select(0, selection.places)
             return sequence.unflatten(0, (batch, -1))
         tokens = torch.cat(tokens)
-        blank = [self.mask_tokens[modality][0].expand(group.size, -1) for modality, group in groups.items()]
-        sequence = torch.cat([*blank, self.global_token[0]]).to(tokens.dtype).repeat(batch, 1)
+        blank = [self.mask_tokens[modality].flatten(0, 1).expand(group.size, -1) for modality, group in groups.items()]
+        sequence = torch.cat([*blank, self.global_token.flatten(0, 1)]).to(tokens.dtype).repeat(batch, 1)
         sequence = sequence.index_copy_(0, selection.full_slots(), tokens)
         return sequence.unflatten(0, (batch, -1)) + positions
-
-    def group_matcher(self, coarse: bool = False, prefix: str = "") -> dict:
-        """For `timm.optim.param_groups_layer_decay`, of a model that holds this encoder under `prefix` and a head: projections
-        and tokens are layer 0, the blocks 1 to depth, and the rest comes after them."""
-        name = "^" + re.escape(prefix)
-        return {"stem": rf"{name}(?:tokens|global_token|mask_tokens)", "blocks": [(rf"{name}blocks\.(\d+)", None)]}
 
     def _run(self, block: Block, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():

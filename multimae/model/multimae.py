@@ -29,7 +29,8 @@ class MultiMAE(nn.Module):
     def forward(self, images: Images, visible: Masks | None = None) -> dict[str, Float[Tensor, "batch channels _ _"]]:
         """Predicted images of every target, all patches decoded, at the modality's own resolution (semseg: class scores at a
         quarter). `visible` None: everything is seen."""
-        grids, features, _ = self._decode(images, visible)
+        inputs, selection = self._inputs(images, visible)
+        features, grids = self._features(images, inputs, selection)
         predictions = {}
         for target, rows in features.items():
             decoder = self.decoders[target]
@@ -42,31 +43,37 @@ class MultiMAE(nn.Module):
 
     def training_losses(self, images: Images, visible: Masks | None) -> dict[str, Float[Tensor, ""]]:
         """What `masked_losses` gives for the predictions, but only masked patches are projected and compared."""
-        _, features, selection = self._decode(images, visible)
+        inputs, selection = self._inputs(images, visible)
+        features, _ = self._features(images, inputs, selection)
+        groups = {} if selection is None else selection.groups
         losses, truths = {}, {}
         for target, rows in features.items():
             decoder = self.decoders[target]
-            modality = decoder.modality
-            group = None if selection is None else selection.groups.get(modality)
+            modality, group = decoder.modality, groups.get(decoder.modality)
             if modality not in truths:
                 truth = decoder.patches.rows(images[modality])
                 truths[modality] = truth if group is None else truth.index_select(0, group.masked)
-            if group is not None:
-                rows = rows.index_select(0, group.masked)
+            rows = rows if group is None else rows.index_select(0, group.masked)
             errors = token_losses(target, decoder.output(rows), truths[modality])
             losses[target] = average(errors, None if group is None else group.weights)
         return losses
 
-    def _decode(
-        self, images: Images, visible: Masks | None
-    ) -> tuple[dict[str, Grid], dict[str, Float[Tensor, "_ decoder_dim"]], Selection | None]:
-        """For each target its grid and the features of all its patches; and the indices of the masks."""
+    def _inputs(self, images: Images, visible: Masks | None) -> tuple[dict[str, Tensor], Selection | None]:
+        """The images that the encoder sees, and the indices of the masks. All that waits for the device is here."""
         inputs = self.encoder.present(images)
-        selection = None if visible is None else self.encoder.select(inputs, visible)
+        return inputs, None if visible is None else self.encoder.select(inputs, visible)
+
+    def _features(
+        self, images: Images, inputs: Images, selection: Selection | None
+    ) -> tuple[dict[str, Float[Tensor, "_ decoder_dim"]], dict[str, Grid]]:
+        """Of each target, the features of all its patches, and its grid."""
         encoded = self.encoder.encode(inputs, selection)
-        grids = self.encoder.grids(inputs)
-        default = next(iter(grids.values()))  # of a target that is not given: the same patches of the scene
-        target_grids = {t: d.patches.grid(images[d.modality]) if d.modality in images else default for t, d in self.decoders.items()}
         seen = None if self.encoder.mask_tokens is not None else selection
-        features = {t: d(encoded, grids, target_grids[t], seen) for t, d in self.decoders.items()}
-        return target_grids, features, selection
+        grids = self.encoder.grids(inputs)
+        features, target_grids = {}, {}
+        for target, decoder in self.decoders.items():
+            # A target that is not given has the patches of what is: they show the same scene.
+            given = decoder.modality in images
+            grid = decoder.patches.grid(images[decoder.modality]) if given else next(iter(grids.values()))
+            features[target], target_grids[target] = decoder(encoded, grids, grid, seen), grid
+        return features, target_grids
