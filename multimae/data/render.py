@@ -181,8 +181,9 @@ def _candidates(batch: _Batch, solids: slice, origin: np.ndarray, rays: np.ndarr
     # From inside the sphere, every ray meets it.
     limit = np.where(squared > around, np.sqrt(np.maximum(squared - around, 0)), np.float32(-1e6))
     lengths = np.sqrt((rays * rays).sum(0))
-    solid, pixel = np.nonzero(to_center @ rays >= limit[:, None] * lengths)
-    return solid + solids.start, pixel
+    meet = to_center @ rays >= limit[:, None] * lengths
+    solid = np.repeat(np.arange(len(limit)), np.count_nonzero(meet, axis=1))  # twice as fast as np.nonzero in 2-D
+    return solid + solids.start, np.flatnonzero(meet) - solid * rays.shape[1]
 
 
 def _to_frames(frames: np.ndarray, v: np.ndarray) -> np.ndarray:
