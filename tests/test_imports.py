@@ -1,0 +1,103 @@
+"""Which way imports point (DESIGN.md), and that planning a study imports nothing heavy."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
+
+# What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
+BASE = {"config", "modalities", "seeds", "shards"}
+MODEL = {"masking", "model", "losses", "weights"}
+LIBRARY = {
+    "modalities": set(),
+    "seeds": set(),
+    "shards": set(),
+    "config": {"modalities"},
+    "flops": BASE,
+    "masking": BASE,
+    "model": BASE | MODEL,
+    "losses": BASE | MODEL,
+    "weights": BASE | MODEL,
+    "data": BASE,
+    "metrics": BASE,
+    "pictures": BASE | {"metrics"},
+    "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
+    "engine": BASE,
+    "run": BASE | {"engine", "tasks"},
+    "tracking": BASE | {"engine"},
+    "bench": BASE | MODEL | {"data", "engine", "flops", "tasks"},
+    "cli": BASE | {"bench", "engine", "run", "tracking"},
+    "__main__": {"cli"},
+}
+MAY_IMPORT = {f"multimae.{room}": {f"multimae.{r}" for r in others} for room, others in LIBRARY.items()} | {
+    "slurm": {f"multimae.{room}" for room in (*BASE, "flops", "engine", "run", "tracking")},
+    "sweeps": {"multimae.config", "multimae.modalities", "slurm"},
+    "analysis": {*(f"multimae.{room}" for room in LIBRARY), "slurm", "sweeps"},
+}
+PACKAGES = ("multimae", "slurm", "sweeps", "analysis")
+
+
+def imports(file: Path) -> set[str]:
+    """Absolute names of what a file imports, anywhere in it."""
+    package = ".".join(file.relative_to(ROOT).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{source}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(name: str) -> str:
+    return ".".join(name.split(".")[:2]) if name.startswith("multimae.") else name.split(".")[0]
+
+
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_the_right_way(file):
+    here = room(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    targets = {name for name in imports(file) if name.split(".")[0] in PACKAGES}
+    wrong = {name for name in targets if room(name) not in MAY_IMPORT.get(here, set()) | {here}}
+    assert not wrong, f"{here} may import {sorted(MAY_IMPORT.get(here, set()))} only (DESIGN.md), but has {sorted(wrong)}"
+
+
+def modules_after(command: str) -> set[str]:
+    """What is imported once `command` (Python) has run in a fresh interpreter, as a script would be."""
+    code = (
+        "import contextlib, json, runpy, sys\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):\n"
+        f"    {command}\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("option", ["--help", "--dry-run", "--status", "--cancel"])
+def test_planning_imports_nothing_heavy(option, tmp_path):
+    argv = ["alpha_ablation.py", option, "--runs", str(tmp_path)]
+    script = str(ROOT / "sweeps/alpha_ablation.py")
+    seen = modules_after(f"sys.argv = {argv!r}; runpy.run_path({script!r}, run_name='__main__')")
+    assert "slurm.launch" in seen
+    assert not seen.intersection(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["multimae.cli", "multimae.tracking", "slurm.job", "slurm.local", "sweeps.alpha_ablation"])
+def test_the_launchers_side_imports_nothing_heavy(module):
+    assert not modules_after(f"import {module}").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["multimae.engine.folder", "multimae.engine.journal", "multimae.flops", "analysis.tables"])
+def test_reading_runs_imports_no_torch(module):
+    assert not modules_after(f"import {module}").intersection({"torch", "deepspeed", "mlflow"})

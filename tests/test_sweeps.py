@@ -1,0 +1,179 @@
+"""Every study at every scale, pinned; and the command line that all studies share.
+
+After a change that is meant to make other runs of these rows: `python tests/test_sweeps.py`, and commit what it writes.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import pkgutil
+from pathlib import Path
+
+import pytest
+from training import tiny_study
+
+import sweeps
+from multimae.config import SCALES, ConfigError, build, flatten
+from slurm.cli import add_study_arguments, main, rows_from, runtime_from, study_words
+
+GOLDEN = Path(__file__).parent / "golden"
+STUDIES = [module.name for module in pkgutil.iter_modules(sweeps.__path__)]
+
+
+def study_named(name: str):
+    return importlib.import_module(f"sweeps.{name}").study
+
+
+def pinned(name: str) -> dict:
+    """{scale: {stage: {"common": settings of all rows, row: [signature, settings of this row]}}}."""
+    scales = {}
+    for scale in SCALES:
+        rows = study_named(name).build(scale)
+        stages = scales[scale] = {}
+        for stage in dict.fromkeys(stage for row in rows for stage in row.stages):
+            configs = {row.name: row.stages[stage] for row in rows if stage in row.stages}
+            settings = {row: flatten(config.resolved()) for row, config in configs.items()}
+            first = next(iter(settings.values()))
+            common = {key: value for key, value in first.items() if all(s.get(key) == value for s in settings.values())}
+            stages[stage] = {"common": common} | {
+                row: [configs[row].signature, {k: v for k, v in s.items() if k not in common}] for row, s in settings.items()
+            }
+    return json.loads(json.dumps(scales))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_row_has_changed(name):
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    found = pinned(name)
+    was, now = flatten(golden), flatten(found)
+    changed = [f"{key}: {was.get(key)} -> {now.get(key)}" for key in was | now if was.get(key) != now.get(key)]
+    assert found == golden, (
+        "These runs are no longer those that were run before:\n  "
+        + "\n  ".join(changed[:20])
+        + "\nIf that is meant: python tests/test_sweeps.py, and commit tests/golden."
+    )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_configs_survive_their_yaml(name, scale, tmp_path):
+    for row in study_named(name).build(scale):
+        for config in row.stages.values():
+            assert build(config.resolved()).signature == config.signature
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_table_10_is_the_papers_study(scale):
+    rows = study_named("alpha_ablation").build(scale)
+    assert [row.name for row in rows] == ["alpha=0.2", "alpha=0.5", "alpha=1", "alpha=inf"]
+    assert [row.stages["pretrain"].masking.alpha for row in rows] == [0.2, 0.5, 1, math.inf]
+    for row in rows:
+        pretrain, *transfers = row.stages.values()
+        assert pretrain.targets == ("rgb", "depth", "semseg")
+        assert scale != "paper" or pretrain.epochs == 400
+        assert [t.task for t in transfers] == ["classify", "segment"]
+        assert {t.needs for t in transfers} == {pretrain.signature}
+        assert {t.inputs for t in transfers} == {("rgb",)}
+
+
+# ---- the command line
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_study_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["--only", "alpha=2"], ["unknown row 'alpha=2'", "Valid: alpha=1, alpha=0.5"]),
+        (["--scale", "smok"], ["unknown scale 'smok'", "did you mean 'smoke'"]),
+        (["--set", "pretrain.epoch=2"], ["unknown key 'epoch'", "did you mean 'epochs'"]),
+        (["--set", "pretran.epochs=2"], ["unknown stage 'pretran'", "did you mean 'pretrain'"]),
+        (["--set", "epochs=2"], ["STAGE.KEY=VALUE", "pretrain.epochs=20", "'epochs=2'"]),
+        (["--set", "pretrain.epochs=many"], ["pretrain: epochs", "'many'"]),
+        (["--set", "pretrain.epochs=[1"], ["[1", "YAML"]),
+        (["--data", "nowhere"], ["nowhere/train", "no such folder"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--jobs", "0"], ["--jobs", "0"]),
+    ],
+)
+@pytest.mark.parametrize("how", ["--dry-run", "--status"])
+def test_a_mistake_is_told_in_one_line(how, words, expected, tmp_path, capsys):
+    assert main(tiny_study, [how, "--runs", str(tmp_path), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert all(part in err for part in expected), err
+
+
+def test_settings_and_seed_reach_the_stages():
+    rows = rows_from(tiny_study, parsed("--set", "pretrain.epochs=20", "--set", "classify.drop_path=0.3", "--seed", "7"))
+    for row in rows:
+        assert {config.seed for config in row.stages.values()} == {7}
+        assert row.stages["pretrain"].epochs == 20 and row.stages["classify"].drop_path == 0.3
+        assert row.stages["segment"].needs == row.stages["pretrain"].signature
+
+
+def test_the_words_for_another_command_give_the_same_rows():
+    args = parsed("--set", "pretrain.epochs=20", "--only", "alpha=0.5", "--seed", "3", "--runs", "elsewhere")
+    again = parsed(*study_words(args))
+    assert again == args
+    assert rows_from(tiny_study, again) == rows_from(tiny_study, args)
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """A folder of three classes, ten files a split, whose contents nobody reads here."""
+    for split in ("train", "val"):
+        for modality, ending in (("rgb", "jpg"), ("depth", "png"), ("semseg", "png")):
+            for i in range(10):
+                file = tmp_path / "pets" / split / modality / f"class{i % 3}" / f"{i}.{ending}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+    return tmp_path / "pets"
+
+
+def test_own_data_goes_to_every_stage(images):
+    args = parsed("--data", str(images))
+    for row in rows_from(tiny_study, args):
+        assert {config.data.name for config in row.stages.values()} == {"pets"}
+        assert {config.data.train_samples for config in row.stages.values()} == {10}  # the study asks for 4096
+        assert row.stages["classify"].classes == 3
+        assert row.stages["classify"].needs == row.stages["pretrain"].signature
+    assert runtime_from(args).data_roots == {"pets": images}
+
+
+def test_a_set_wins_over_own_data(images):
+    args = parsed("--data", str(images), "--set", "segment.classes=40", "--set", "segment.zero_is_unlabelled=true")
+    segment = rows_from(tiny_study, args)[0].stages["segment"]
+    assert segment.classes == 40 and segment.zero_is_unlabelled
+
+
+def test_a_named_folder_places_a_dataset_and_changes_no_run(images):
+    args = parsed("--data", f"imagenet={images}", "--data", f"ade20k={images}")
+    assert rows_from(tiny_study, args) == rows_from(tiny_study, parsed())
+    assert runtime_from(args).data_roots == {"imagenet": images, "ade20k": images}
+
+
+def test_own_data_needs_classes(tmp_path):
+    (tmp_path / "train/rgb/only").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="at least two class folders .* found 1"):
+        rows_from(tiny_study, parsed("--data", str(tmp_path)))
+
+
+def test_dry_run_writes_nothing_and_names_every_run(tmp_path, capsys):
+    assert main(tiny_study, ["--dry-run", "--runs", str(tmp_path / "runs")]) == 0
+    out = capsys.readouterr().out
+    for row in tiny_study.build("smoke"):
+        assert all(config.signature in out for config in row.stages.values())
+    assert "GPU-hours" in out and "assumed" in out
+    assert not (tmp_path / "runs").exists()
+
+
+if __name__ == "__main__":
+    for name in STUDIES:
+        GOLDEN.mkdir(exist_ok=True)
+        (GOLDEN / f"{name}.json").write_text(json.dumps(pinned(name), indent=1) + "\n")
