@@ -3,9 +3,8 @@
 import math
 import multiprocessing
 import os
-import signal
 import socket
-from pathlib import Path
+import sys
 
 import torch
 from PIL import Image
@@ -100,19 +99,19 @@ def curve(folder: RunFolder) -> list[dict]:
     return [{key: record[key] for key in kept if key in record} for record in records]
 
 
-def train_in_children(folder: RunFolder, config=None, runtime=None, processes=1, setup=None, timeout=120) -> list[int]:
-    """Train with that many processes; returns their exit codes (EXIT, or minus the signal that killed them).
+def in_children(target, *arguments, processes: int = 1, timeout: float = 120) -> list[int]:
+    """Call `target(rank, *arguments)` in that many processes that can meet; returns their exit codes.
 
-    `setup(rank) -> keyword arguments of ToyTask` is called in each child, and may change what it likes there.
+    They are forked from a server that has imported the engine, which is what launchers do.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["multimae.engine.preload"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    runtime = runtime or Runtime(log_every_steps=3, threads=1)
-    arguments = (folder.path, config or toy_config(), runtime, processes, port, setup)
-    children = [context.Process(target=_child, args=(rank, *arguments)) for rank in range(processes)]
+    children = [
+        context.Process(target=_child, args=(target, rank, processes, port, *arguments)) for rank in range(processes)
+    ]
     for child in children:
         child.start()
     for child in children:
@@ -123,17 +122,29 @@ def train_in_children(folder: RunFolder, config=None, runtime=None, processes=1,
     return [child.exitcode for child in children]
 
 
-def _child(rank, path: Path, config, runtime, processes, port, setup) -> None:
-    from multimae.engine.loop import train
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _child(target, rank: int, processes: int, port: int, *arguments) -> None:
+    torch.set_num_threads(1)
     if processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    folder = RunFolder(path)
+    target(rank, *arguments)
+
+
+def train_in_children(folder: RunFolder, config=None, runtime=None, processes=1, setup=None) -> list[int]:
+    """Train; returns EXIT of each process, or minus the signal that killed it.
+
+    `setup(rank) -> keyword arguments of ToyTask` is called in each child, and may change what it likes there.
+    """
+    runtime = runtime or Runtime(log_every_steps=3, threads=1)
+    return in_children(_train, folder, config or toy_config(), runtime, setup, processes=processes)
+
+
+def _train(rank: int, folder: RunFolder, config: RunConfig, runtime: Runtime, setup) -> None:
+    from multimae.engine.loop import train
+
     task = ToyTask(config, **(setup(rank) if setup else {}))
     try:
         result = train(task, config, runtime, folder)
     except RunFailed:
         result = "failed"
-    os._exit(EXIT[result])
+    sys.exit(EXIT[result])

@@ -115,15 +115,21 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
-        """Be the one writer of this run; the lock goes with the process. Raises RunLocked."""
+        """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
+
+        A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold its folder.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".writer", "a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 file.seek(0)
                 raise RunLocked(f"run {self.signature} is being written by {file.read().strip()}") from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
             file.flush()
+            for written in (self.heartbeat, self.environment, self.weights):
+                for half in self.path.glob(f".{written.name}.*"):  # of a writer that was killed
+                    half.unlink()
             yield

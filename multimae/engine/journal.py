@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TAIL = 1 << 16  # more than any record
+TAIL = 1 << 16  # bytes; more than any record
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,23 @@ class Journal:
         return [record for _, record in self.read() if not kinds or record["kind"] in kinds]
 
     def last(self, *kinds: str) -> dict[str, Any] | None:
-        """The last record (of these kinds), looked for in the last part of the file only."""
+        """The last record (of these kinds). Reads backwards, only as far as it must."""
         if not self.path.exists():
             return None
         with open(self.path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read().splitlines(keepends=True)
-        for line in reversed(lines):
-            record = _parse(line) if line.endswith(b"\n") else None
-            if record is not None and (not kinds or record["kind"] in kinds):
-                return record
-        return None
+            end = os.fstat(file.fileno()).st_size
+            tail = TAIL
+            while True:
+                start = max(0, end - tail)
+                file.seek(start)
+                lines = file.read(end - start).splitlines(keepends=True)
+                for line in reversed(lines if start == 0 else lines[1:]):  # the first may be half a line
+                    record = _parse(line) if line.endswith(b"\n") else None
+                    if record is not None and (not kinds or record["kind"] in kinds):
+                        return record
+                if start == 0:
+                    return None
+                tail *= 8
 
     def curve(self, kind: str) -> list[dict[str, Any]]:
         """The records of a kind in the order of their `step`, one a step."""
