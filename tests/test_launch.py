@@ -1,0 +1,224 @@
+"""The state of a run from its folder, and the plan that follows from it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training import tiny_study
+
+from multimae.engine.folder import RunFolder, write_atomic
+from slurm import launch, state
+from slurm.study import Row, Study
+
+ROWS = tiny_study.build("smoke")
+A, B = ROWS
+PRETRAIN, CLASSIFY = A.stages["pretrain"], A.stages["classify"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    folder = RunFolder.of(tmp_path, PRETRAIN.signature)
+    folder.create(PRETRAIN)
+    return folder
+
+
+@pytest.fixture
+def process():
+    """A process that lives until the test kills it."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def beat(folder: RunFolder, what: str, pid: int, host: str | None = None, ago: float = 0.0) -> None:
+    fields = {"time": time.time() - ago, "pid": pid, "host": host or socket.gethostname(), "state": what}
+    write_atomic(folder.heartbeat, json.dumps(fields | {"step": 3, "total_steps": 10}))
+
+
+def submit(folder: RunFolder, pid: int, host: str | None = None) -> None:
+    where = {"study": "tiny", "row": "alpha=1", "stage": "pretrain", "scale": "smoke"}
+    folder.jobs.write("submitted", job=f"local:{pid}", host=host or socket.gethostname(), **where)
+
+
+def seen(folder: RunFolder) -> str:
+    return state.read(folder).state
+
+
+# ---- states
+
+
+def test_missing(tmp_path, folder):
+    assert seen(RunFolder.of(tmp_path, "0" * 10)) == "missing"
+    assert seen(folder) == "missing"  # a config alone is nobody's work
+
+
+def test_pending_until_its_launcher_is_gone(folder, process):
+    submit(folder, process.pid)
+    assert seen(folder) == "pending"
+    process.kill()
+    process.wait()
+    assert state.read(folder) == state.Status("missing", "submitted, but never begun")
+
+
+def test_a_launchers_process_id_may_be_another_process_by_now(folder, process):
+    record = {"time": time.time() - 1000, "kind": "submitted", "job": f"local:{process.pid}", "host": socket.gethostname()}
+    folder.jobs.path.write_text(json.dumps(record) + "\n")
+    assert seen(folder) == "missing"
+
+
+def test_waiting_until_its_pre_training_is_done(tmp_path, folder, process):
+    transfer = RunFolder.of(tmp_path, CLASSIFY.signature)
+    transfer.create(CLASSIFY)
+    submit(transfer, process.pid)
+    assert state.read(transfer) == state.Status("waiting", f"for {PRETRAIN.signature}")
+    folder.journal.write("finished", step=10, seconds=1.0)
+    assert seen(transfer) == "pending"
+
+
+@pytest.mark.parametrize("what", ["starting", "training", "evaluating", "saving"])
+def test_running_while_its_process_lives_and_dead_after(folder, process, what):
+    folder.journal.write("start", step=0)
+    beat(folder, what, process.pid)
+    assert seen(folder) == "running"
+    process.kill()
+    process.wait()
+    assert seen(folder) == "dead"
+
+
+def test_a_zombie_is_dead(folder, process):
+    folder.journal.write("start", step=0)
+    beat(folder, "training", process.pid)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while seen(folder) == "running" and time.monotonic() < deadline:  # not waited for: it stays as a zombie
+        time.sleep(0.02)
+    assert process.returncode is None and seen(folder) == "dead"
+
+
+def test_on_another_machine_the_heartbeats_age_decides(folder):
+    folder.journal.write("start", step=0)
+    beat(folder, "training", os.getpid(), host="node7")
+    assert seen(folder) == "running"
+    beat(folder, "training", os.getpid(), host="node7", ago=state.STALE + 1)
+    assert state.read(folder).reason == f"its process {os.getpid()} on node7 is gone"
+
+
+@pytest.mark.parametrize("kind", ["interrupted", "failed"])
+def test_what_the_journal_says_last(folder, kind):
+    folder.journal.write("start", step=0)
+    folder.journal.write(kind, step=3, reason="because\nof this")
+    beat(folder, kind, os.getpid())
+    status = state.read(folder)
+    assert (status.state, status.reason) == (kind, "because of this")
+
+
+def test_done_whatever_else_lies_there(folder, process):
+    folder.journal.write("failed", step=3, reason="once")
+    folder.journal.write("finished", step=10, seconds=12.5)
+    submit(folder, process.pid)
+    assert (seen(folder), state.read(folder).seconds) == ("done", 12.5)
+
+
+def test_a_new_submission_is_newer_than_an_old_failure(folder, process):
+    folder.journal.write("failed", step=3, reason="once")
+    submit(folder, process.pid)
+    assert seen(folder) == "pending"
+    beat(folder, "training", process.pid)
+    assert seen(folder) == "running"
+
+
+def test_how_a_process_ended_that_could_not_say_so(folder, process):
+    submit(folder, process.pid)
+    folder.journal.write("start", step=0)
+    folder.jobs.write("ended", state="dead", reason="killed by SIGKILL", exit_code=-9)
+    assert state.read(folder) == state.Status("dead", "killed by SIGKILL")
+
+
+def test_unknown_is_what_cannot_be_known(folder):
+    submit(folder, 1, host="another-machine")
+    assert seen(folder) == "unknown"
+    folder.jobs.path.unlink()
+    folder.heartbeat.write_text("{torn")
+    assert seen(folder) == "unknown"
+
+
+def test_reading_never_writes(tmp_path, folder, process):
+    submit(folder, process.pid)
+    folder.journal.write("start", step=0)
+    beat(folder, "training", process.pid)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    launch.status(tiny_study, "smoke", ROWS, tmp_path)
+    launch.extras(tiny_study, "smoke", tmp_path, [])
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+# ---- plans
+
+
+def actions(runs: Path, study: Study = tiny_study, **options) -> dict[str, tuple[str, str | None]]:
+    plan = launch.plan(study, "smoke", study.build("smoke"), runs, **options)
+    return {entry.run.label: (entry.status.state, entry.action) for entry in plan.entries.values()}
+
+
+def test_from_nothing_all_is_run(tmp_path):
+    assert set(actions(tmp_path).values()) == {("missing", "run")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_difference_is_run(tmp_path, folder):
+    folder.journal.write("finished", step=10, seconds=1.0)
+    assert actions(tmp_path).pop("alpha=1 pretrain") == ("done", None)
+    assert actions(tmp_path)["alpha=1 classify"] == ("missing", "run")
+
+
+def test_what_stopped_is_resumed(tmp_path, folder):
+    folder.journal.write("interrupted", step=3, reason="SIGTERM")
+    assert actions(tmp_path)["alpha=1 pretrain"] == ("interrupted", "resume")
+
+
+def test_what_another_runs_is_left_to_it(tmp_path, folder, process):
+    folder.journal.write("start", step=0)
+    beat(folder, "training", process.pid)
+    assert actions(tmp_path)["alpha=1 pretrain"] == ("running", None)
+    assert actions(tmp_path)["alpha=1 classify"] == ("missing", "run")
+
+
+def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, folder):
+    folder.journal.write("failed", step=3, reason="no such file")
+    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
+    entry = plan.entries[CLASSIFY.signature]
+    assert (entry.status.state, entry.action) == ("blocked", None)
+    assert entry.status.reason == "alpha=1 pretrain failed: no such file"
+    assert {e.run.label for e in plan.todo} == {"alpha=0.5 pretrain", "alpha=0.5 classify", "alpha=0.5 segment"}
+    retried = actions(tmp_path, retry_failed=True)
+    assert retried["alpha=1 pretrain"] == ("failed", "retry") and retried["alpha=1 classify"] == ("missing", "run")
+
+
+def test_a_pre_training_of_no_row_must_be_done(tmp_path, folder):
+    study = Study("transfers", "t", "10", lambda scale: [Row("alpha=1", {"classify": CLASSIFY})])
+    assert actions(tmp_path, study)["alpha=1 classify"] == ("blocked", None)
+    folder.journal.write("finished", step=10, seconds=1.0)
+    assert actions(tmp_path, study)["alpha=1 classify"] == ("missing", "run")
+
+
+def test_runs_that_left_the_study_are_reported(tmp_path, folder, process):
+    submit(folder, process.pid)
+    everything = [config.signature for row in ROWS for config in row.stages.values()]
+    assert launch.extras(tiny_study, "smoke", tmp_path, everything) == []
+    (extra,) = launch.extras(tiny_study, "smoke", tmp_path, everything[1:])
+    assert (extra.signature, extra.row, extra.stage) == (PRETRAIN.signature, "alpha=1", "pretrain")
+    assert launch.extras(tiny_study, "mini", tmp_path, everything[1:]) == []
+
+
+def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
+    folder.journal.write("start", step=0)
+    beat(folder, "training", process.pid)
+    (asked,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    assert asked.run.signature == PRETRAIN.signature
+    assert process.wait(10) == -15
