@@ -124,6 +124,9 @@ class RenderedScenes:
     def _file(self, block: range, field: str) -> Path:
         return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}.npy"
 
+    def _lock(self, block: range, wait: bool) -> contextlib.AbstractContextManager[bool]:
+        return _locked(self.folder / f"{block.start:07d}-{block.stop:07d}.lock", wait)
+
     def _missing(self, block: range) -> list[str]:
         return [field for field in self.fields if not self._file(block, field).exists()]
 
@@ -136,13 +139,13 @@ class RenderedScenes:
         report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
         others = []
         for block in todo:
-            with _locked(self._file(block, "lock"), wait=False) as mine:
+            with self._lock(block, wait=False) as mine:
                 if mine:
                     self._render(block, report)
                 else:
                     others.append(block)
         for block in others:
-            with _locked(self._file(block, "lock"), wait=True):
+            with self._lock(block, wait=True):
                 self._render(block, report)
 
     def _render(self, block: range, report: "_Report") -> None:

@@ -41,9 +41,7 @@ class FolderDataset:
         """files: for each field, paths relative to the split, bytes (samples,); sizes: bytes of each sample's files."""
         self.root, self.split, self.files, self.sizes = Path(root), split, files, sizes
         self.dropped = 0
-        folders = sorted({stem.split("/")[0] for stem in self._stems() if "/" in stem})
-        self.classes = len(folders) or None
-        self.class_names: tuple[str, ...] = tuple(folders)
+        self._name_classes(sorted({stem.split("/")[0] for stem in self._stems() if "/" in stem}))
 
     @classmethod
     def open(
@@ -86,7 +84,8 @@ class FolderDataset:
         if count > len(self):
             raise ValueError(f"{self.root / self.split} has {len(self)} samples, but {count} were asked for")
         part = FolderDataset(self.root, self.split, {f: p[:count] for f, p in self.files.items()}, self.sizes[:, :count])
-        part.class_names, part.classes, part.dropped = self.class_names, self.classes, self.dropped
+        part._name_classes(self.class_names)
+        part.dropped = self.dropped
         return part
 
     def number_classes(self, train: Path) -> None:
@@ -96,10 +95,19 @@ class FolderDataset:
         unknown = sorted(set(self.class_names) - set(names))
         if unknown:
             raise ValueError(f"{self.root / self.split} has classes that {folder} lacks: {', '.join(unknown[:SHOWN])}")
-        self.class_names, self.classes = names, len(names)
+        self._name_classes(names)
+
+    def _name_classes(self, names: Iterable[str]) -> None:
+        self.class_names = tuple(names)
+        self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
+        self.classes = len(self.class_names) or None
 
     def _stems(self) -> Iterable[str]:
-        return (_stem(path.decode(), field) for field, paths in list(self.files.items())[:1] for path in paths)
+        return (self._stem_of(index) for index in range(len(self)))
+
+    def _stem_of(self, index: int) -> str:
+        field, paths = next(iter(self.files.items()))
+        return _stem(paths[index].decode(), field)
 
     def path(self, index: int, field: str) -> Path:
         return self.root / self.split / self.files[field][index].decode()
@@ -111,14 +119,12 @@ class FolderDataset:
         sample = {}
         for field in fields:
             if field == "label":
-                first = next(iter(self.files))
-                folder = _stem(self.files[first][index].decode(), first).split("/")[0]
-                sample["label"] = torch.tensor(self.class_names.index(folder))
+                sample["label"] = torch.tensor(self.class_numbers[self._stem_of(index).split("/")[0]])
                 continue
             path = self.path(index, field)
             try:
                 sample[field] = _READ[field](path)
-            except (OSError, SyntaxError, RuntimeError) as error:
+            except (OSError, SyntaxError) as error:  # PIL's for files that are not what they seem
                 raise ValueError(f"{path} cannot be read as {FILES[field][2]}: {error}") from error
         return sample
 
@@ -166,7 +172,6 @@ class _Listing:
             raise ValueError(f"{', '.join(lost)} not found: expected a folder for each modality of this run")
         self.found = {field: self._walk(field) for field in FILES if field in wanted}
         self.stems = sorted(set().union(*self.found.values()))
-        self.ambiguous: dict[str, str]
 
     def expected(self) -> str:
         return ", ".join(str(self._example(field, "<subfolder>/<stem>")) for field in self.found)

@@ -1,0 +1,243 @@
+"""Folders of images: joined by stem, and refused with the paths that were expected when anything is wrong."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
+from multimae.data import PretrainTransform, open_dataset, train_batches
+from multimae.data.folders import FolderDataset
+from multimae.shards import Shard
+
+STEMS = ("n01/a", "n01/b", "n02/a", "n02/c", "n03/z")
+
+
+def write_sample(root: Path, split: str, stem: str, value: int, size: tuple[int, int] = (40, 48)) -> None:
+    """An image whose modalities all say `value`."""
+    for field, array, ending in (
+        ("rgb", np.full((*size, 3), value, np.uint8), "jpg"),
+        ("depth", np.full(size, value * 512, np.uint16), "png"),
+        ("semseg", np.full(size, value, np.uint8), "png"),
+    ):
+        path = root / split / field / f"{stem}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    for split in ("train", "val"):
+        for i, stem in enumerate(STEMS):
+            write_sample(tmp_path / "data", split, stem, 10 * (i + 1))
+    return tmp_path / "data"
+
+
+def opened(root: Path, split: str = "train", fields=None, **settings):
+    runtime = Runtime(runs=root.parent / "runs", data_roots={"mine": root})
+    return open_dataset(Data(name="mine", **settings), split, runtime, fields)
+
+
+def test_samples_in_the_order_of_their_stems_with_the_units_of_the_layout(root):
+    dataset = opened(root)
+    assert len(dataset) == 5 and dataset.split == "train" and dataset.dropped == 0
+    assert dataset.class_names == ("n01", "n02", "n03") and dataset.classes == 3
+    for i in range(5):
+        sample = dataset.sample(i, ("rgb", "depth", "semseg", "label"))
+        assert sample["rgb"].shape == (3, 40, 48) and sample["rgb"].dtype == torch.uint8
+        assert (sample["rgb"].float() - 10 * (i + 1)).abs().max() <= 2
+        assert sample["depth"].shape == (1, 40, 48)
+        torch.testing.assert_close(sample["depth"], torch.full((1, 40, 48), 10 * (i + 1) * 512 * 128 / 65535))
+        assert (sample["semseg"] == 10 * (i + 1)).all() and sample["semseg"].dtype == torch.uint8
+        assert sample["label"] == (0, 0, 1, 1, 2)[i]
+    assert set(dataset.sample(0, ("semseg",))) == {"semseg"}
+
+
+def test_a_missing_file_in_the_middle_is_refused_with_the_path_expected(root):
+    lost = root / "train" / "depth" / "n01" / "b.png"
+    lost.unlink()
+    with pytest.raises(ValueError, match="1 of 5 samples") as error:
+        opened(root)
+    assert f"{lost} is missing" in str(error.value) and "allow_missing" in str(error.value)
+
+
+def test_what_is_left_after_a_missing_file_is_not_shifted(root, capsys):
+    (root / "train" / "depth" / "n01" / "b.png").unlink()
+    dataset = opened(root, allow_missing=True)
+    assert len(dataset) == 4 and dataset.dropped == 1
+    assert "1 of 5 samples" in capsys.readouterr().err
+    for i, value in enumerate((10, 30, 40, 50)):
+        sample = dataset.sample(i, ("rgb", "depth", "semseg"))
+        assert (sample["semseg"] == value).all() and (sample["rgb"].float() - value).abs().max() <= 2
+        assert abs(float(sample["depth"][0, 0, 0]) - value * 512 * 128 / 65535) < 1e-3
+
+
+def test_a_file_too_many_counts_as_missing_in_the_others(root):
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(root / "train" / "semseg" / "n02" / "b.png")
+    with pytest.raises(ValueError) as error:
+        opened(root)
+    assert str(root / "train" / "rgb" / "n02" / "b.jpg") in str(error.value) or "n02/b.png is missing" in str(error.value)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("<html>not found</html>")
+
+
+def eight_bits(path: Path) -> None:
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(path)
+
+
+def color(path: Path) -> None:
+    Image.fromarray(np.zeros((40, 48, 3), np.uint8)).save(path)
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.zeros((40, 48), np.uint16)).save(path)
+
+
+def other_size(path: Path) -> None:
+    Image.fromarray(np.zeros((20, 48), np.uint16)).save(path)
+
+
+@pytest.mark.parametrize(
+    "file, damage, said",
+    [
+        ("rgb/n02/a.jpg", truncate, "cannot be read as an image"),
+        ("rgb/n02/a.jpg", empty, "cannot be read as an image"),
+        ("rgb/n02/a.jpg", text, "cannot be read as an image"),
+        ("depth/n02/a.png", truncate, "cannot be read as a PNG with one 16-bit channel"),
+        ("depth/n02/a.png", eight_bits, "expected a PNG with one 16-bit channel, found mode L"),
+        ("depth/n02/a.png", other_size, "48 x 20"),
+        ("semseg/n02/a.png", color, "expected a PNG with one 8-bit channel, found mode RGB"),
+        ("semseg/n02/a.png", sixteen_bits, "expected a PNG with one 8-bit channel"),
+    ],
+)
+def test_files_that_cannot_be_used_are_refused_before_training(root, file, damage, said):
+    damage(root / "train" / file)
+    with pytest.raises(ValueError, match="1 of 5 samples") as error:
+        opened(root)
+    assert str(root / "train" / file) in str(error.value) and said in str(error.value)
+    dataset = opened(root, allow_missing=True)  # now from what the first check left in the cache
+    assert len(dataset) == 4 and dataset.dropped == 1
+    assert [int(dataset.sample(i, ("semseg",))["semseg"][0, 0]) for i in range(4)] == [10, 20, 40, 50]
+
+
+def test_fields_that_are_not_asked_for_are_not_looked_at(root):
+    truncate(root / "train" / "depth" / "n02" / "a.png")
+    (root / "train" / "semseg" / "n01" / "a.png").unlink()
+    assert len(opened(root, fields=("rgb", "label"))) == 5
+
+
+def test_a_repaired_file_is_seen(root):
+    good = (root / "train" / "rgb" / "n01" / "a.jpg").read_bytes()
+    truncate(root / "train" / "rgb" / "n01" / "a.jpg")
+    with pytest.raises(ValueError):
+        opened(root)
+    (root / "train" / "rgb" / "n01" / "a.jpg").write_bytes(good)
+    assert len(opened(root)) == 5
+
+
+def test_bytes_after_the_end_of_an_image_do_no_harm(root):
+    with open(root / "train" / "rgb" / "n01" / "a.jpg", "ab") as file:
+        file.write(b"\0" * 100)
+    assert len(opened(root)) == 5
+
+
+def test_many_problems_are_listed_in_part_and_counted(tmp_path):
+    for i in range(30):
+        write_sample(tmp_path / "data", "train", f"s/{i:03d}", i)
+        (tmp_path / "data" / "train" / "depth" / "s" / f"{i:03d}.png").unlink()
+    with pytest.raises(ValueError) as error:
+        FolderDataset.open(tmp_path / "data", "train", None)
+    assert str(error.value).count("is missing") == 20 and "and 10 more" in str(error.value)
+
+
+def test_a_file_that_breaks_later_is_named(root):
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    dataset = opened(root)
+    truncate(root / "train" / "rgb" / "n02" / "c.jpg")
+    with pytest.raises(ValueError, match=r"rgb/n02/c\.jpg cannot be read"):
+        next(train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0))
+
+
+def test_a_class_that_is_too_large_is_named(root):
+    Image.fromarray(np.full((40, 48), 200, np.uint8)).save(root / "train" / "semseg" / "n02" / "c.png")
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    with pytest.raises(ValueError, match=r"n02/c\.jpg: the semseg input holds class 200"):
+        next(train_batches(opened(root), PretrainTransform(config, train=True), config, [Shard()], 0))
+
+
+def test_a_task_that_needs_more_than_the_folder_holds(root):
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    with pytest.raises(ValueError, match="missing: depth"):
+        next(train_batches(opened(root, fields=("rgb", "semseg")), PretrainTransform(config, True), config, [Shard()], 0))
+    (root / "train" / "depth").rename(root / "train" / "other")
+    with pytest.raises(ValueError, match="train/depth"):
+        opened(root, fields=("rgb", "depth"))
+
+
+def test_imagenet_has_no_folder_for_its_modality(tmp_path):
+    for split, stems in (("train", ("n01/x", "n02/x", "n03/x")), ("val", ("n03/v",))):
+        for stem in stems:
+            path = tmp_path / "data" / split / f"{stem}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "JPEG")
+    dataset = opened(tmp_path / "data", fields=("rgb", "label"))
+    assert dataset.fields == ("rgb", "label") and len(dataset) == 3
+    evaluation = opened(tmp_path / "data", "eval")
+    assert evaluation.classes == 3 and evaluation.sample(0, ("label",))["label"] == 2, "numbered by the training folder"
+    (tmp_path / "data" / "val" / "n04").mkdir()
+    (tmp_path / "data" / "val" / "n03" / "v.JPEG").rename(tmp_path / "data" / "val" / "n04" / "v.JPEG")
+    with pytest.raises(ValueError, match="n04"):
+        opened(tmp_path / "data", "eval")
+
+
+def test_ade20k_has_no_subfolders(tmp_path):
+    for stem in ("one", "two"):
+        write_sample(tmp_path / "data", "train", stem, 3)
+    dataset = opened(tmp_path / "data", fields=("rgb", "semseg"))
+    assert dataset.classes is None and dataset.fields == ("rgb", "semseg") and len(dataset) == 2
+
+
+def test_the_first_samples(root):
+    dataset = opened(root, train_samples=3)
+    assert len(dataset) == 3 and dataset.classes == 3
+    assert (dataset.sample(2, ("semseg",))["semseg"] == 30).all()
+    assert dataset.fingerprint != opened(root).fingerprint
+    with pytest.raises(ValueError, match="has 5 samples, but 9"):
+        opened(root, train_samples=9)
+
+
+def test_the_fingerprint_is_that_of_the_samples(root):
+    before = opened(root).fingerprint
+    assert before == opened(root).fingerprint
+    write_sample(root, "train", "n03/zz", 60)
+    assert opened(root).fingerprint != before
+
+
+def test_folders_that_are_not_there(root):
+    with pytest.raises(ConfigError, match="known: scenes"):
+        open_dataset(Data(name="elsewhere"), "train", Runtime())
+    with pytest.raises(ValueError, match="train2"):
+        opened(root, train_split="train2")
+    (root / "empty" / "rgb").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no samples"):
+        opened(root, train_split="empty", fields=("rgb",))
+
+
+def test_crops_of_a_folder_are_random_but_repeatable(root):
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    transform, dataset = PretrainTransform(config, train=True), opened(root)
+    first, again = (transform(dataset.sample(0, transform.fields), random.Random(3)) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)

@@ -1,0 +1,169 @@
+"""One geometry for all modalities, and depth standardised as the paper says."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from multimae.config import Classify, ClassifyAugmentation, Masking, Model, Pretrain, Segment
+from multimae.data import ClassifyTransform, PretrainTransform, SegmentTransform
+from multimae.data.transforms import RGB_PADDING, View, standardize_depth
+
+SMALL = Model(image_size=32, patch_size=8, semseg_classes=100)
+PRETRAIN = Pretrain(model=SMALL, masking=Masking(visible_tokens=8))
+
+
+def coordinates(height: int, width: int) -> dict[str, torch.Tensor]:
+    """An image whose pixels say where they are: rgb (row, column, 0), depth and semseg from the column."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    return {
+        "rgb": torch.stack([rows * 255, columns * 255, 0 * rows]).round().to(torch.uint8),
+        "depth": (1 + columns)[None],
+        "semseg": (columns * 99).to(torch.uint8),
+        "label": torch.tensor(1),
+    }
+
+
+def correlation(a, b) -> float:
+    return float(np.corrcoef(np.asarray(a, float).ravel(), np.asarray(b, float).ravel())[0, 1])
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (48, 90), (90, 48)])
+@pytest.mark.parametrize("seed", range(6))
+def test_pretraining_crops_stay_aligned(shape, seed):
+    out = PretrainTransform(PRETRAIN, train=True)(coordinates(*shape), random.Random(seed))
+    assert out["rgb"].shape == (3, 32, 32) and out["depth"].shape == (1, 32, 32) and out["semseg"].shape == (8, 8)
+    assert out["rgb"].dtype == torch.uint8 and out["depth"].dtype == torch.float32 and out["semseg"].dtype == torch.uint8
+    column = out["rgb"][1].float()
+    assert correlation(column, out["depth"]) > 0.999
+    # A class map is sampled at the centres of 4 x 4 squares.
+    centers = column.reshape(8, 4, 8, 4).mean((1, 3)) / 255 * 99
+    assert (centers - out["semseg"].float()).abs().max() < 2.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_segmentation_jitter_stays_aligned_and_pads_each_modality_in_its_own_way(seed):
+    model = Model(image_size=64, patch_size=8, semseg_classes=100, semseg_padding=True)
+    config = Segment(model=model, classes=100, zero_is_unlabelled=False, inputs=("rgb", "depth", "semseg"))
+    config = config.edit({"augmentation.color_jitter": 0, "augmentation.jitter_scale": [0.4, 1.6]})
+    sample = coordinates(80, 60)
+    sample["pseudo_semseg"] = sample["semseg"]
+    out = SegmentTransform(config, train=True)(sample, random.Random(seed))
+    assert out["target"].shape == (64, 64) and out["target"].dtype == torch.int64
+    real = out["target"] != 255
+    assert real.any()
+    assert (out["rgb"][1].float() / 255 * 99 - out["target"])[real].abs().max() < 5
+    assert correlation(out["depth"][0][real], out["rgb"][1][real]) > 0.998
+    padding = ~real
+    assert (out["rgb"][:, padding] == torch.tensor(RGB_PADDING)[:, None]).all()
+    assert (out["depth"][0][padding] == 0).all()
+    quarter = out["target"][2::4, 2::4]
+    close = (quarter == 255) | ((out["semseg"].long() - quarter).abs() <= 4)
+    assert close.float().mean() > 0.9, "the input map shows the same part as the target"
+    assert (out["semseg"] == 100).any() == bool((quarter == 255).any())
+
+
+def test_random_crops_flip_half_the_time_and_vary():
+    transform = PretrainTransform(PRETRAIN, train=True)
+    slopes = []
+    for seed in range(200):
+        rgb = transform(coordinates(64, 64), random.Random(seed))["rgb"][1].float()
+        slopes.append(float(rgb[:, -1].mean() - rgb[:, 0].mean()))
+    assert 70 < sum(s < 0 for s in slopes) < 130
+    assert np.ptp(np.abs(slopes)) > 50, "crops of many sizes"
+
+
+def test_standardisation_is_that_of_the_values_between_the_quantiles():
+    rng = np.random.default_rng(0)
+    depth = rng.gamma(2.0, 3.0, (1, 30, 41)).astype(np.float32) + 0.1
+    kept = np.sort(depth.ravel())[int(0.1 * depth.size) : int(0.9 * depth.size)].astype(np.float64)
+    expected = (depth - kept.mean()) / np.sqrt(kept.var(ddof=1) + 1e-6)
+    np.testing.assert_allclose(standardize_depth(torch.from_numpy(depth)).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_invalid_depth_does_not_count_and_becomes_zero():
+    rng = np.random.default_rng(1)
+    depth = torch.from_numpy(rng.uniform(1, 5, (1, 20, 20)).astype(np.float32))
+    holes = torch.zeros(1, 20, 20, dtype=torch.bool)
+    holes[0, :6, :6] = True
+    for value in (0.0, float("nan"), float("inf")):
+        broken = torch.where(holes, value, depth)
+        out = standardize_depth(broken)
+        assert (out[holes] == 0).all() and out.isfinite().all()
+        torch.testing.assert_close(out[~holes], standardize_depth(depth[~holes][None])[0])
+    assert (standardize_depth(torch.zeros(1, 4, 4)) == 0).all()
+
+
+def test_resizing_never_mixes_depth_with_a_hole():
+    depth = torch.full((1, 40, 40), 7.0)
+    depth[0, 10:20, 10:20] = 0
+    out = View((0, 0, 40, 40), (25, 25), (0, 0), 25).depth(depth)
+    assert (((out - 7).abs() < 1e-5) | (out == 0)).all() and (out == 0).any()
+
+
+def test_evaluation_takes_the_centre_and_needs_no_randomness():
+    out = PretrainTransform(PRETRAIN, train=False)(coordinates(64, 128))
+    assert abs(float(out["rgb"][1].float().mean()) - 127.5) < 2
+    assert float(out["rgb"][1].max()) < 200, "a quarter of the width is cut off on each side"
+    assert float(out["rgb"][0].min()) < 8 and float(out["rgb"][0].max()) > 247, "the short side is whole"
+
+
+def test_segmentation_is_evaluated_whole_and_padded():
+    config = Segment(model=Model(image_size=64, patch_size=8), classes=100, zero_is_unlabelled=False)
+    out = SegmentTransform(config, train=False)(coordinates(40, 80))
+    real = out["target"] != 255
+    assert real[:32].all() and not real[32:].any()
+    assert int(out["target"][:32].max()) == 98 or int(out["target"][:32].max()) == 99
+
+
+def test_label_files_that_count_from_one():
+    config = Segment(model=Model(image_size=32, patch_size=8), classes=3)
+    sample = coordinates(32, 32)
+    sample["semseg"] = torch.tensor([0, 1, 2, 3, 255, 3, 2, 1], dtype=torch.uint8).repeat(32, 4)
+    target = SegmentTransform(config, train=False)(sample)["target"]
+    assert target[0, :8].tolist() == [255, 0, 1, 2, 255, 2, 1, 0]
+    sample["semseg"][0, 0] = 4
+    with pytest.raises(ValueError, match="class 3, but `classes` allows 0 to 2"):
+        SegmentTransform(config, train=False)(sample)
+
+
+def test_unlabelled_semseg_input_needs_a_class_of_its_own():
+    sample = coordinates(32, 32)
+    sample["semseg"][:, :] = 255
+    with pytest.raises(ValueError, match="semseg_padding"):
+        PretrainTransform(PRETRAIN, train=False)(sample)
+    padded = PRETRAIN.edit({"model.semseg_padding": True})
+    assert (PretrainTransform(padded, train=False)(sample)["semseg"] == 100).all()
+
+
+def test_a_transform_asks_only_for_what_it_needs():
+    assert PretrainTransform(PRETRAIN.edit({"inputs": ["rgb"], "targets": ["rgb_standardized"]}), True).fields == ("rgb",)
+    assert PretrainTransform(PRETRAIN.edit({"inputs": ["rgb"], "targets": ["depth"]}), True).fields == ("rgb", "depth")
+    assert ClassifyTransform(Classify(), True).fields == ("rgb", "label")
+    assert SegmentTransform(Segment(), True).fields == ("rgb", "semseg")
+
+
+def test_classification_augments_from_its_generator_alone():
+    config = Classify(model=SMALL, classes=10)
+    transform, sample = ClassifyTransform(config, train=True), coordinates(48, 48)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    first = transform(sample, random.Random(5))
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states, "global generators are left as they were"
+    random.seed(2), np.random.seed(2), torch.manual_seed(2)
+    again = transform(sample, random.Random(5))
+    assert torch.equal(first["rgb"], again["rgb"]) and first["label"] == 1
+    others = [transform(sample, random.Random(seed))["rgb"] for seed in range(6)]
+    assert len({other.numpy().tobytes() for other in others}) == 6
+
+
+def test_rand_augment_would_misalign_other_inputs():
+    with pytest.raises(ValueError, match="rand_augment=null"):
+        ClassifyTransform(Classify(inputs=("rgb", "depth")), train=True)
+    ClassifyTransform(Classify(inputs=("rgb", "depth"), augmentation=ClassifyAugmentation(rand_augment=None)), train=True)
+
+
+def test_a_label_beyond_the_classes_is_refused():
+    with pytest.raises(ValueError, match="label is 1, but the config has 1 classes"):
+        ClassifyTransform(Classify(model=SMALL, classes=1), train=False)(coordinates(32, 32))
