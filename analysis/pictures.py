@@ -43,14 +43,17 @@ def predictions(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Fig
         if (record := folder.journal.last("sample")) and (folder.path / record["file"]).exists():
             files[f"{row.name}, step {record['step']}"] = folder.path / record["file"]
     images = {title: matplotlib.image.imread(file) for title, file in files.items()}
-    width = 10.0
-    heights = [width * image.shape[0] / image.shape[1] for image in images.values()] or [1.0]
-    figure = Figure(figsize=(width, sum(heights) + 0.4 * len(heights)), layout="constrained")
-    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    across = min(2, max(1, len(images)))
+    down = max(1, -(-len(images) // across))
+    shape = next(iter(images.values())).shape if images else (100, 1000)
+    width = 14.0 / across
+    figure = Figure(figsize=(14.0, down * (width * shape[0] / shape[1] + 0.4)), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
     for axis, (title, image) in zip(axes, images.items()):
         axis.imshow(image)
         axis.set_title(title, loc="left")
-        axis.set_axis_off()
     if not images:
         _say(axes[0], f"no {stage} has drawn a picture yet")
     return figure
@@ -66,7 +69,7 @@ def mask_sampling(alphas: Iterable[float], samples: int = 12, tokens: int = 9, s
     figure = Figure(figsize=(2.1 * len(alphas), 0.22 * samples + 0.9), layout="constrained")
     for axis, alpha in zip(figure.subplots(1, len(alphas), squeeze=False)[0], alphas, strict=True):
         generator = torch.Generator().manual_seed(seed)
-        masks = sample_visible(dict.fromkeys(MODALITIES, 196), samples, tokens, alpha, generator)
+        masks = sample_visible(dict.fromkeys(MODALITIES, 196), samples, tokens, float(alpha), generator)
         counts = torch.stack([mask.sum(1) for mask in masks.values()], dim=1)  # (samples, modalities)
         taken = [torch.arange(len(MODALITIES)).repeat_interleave(row).tolist() for row in counts]
         axis.pcolormesh(taken, cmap=ListedColormap([COLORS[m] for m in MODALITIES]), vmin=0, vmax=2, edgecolors="white")
