@@ -81,15 +81,15 @@ def load_official(source: Source, encoder_heads: int = 12, decoder_heads: int = 
 
 def to_official(model: MultiMAE) -> State:
     """The state dict of the authors' form, key for key."""
+    config = model.config
+    if config.decoder.kind != "cross_attention" or config.masking.mask_tokens_in_encoder:
+        raise ValueError("to_official: the official form has cross-attention decoders and no mask tokens in the encoder; found "
+                         f"decoder.kind {config.decoder.kind}, mask_tokens_in_encoder {config.masking.mask_tokens_in_encoder}")  # fmt: skip
     state = {}
     for name, value in model.state_dict().items():
-        official = _rename(name, OFFICIAL_NAMES)
-        if official == name or ".mask_tokens." in name:
-            raise ValueError(f"the official form has no place for '{name}': expected cross-attention decoders and no mask "
-                             "tokens in the encoder")  # fmt: skip
         if name.endswith(".project.weight") and name.startswith("encoder."):
             value = _as_convolution(value, model.encoder.tokens[name.split(".")[2]].patches.side)
-        state[official] = value.clone()
+        state[_rename(name, OFFICIAL_NAMES)] = value.clone()
     return state
 
 
