@@ -34,9 +34,9 @@ class PretrainTask:
     def __init__(self, config: Pretrain, runtime: Runtime):
         self.config = config
         fields = tuple(dict.fromkeys(config.inputs + tuple(TARGETS[t].modality for t in config.targets)))
-        self.train_set = open_dataset(config.data, "train", runtime)
-        self.eval_set = open_dataset(config.data, "eval", runtime)
         self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
+        self.train_set = open_dataset(config.data, "train", runtime, self.transforms[True].fields)
+        self.eval_set = open_dataset(config.data, "eval", runtime, self.transforms[False].fields)
         self.fields = fields
         self.model = MultiMAE(config)
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing

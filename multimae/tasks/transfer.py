@@ -34,9 +34,9 @@ class TransferTask:
 
     def __init__(self, config: Transfer, runtime: Runtime):
         self.config = config
-        self.train_set = open_dataset(config.data, "train", runtime)
-        self.eval_set = open_dataset(config.data, "eval", runtime)
         self.transforms = {train: self.transform(config, train) for train in (True, False)}
+        self.train_set = open_dataset(config.data, "train", runtime, self.transforms[True].fields)
+        self.eval_set = open_dataset(config.data, "eval", runtime, self.transforms[False].fields)
         self.train_samples = len(self.train_set)
         self.model = TransferModel(pretrained_encoder(config, runtime), self.make_head())
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
