@@ -17,10 +17,12 @@ from rich.console import Console
 
 from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment, validate
 from multimae.modalities import MODALITIES
+from multimae.tracking import start_follower
 
 from . import launch
 from .display import Progress, print_plan, print_status
 from .local import Local, cores, gpus
+from .state import UNDER_WAY
 from .study import Row, Study, only, runs_of, unknown
 
 EXAMPLES = """\
@@ -35,6 +37,8 @@ examples:
 What is done is never run again. Ctrl-C saves and stops; the same command continues.
 """
 
+STOPPED = "Stopped. Everything is kept; to continue, give the same command again."
+
 
 def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """0: all is done. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
@@ -44,6 +48,9 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"{study.name}: {'; '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\n{STOPPED}")
+        return 130
 
 
 # ---- arguments that decide what the rows are
@@ -185,7 +192,7 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
     slots = args.jobs or min(4, len(gpus()) or cores())
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     if args.status:
         while True:
             seen = launch.status(study, args.scale, rows, args.runs)
@@ -196,7 +203,7 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
             time.sleep(2)
     planned = launch.plan(study, args.scale, rows, args.runs, args.retry_failed)
     if args.dry_run:
-        print_plan(console, planned, slots)
+        print_plan(console, planned, slots, "GPU" if gpus() else "core")
         return 0
     if args.cancel:
         asked = launch.cancel(planned)
@@ -206,28 +213,27 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
 
 
 def _apply(console: Console, planned: launch.Plan, args: argparse.Namespace, slots: int) -> int:
-    code = 0
-    if planned.todo or planned.count("pending", "waiting", "running"):
-        code = _work(console, planned, args, slots)
-    if code == 130:
-        return code
+    progress = Progress(console, planned, slots)
+    if planned.todo or planned.count(*UNDER_WAY):
+        if _work(progress, planned, args, slots):
+            print(STOPPED)
+            return 130
+    code = progress.report()
     words = [planned.study.name, *study_words(args)]
+    # A process of its own, because analysis/ imports sweeps/, which import this.
     table = subprocess.run([sys.executable, "-m", "analysis.tables", *words], check=False).returncode
     return code or table
 
 
-def _work(console: Console, planned: launch.Plan, args: argparse.Namespace, slots: int) -> int:
-    from multimae.tracking import start_follower
-
+def _work(progress: Progress, planned: launch.Plan, args: argparse.Namespace, slots: int) -> bool:
+    """Run what is missing; returns whether the user stopped it."""
     backend = Local(runtime_from(args), slots)
-    follower = start_follower(args.runs, None)
+    follower = start_follower(args.runs)
     try:
-        with Progress(console, planned, slots) as progress:
+        with progress:
             for event in launch.apply(planned, backend):
                 progress.update(event)
     finally:
-        follower.stop()
-    if backend.stops:
-        print("Stopped. Everything is kept; to continue, give the same command again.")
-        return 130
-    return progress.report()
+        if not follower.stop():
+            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
+    return bool(backend.stops)

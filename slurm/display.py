@@ -30,17 +30,23 @@ MARKS = {
 }
 
 
-def print_plan(console: Console, plan: Plan, slots: int) -> None:
-    """Of --dry-run: what would run, and what it would cost."""
-    table = Table("row", "stage", "run", "is", "would", box=None, pad_edge=False, header_style="dim")
+BAR = 12  # columns of a progress bar
+
+
+def print_plan(console: Console, plan: Plan, slots: int, device: str) -> None:
+    """Of --dry-run: what would run, and what it would cost on `slots` devices (`core` or `GPU`)."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("row", "stage", "run", "is", "would"):
+        table.add_column(name, no_wrap=True)
     table.add_column("images", justify="right")
     table.add_column("training", justify="right")
+    above = None
     for row, stage, entry, again in _cells(plan):
         run = entry.run.config
         images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
         work = training_flops(run) if images else None
         table.add_row(
-            row,
+            "" if row == above else row,
             stage,
             entry.run.signature,
             _state(entry.status),
@@ -48,9 +54,11 @@ def print_plan(console: Console, plan: Plan, slots: int) -> None:
             f"{images:,}" if images else "?",
             operations(work) if work else "?",
         )
+        above = row
     _title(console, plan)
     console.print(table)
-    console.print(Estimate.of([entry.run.config for entry in plan.todo], plan.scale).text(slots))
+    _reasons(console, ((entry.run.label, entry.status) for entry in plan.entries.values()))
+    console.print(Estimate.of([entry.run.config for entry in plan.todo]).text(slots, device))
 
 
 def print_status(console: Console, plan: Plan, extra: list[Extra], clear: bool = False) -> None:
@@ -59,6 +67,7 @@ def print_status(console: Console, plan: Plan, extra: list[Extra], clear: bool =
         console.clear()
     _title(console, plan)
     console.print(_table((row, stage, entry.status, entry.run.signature) for row, stage, entry, _ in _cells(plan)))
+    _reasons(console, ((entry.run.label, entry.status) for entry in plan.entries.values()))
     console.print(_summary(plan.count("done"), len(plan.entries)))
     if extra:
         console.print(f"\nNo longer in the study as it is asked for ({len(extra)}; nothing touches them):", style="dim")
@@ -75,9 +84,9 @@ class Progress:
         self.begun = time.time()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
         self._drawn = console.is_terminal
+        _title(console, plan)
 
     def __enter__(self) -> "Progress":
-        _title(self.console, self.plan)
         if self._drawn:
             self._live.start()
         return self
@@ -97,6 +106,8 @@ class Progress:
 
     def report(self) -> int:
         """Say what did not end well; 0 if everything is done."""
+        if self.plan.count("done") == len(self.statuses):
+            self.console.print("Everything is done already.")
         bad = [(e, self.statuses[s]) for s, e in self.plan.entries.items() if self.statuses[s].state != "done"]
         for entry, status in bad:
             log = max(entry.folder.log.glob("*.txt"), default=None) if status.state in ("failed", "dead") else None
@@ -120,7 +131,7 @@ class Progress:
         rows = ((row, stage, self.statuses[e.run.signature], e.run.signature) for row, stage, e, _ in _cells(self.plan))
         room = max(6, self.console.height - 5)
         done = sum(status.state == "done" for status in self.statuses.values())
-        return Group(_table(rows, room), _summary(done, len(self.statuses), self._left()))
+        return Group(_table(rows, signatures=False, room=room), _summary(done, len(self.statuses), self._left()))
 
     def _left(self) -> float | None:
         """Seconds left of the whole plan, from the rate at which the runs under way compute."""
@@ -131,7 +142,8 @@ class Progress:
         what, status = event.entry.run.label, event.status
         text = f"{datetime.now():%H:%M:%S}  {what:<22}  {event.kind if event.kind == 'started' else status.state}"
         if status.state == "done":
-            text += f" in {duration(status.seconds)}, {_loss(status)}({done} of {len(self.statuses)} runs)"
+            loss = f", loss {_loss(status)}" if _loss(status) else ""
+            text += f" in {duration(status.seconds)}{loss} ({done} of {len(self.statuses)} runs)"
         elif status.reason:
             text += f": {status.reason}"
         return text
@@ -154,35 +166,38 @@ def _title(console: Console, plan: Plan) -> None:
     console.print(f"[bold]{plan.study.title}[/] · Table {plan.study.table} · {plan.scale} scale · {len(plan.entries)} runs")
 
 
-def _table(cells: Iterable[tuple[str, str, Status, str]], room: int | None = None) -> Table:
+def _table(cells: Iterable[tuple[str, str, Status, str]], signatures: bool = True, room: int | None = None) -> Table:
     cells = list(cells)
     if room and len(cells) > room:  # what moves, or went wrong, comes before what is done or has not begun
         quiet = ("done", "missing", "waiting", "pending")
         cells = sorted(cells, key=lambda cell: cell[2].state in quiet)[:room]
-    table = Table("row", "stage", "run", "", box=None, pad_edge=False, header_style="dim")
-    for name in ("", "epoch", "images/s", "loss", "left"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    # Widths that hold from the first line to the last keep the picture still.
+    for name, width in (("row", None), ("stage", 8), ("run", 10), ("", 14), ("", BAR)):
+        if name != "run" or signatures:
+            table.add_column(name, min_width=width, no_wrap=True)
+    for name, width in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11)):
+        table.add_column(name, justify="right", min_width=width, no_wrap=True)
+    above = None
     for row, stage, status, signature in cells:
-        table.add_row(row, stage, Text(signature, style="dim"), _state(status), *_figures(status))
+        run = (Text(signature, style="dim"),) if signatures else ()
+        table.add_row("" if row == above else row, stage, *run, _state(status), *_figures(status))
+        above = row
     return table
 
 
 def _state(status: Status) -> Text:
     mark, style = MARKS[status.state]
-    said = status.reason if status.state == "running" and status.reason else status.state
-    text = Text(f"{mark} {said}", style=style)
-    if status.reason and status.state not in ("running", "missing"):
-        text.append(f" {status.reason[:60]}", style="dim")
-    return text
+    return Text(f"{mark} {status.reason if status.state == 'running' and status.reason else status.state}", style=style)
 
 
 def _figures(status: Status) -> tuple:
     beat = status.heartbeat
     if status.state == "done":
-        return "", "", "", _loss(status).rstrip(", "), Text(f"in {duration(status.seconds)}", style="dim")
+        return "", "", "", _loss(status), Text(f"in {duration(status.seconds)}", style="dim")
     if not beat.get("total_steps"):
         return ("",) * 5
-    bar = ProgressBar(total=beat["total_steps"], completed=beat["step"], width=20)
+    bar = ProgressBar(total=beat["total_steps"], completed=beat["step"], width=BAR)
     left = beat.get("seconds_left") if status.state == "running" else None
     return (
         bar,
@@ -195,7 +210,14 @@ def _figures(status: Status) -> tuple:
 
 def _loss(status: Status) -> str:
     loss = status.heartbeat.get("loss")
-    return "" if loss is None else f"{loss:.3f}, "
+    return "" if loss is None else f"{loss:.3f}"
+
+
+def _reasons(console: Console, runs: Iterable[tuple[str, Status]]) -> None:
+    """Why what is not done is not done, where that is known."""
+    for label, status in runs:
+        if status.reason and status.state not in ("running", "missing", "done"):
+            console.print(f"  {label} {status.state}: {status.reason}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _summary(done: int, total: int, left: float | None = None) -> Text:

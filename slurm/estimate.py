@@ -19,25 +19,25 @@ class Estimate:
     operations: float
     runs: int
     uncounted: int  # runs whose number of training samples is not in the config
-    scale: str
 
     @classmethod
-    def of(cls, configs: Sequence[RunConfig], scale: str) -> "Estimate":
+    def of(cls, configs: Sequence[RunConfig]) -> "Estimate":
         counted = [config for config in configs if config.data.train_samples]
-        return cls(sum(map(training_flops, counted)), len(configs), len(configs) - len(counted), scale)
+        return cls(sum(map(training_flops, counted)), len(configs), len(configs) - len(counted))
 
-    def text(self, slots: int) -> str:
+    def text(self, slots: int, device: str) -> str:
+        """For a person; `slots` devices, each a `core` or a `GPU`."""
         if not self.runs:
             return "\nNothing to run."
         text = f"\nWould run {self.runs} runs: {operations(self.operations)} of training, counted"
         if self.uncounted:
             text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
         hours = self.operations / GPU_RATE / 3600
-        text += f"\n  {hours:,.2g} GPU-hours at {GPU_RATE / 1e12:g} TFLOP/s a GPU (assumed: the paper's rate on an A100)"
-        if self.scale != "paper":
-            seconds = self.operations / CORE_RATE / slots
-            text += f"\n  {duration(seconds)} here, {slots} runs side by side at {CORE_RATE / 1e9:g} GFLOP/s each (assumed)"
-        return text
+        text += f"\n  {hours:,.{1 if hours > 1 else 4}f} GPU-hours at {operations(GPU_RATE)}/s a GPU"
+        text += " (assumed: what the paper's epoch times come to on an A100)"
+        rate = GPU_RATE if device == "GPU" else CORE_RATE
+        text += f"\n  {duration(self.operations / rate / slots)} on {slots} {device}{'s' * (slots > 1)} of this machine"
+        return text + f" at {operations(rate)}/s each (assumed; start-up not counted)"
 
     @staticmethod
     def left(runs: Iterable[tuple[RunConfig, Status]], slots: int) -> float | None:
@@ -61,11 +61,12 @@ def operations(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `5 h 12 min`, `12 days`."""
+    """`42 s`, `3 min 20 s`, `5 h 12 min`, `12 days`, `3 years`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
         return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     if seconds < 72 * 3600:
         return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
-    return f"{seconds / 86400:.0f} days"
+    days = seconds / 86400
+    return f"{days:.0f} days" if days < 1000 else f"{days / 365:.0f} years"

@@ -36,8 +36,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What is slow to import, and starts no thread.
 PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{t}" for t in ("pretrain", "classify", "segment")))
 
-# On macOS a fork of a process that has touched system frameworks may crash; there each child imports for itself.
-START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
 
 
 def cores() -> int:
@@ -50,6 +48,11 @@ def gpus() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def start_method() -> str:
+    """A fork must not follow the start of CUDA or of macOS's frameworks; there each child imports for itself."""
+    return "spawn" if sys.platform == "darwin" or gpus() else "forkserver"
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Local:
         self._queue: list[Entry] = []
         self._children: dict[str, Child] = {}
         self._elsewhere: dict[str, Entry] = {}  # runs of another launcher, which this one's may wait for
-        self._processes = multiprocessing.get_context(START_METHOD)
+        self._processes = multiprocessing.get_context(start_method())
         self._processes.set_forkserver_preload(list(preload))
 
     def work(self, plan: Plan) -> Iterator[Event | None]:
