@@ -117,6 +117,9 @@ class Processes:
 def seed_everything(*entropy: int) -> None:
     """Seed torch, numpy and Python from integers that name a moment, such as (seed, step, shard)."""
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    torch.manual_seed(seed)
+    # torch.manual_seed would also seed every device that might exist, at a millisecond a call.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

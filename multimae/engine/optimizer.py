@@ -67,6 +67,8 @@ class Optimizer:
                 "steps_per_print": None,
             },
         )
+        if processes.count == 1 and not self.stage:
+            self.engine.enable_backward_allreduce = False  # DeepSpeed would copy all gradients to reduce them alone
         self._gradients: list[torch.Tensor] = []
         self._norm: torch.Tensor | None = None
         self._start_states()
