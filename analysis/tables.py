@@ -165,7 +165,7 @@ def styled(study: Study, frame: pd.DataFrame) -> Styler:
         return ["color: grey" if pd.isna(v) else "font-weight: bold" if v == best else "" for v in values]
 
     caption = "<br>".join([f"<b>{title(study, frame)}</b>", *notes(study, frame)])
-    left = {"selector": "caption", "props": "text-align: left; max-width: 60em"}
+    left = {"selector": "caption", "props": "caption-side: bottom; text-align: left"}
     return table.style.apply(bold).set_caption(caption).set_table_styles([left])
 
 

@@ -363,6 +363,29 @@ def test_the_command_tells_what_it_did_and_where_to_look(runs, capsys, closed_po
     assert "1 runs; sent" in out and f"cd {runs.parent} && mlflow ui" in out
 
 
+def test_the_state_of_a_row_that_could_not_be_told_is_told_later(runs, monkeypatch):
+    study_run(runs).whole()
+    ours, status = syncer.Syncer(runs), store.Store.status
+    told = []
+
+    def fails_for_the_row(self, *args):
+        told.append(args)
+        if len(told) == 2:
+            raise ConnectionError("the server went away")
+        status(self, *args)
+
+    monkeypatch.setattr(store.Store, "status", fails_for_the_row)
+    assert ours.once().problems == ["state of the rows: the server went away"]
+    assert ours.once().ok
+    assert {run.info.status for run in Seen(runs).all()} == {"FINISHED"}
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path):
+    report = tracking.sync(tmp_path / "rums")
+    assert report.problems == [f"there is no folder {tmp_path / 'rums'}"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_importing_tracking_imports_neither_mlflow_nor_torch():
     code = "import sys, multimae.tracking; print({'mlflow', 'torch', 'pandas'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

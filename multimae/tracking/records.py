@@ -177,10 +177,8 @@ def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Met
 
 def cells_of(folder: RunFolder, root: str) -> list[Cell]:
     """Where a run is used, the place it was first submitted for first."""
-    found = (
-        Cell(r["study"], r["scale"], r["row"], r["stage"], root) for r in folder.jobs.records() if r.get("study")
-    )
-    return list(dict.fromkeys(found))
+    jobs = folder.jobs.records("submitted")
+    return list(dict.fromkeys(Cell(r["study"], r["scale"], r["row"], r["stage"], root) for r in jobs))
 
 
 def state_of(folder: RunFolder) -> State:

@@ -15,10 +15,11 @@ from pathlib import Path
 from .records import Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
-# For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s).
+# For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s); here
+# the next pass is the retry.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }

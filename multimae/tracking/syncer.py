@@ -17,7 +17,8 @@ ROW = "multimae.row"  # the tag of a parent run
 METRICS_AT_ONCE = 900
 NOTE = (
     "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
-    "nested in them. Numbers of the scales smoke and mini are not comparable with the paper's."
+    "nested in them. The table alone: filter by `tags.stage = 'row'`. Numbers of the scales smoke and mini are not "
+    "comparable with the paper's."
 )
 
 RowKey = tuple[str, str]  # (experiment, Cell.row_key)
@@ -60,14 +61,18 @@ class Syncer:
         self._store: Store | None = None
         self._verified: set[str] = set()  # signatures whose MLflow run is known to exist
         self._rows: dict[RowKey, str] = {}  # -> MLflow run
+        self._changed: set[RowKey] = set()  # rows whose state may not be what MLflow shows
 
     def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> Report:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
         report = Report(public(self.uri))
+        if not self.runs.is_dir():
+            report.problems.append(f"there is no folder {self.runs}")
+            return report
         try:
             with _one_sender(self.runs, wait):
                 self._pass(self._folders(signatures), report)
-        except (StoreUnavailable, Busy) as error:
+        except (StoreUnavailable, Busy, OSError) as error:
             report.problems.append(str(error))
         return report
 
@@ -78,15 +83,21 @@ class Syncer:
         if self._store is None:
             self._store = Store.open(self.uri, self.runs)
         self._store.check()
-        rows: set[RowKey] = set()
         for folder in folders:
-            try:
-                rows |= self._send(folder, report)
-            except Exception as error:  # whatever MLflow or a damaged folder raises: the other runs go on
-                report.problems.append(f"{folder.signature}: {brief(error)}")
-                self._store.check()
-        if rows:
-            self._close_rows(rows)
+            with self._survived(folder.signature, report):
+                self._send(folder, report)
+        if self._changed:
+            with self._survived("state of the rows", report):
+                self._tell_rows()
+
+    @contextlib.contextmanager
+    def _survived(self, what: str, report: Report) -> Iterator[None]:
+        """Whatever MLflow or a damaged folder raises is reported, and the rest goes on unless the store is gone."""
+        try:
+            yield
+        except Exception as error:
+            report.problems.append(f"{what}: {brief(error)}")
+            self._store.check()
 
     def _folders(self, signatures: Iterable[str] | None) -> list[RunFolder]:
         """Runs that have begun, the oldest first."""
@@ -97,20 +108,21 @@ class Syncer:
 
     # ---- one run
 
-    def _send(self, folder: RunFolder, report: Report) -> set[RowKey]:
-        """Send the news of a run. Returns the rows whose state may have changed by it."""
+    def _send(self, folder: RunFolder, report: Report) -> None:
+        """Send the news of a run."""
         cursor = Cursor.load(folder, public(self.uri))
         verified = folder.signature in self._verified
         if cursor and verified and not cursor.has_news(folder):
-            return set()
+            return
         config = folder.config()
         cells = cells_of(folder, self._root(config))
         if cursor is None or not verified:
             cursor = self._find_or_create(folder, config, cells, cursor)
         if cursor.run_id in self._store.deleted:
-            return set()  # by someone who does not want to see it
+            return  # by someone who does not want to see it
 
         rows = {cell: self._row(cell, folder) for cell in cells}
+        self._changed |= {(cell.experiment, cell.row_key) for cell in cells}
         batch = Batch(folder, cursor)
         jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
         if cursor.cells != cells:
@@ -132,7 +144,6 @@ class Syncer:
             cursor.state = state.name
             cursor.save(folder)
         self._send_files(folder, cursor, report)
-        return {(cell.experiment, cell.row_key) for cell in cells}
 
     def _flush(self, folder: RunFolder, batch: Batch, rows: dict[Cell, str], report: Report) -> None:
         """Send, then write down that it was sent: a kill in between sends the same again, which changes nothing."""
@@ -194,20 +205,20 @@ class Syncer:
         needed = RunFolder.of(self.runs, config.needs)
         return self._root(needed.config()) if needed.config_file.exists() else config.needs
 
-    def _close_rows(self, keys: set[RowKey]) -> None:
-        """Give rows the state of their stages: of each stage the run that came last."""
-        stages: dict[RowKey, dict[str, RunFolder]] = {key: {} for key in keys}
+    def _tell_rows(self) -> None:
+        """Give changed rows the state of their stages: of each stage the run that came last."""
+        stages: dict[RowKey, dict[str, RunFolder]] = {key: {} for key in self._changed}
         for folder in self._folders(None):
             cursor = Cursor.load(folder, public(self.uri))
             for cell in (cursor.cells or []) if cursor else []:
-                if (cell.experiment, cell.row_key) in keys:
+                if (cell.experiment, cell.row_key) in stages:
                     stages[cell.experiment, cell.row_key][cell.stage] = folder
         for key, folders in stages.items():
-            run_id = self._rows[key]
             states = [state_of(folder) for folder in folders.values()]
-            if states and run_id not in self._store.deleted:
+            if states and self._rows[key] not in self._store.deleted:
                 worst = next(s for s in ("FAILED", "RUNNING", "KILLED", "FINISHED") if s in {x.status for x in states})
-                self._store.status(run_id, worst, round(max(s.time for s in states) * 1000))
+                self._store.status(self._rows[key], worst, round(max(s.time for s in states) * 1000))
+        self._changed.clear()
 
 
 def _begun(folder: RunFolder) -> int:
@@ -219,7 +230,6 @@ def _begun(folder: RunFolder) -> int:
 @contextlib.contextmanager
 def _one_sender(runs: Path, wait: float) -> Iterator[None]:
     """Hold the one right to send the runs of a folder. Raises Busy after `wait` seconds."""
-    runs.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + wait
     with open(runs / ".mlflow.lock", "a") as file:
         while True:
