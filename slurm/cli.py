@@ -140,12 +140,13 @@ def _own_data(folder: Path, config: Pretrain | Classify | Segment) -> dict[str, 
     train = folder / "train"
     rgb = train / "rgb" if (train / "rgb").is_dir() else train
     edits = {"data.name": folder.name, "model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
-    # The recipe's number of images where there are as many, else all of them.
+    # The recipe's number of images where there are as many, else all of them, however many can be read.
     for split, key in ((config.data.train_split, "train_samples"), (config.data.eval_split, "eval_samples")):
         limit = getattr(config.data, key)
         images = folder / split / "rgb" if (folder / split / "rgb").is_dir() else folder / split
         if limit and images.is_dir():
-            edits[f"data.{key}"] = min(limit, sum(1 for _ in islice(_files(images), limit))) or None
+            enough = sum(1 for _ in islice(_files(images), limit)) == limit
+            edits[f"data.{key}"] = limit if enough else None
     if isinstance(config, Classify):
         classes = sorted(p.name for p in rgb.iterdir() if p.is_dir() and p.name not in MODALITIES)
         if len(classes) < 2:

@@ -105,21 +105,19 @@ class Progress:
             self.console.print(self._line(event), highlight=False, soft_wrap=True)
 
     def report(self) -> int:
-        """Say what did not end well; 0 if everything is done."""
+        """Say what did not end well, each reason once and in full; 0 if everything is done."""
         if self.plan.count("done") == len(self.statuses):
             self.console.print("Everything is done already.")
         bad = [(e, self.statuses[s]) for s, e in self.plan.entries.items() if self.statuses[s].state != "done"]
+        told: dict[str, list[str]] = {}
         for entry, status in bad:
-            log = max(entry.folder.log.glob("*.txt"), default=None) if status.state in ("failed", "dead") else None
-            self.console.print(
-                f"{entry.run.label} ({entry.run.signature}) {status.state}: {status.reason}"
-                + (f"\n  its output: {log}" if log else ""),
-                style="red",
-                highlight=False,
-                soft_wrap=True,
-            )
+            record = entry.folder.journal.last("failed") if status.state == "failed" else None
+            reason = record["reason"] if record else status.reason
+            told.setdefault(f"{status.state}: {reason}", []).append(f"{entry.run.label} ({entry.run.signature})")
+        for reason, runs in told.items():
+            self.console.print(f"{', '.join(runs)} {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):
-            self.console.print("After mending the cause: the same command with --retry-failed.")
+            self.console.print("What they printed is in log/ of their run folders. Once mended: --retry-failed runs them again.")
         return int(bool(bad))
 
     def _look(self) -> None:

@@ -142,7 +142,7 @@ def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
     status = entry.status
     if entry.action or status.under_way or status.state == "done":
         return None
-    return f"{entry.run.label} {status.state}" + (f": {status.reason}" if status.reason else "")
+    return f"{entry.run.label} {status.state}"
 
 
 def _obstacle(run: Run, entries: dict[str, Entry], runs: Path) -> str | None:

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import psutil
@@ -29,6 +30,7 @@ UNDER_WAY = ("pending", "waiting", "running")
 # Seconds without a heartbeat after which a process on another machine counts as gone. Heartbeats come every few
 # seconds; the rest is for clocks and shared file systems that lag.
 STALE = 180.0
+REASON = 160  # characters of a reason; all of it is in the journal
 CLOCK = 2.0  # how exactly a process's start time is known
 
 
@@ -78,7 +80,7 @@ def _status(folder: RunFolder, record, beat, submitted, ended) -> Status:
     if submitted and submitted["time"] > written and (queued := _queued(folder, submitted)):
         return queued
     if record and record["kind"] in ("failed", "interrupted"):
-        return Status(record["kind"], " ".join(record["reason"].split()), beat)
+        return Status(record["kind"], shorten(record["reason"], REASON, placeholder=" ..."), beat)
     if ended and ended["time"] >= written:
         return Status(ended["state"], ended["reason"], beat)
     if record or beat:

@@ -14,8 +14,9 @@ import pytest
 from training import tiny_study
 
 import sweeps
-from multimae.config import SCALES, ConfigError, build, flatten
+from multimae.config import SCALES, ConfigError, Pretrain, build, flatten
 from slurm.cli import add_study_arguments, main, rows_from, runtime_from, study_words
+from slurm.study import Row, Study
 
 GOLDEN = Path(__file__).parent / "golden"
 STUDIES = [module.name for module in pkgutil.iter_modules(sweeps.__path__)]
@@ -140,10 +141,17 @@ def test_own_data_goes_to_every_stage(images):
     args = parsed("--data", str(images))
     for row in rows_from(tiny_study, args):
         assert {config.data.name for config in row.stages.values()} == {"pets"}
-        assert {config.data.train_samples for config in row.stages.values()} == {10}  # the study asks for 4096
+        assert {config.data.train_samples for config in row.stages.values()} == {None}  # all: there are no 4096
         assert row.stages["classify"].classes == 3
         assert row.stages["classify"].needs == row.stages["pretrain"].signature
     assert runtime_from(args).data_roots == {"pets": images}
+
+
+def test_own_data_that_suffices_is_cut_as_in_the_recipe(images):
+    rows = rows_from(tiny_study, parsed("--data", str(images), "--set", "pretrain.data.train_samples=20"))
+    assert rows[0].stages["pretrain"].data.train_samples == 20
+    study = Study("s", "t", "10", lambda scale: [Row("a", {"pretrain": Pretrain().edit({"data.train_samples": 7})})])
+    assert rows_from(study, parsed("--data", str(images)))[0].stages["pretrain"].data.train_samples == 7
 
 
 def test_a_set_wins_over_own_data(images):
