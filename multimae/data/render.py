@@ -17,6 +17,7 @@ PLAIN, STRIPES, RINGS, CHECKS, DOTS, MARBLE = range(6)
 # The table's first rows share one box, seen from inside: floor, ceiling, and the walls at -x, +x, -y and +y.
 ROOM_NORMALS = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], np.float32)
 ROOM_SURFACES = len(ROOM_NORMALS)
+FLAT = 0.03  # metres: half the thickness of a solid that casts no shadow
 
 # A pattern is a sum of three waves along the axes, their product and a constant; see `_albedo`.
 WEIGHTS = np.zeros((6, 5), np.float32)
@@ -105,15 +106,14 @@ class _Batch:
         # What maps world directions to the frames of the unit shapes: xx, xy, yx, yy, zz. (5, rows)
         self.frames = np.stack([cos / x, sin / x, -sin / y, cos / y, 1 / z])
         self.centers = np.ascontiguousarray(self.table[:, CENTER].T)
+        self.solid = np.flatnonzero(self.shape != ROOM)
+        # Rugs and windows lie flat on the room and hide no light.
+        self.casting = self.solid[self.table[self.solid, SIZE].min(1) > FLAT]
         self.room_center = self.centers[:, self.starts, None]  # (3, scenes, 1)
         self.room_size = self.table[self.starts, SIZE].T[:, :, None]
 
     def column(self, name: str) -> np.ndarray:
         return self.table[:, COLUMNS[name]]
-
-    def solids(self, scene: int) -> slice:
-        end = self.starts[scene + 1] if scene + 1 < len(self.starts) else len(self.table)
-        return slice(self.starts[scene] + ROOM_SURFACES, end)
 
 
 # ---- geometry
@@ -136,7 +136,7 @@ def _first_hit(batch: _Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     sides = np.where(exits[0] == nearest, 2 + (rays[0] > 0), 4 + (rays[1] > 0))
     hit = np.where(exits[2] == nearest, rays[2] > 0, sides) + batch.starts[:, None]
 
-    rows, pixels, near, _ = _intervals(batch, batch.camera, rays)
+    rows, pixels, near, _ = _intervals(batch, batch.solid, batch.camera, rays)
     flat = nearest.reshape(-1)
     before = np.flatnonzero((near > 0) & (near < flat[pixels]))
     rows, pixels, near = rows[before], pixels[before], near[before]
@@ -146,15 +146,16 @@ def _first_hit(batch: _Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return nearest, hit
 
 
-def _intervals(batch: _Batch, origin: np.ndarray, rays: np.ndarray):
-    """All meetings of rays and solids: table rows, pixels, and where the ray enters and leaves, in lengths of the ray.
+def _intervals(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray):
+    """All meetings of rays and `solids` (rows of the table, ascending): rows, pixels, and where the ray enters and
+    leaves, in lengths of the ray.
 
     The rays (3, scenes, pixels) of a scene all start at its `origin` (3, scenes).
     """
     pixels_each = rays.shape[2]
     pairs = []
     for scene in range(rays.shape[1]):
-        rows, pixels = _candidates(batch, batch.solids(scene), origin[:, scene], rays[:, scene])
+        rows, pixels = _candidates(batch, solids[batch.scene[solids] == scene], origin[:, scene], rays[:, scene])
         pairs.append((rows, pixels + scene * pixels_each))
     rows, pixels = (np.concatenate(parts) for parts in zip(*pairs))
 
@@ -172,7 +173,7 @@ def _intervals(batch: _Batch, origin: np.ndarray, rays: np.ndarray):
     return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
-def _candidates(batch: _Batch, solids: slice, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solids of one scene, and rays that meet the sphere around them: those at a small enough angle to its centre."""
     to_center = batch.centers[:, solids].T - origin
     size = batch.table[solids, SIZE]
@@ -183,7 +184,7 @@ def _candidates(batch: _Batch, solids: slice, origin: np.ndarray, rays: np.ndarr
     lengths = np.sqrt((rays * rays).sum(0))
     meet = to_center @ rays >= limit[:, None] * lengths
     solid = np.repeat(np.arange(len(limit)), np.count_nonzero(meet, axis=1))  # twice as fast as np.nonzero in 2-D
-    return solid + solids.start, np.flatnonzero(meet) - solid * rays.shape[1]
+    return solids[solid], np.flatnonzero(meet) - solid * rays.shape[1]
 
 
 def _to_frames(frames: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -316,7 +317,7 @@ def _seen(batch: _Batch, from_light: np.ndarray) -> np.ndarray:
     part gives the shadow of a light with an extent, at the cost of one ray.
     """
     seen = np.ones(from_light.shape[1:], np.float32)
-    _, pixels, near, far = _intervals(batch, batch.light, from_light)
+    _, pixels, near, far = _intervals(batch, batch.casting, batch.light, from_light)
     through = np.minimum(far, 1) - np.maximum(near, 0)  # as a share of the way from the light to the point
     np.multiply.at(seen.reshape(-1), pixels, 1 - np.clip(12 * through, 0, 1))
     return seen

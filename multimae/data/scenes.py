@@ -14,7 +14,7 @@ import numpy as np
 from . import render
 from .render import COLUMNS, ROOM_SURFACES, Scene
 
-VERSION = 2  # of everything that changes a pixel; part of the cache's name and of the fingerprint
+VERSION = 3  # of everything that changes a pixel; part of the cache's name and of the fingerprint
 SPLITS = {"train": 0, "val": 1, "test": 2}
 FIELDS = ("rgb", "depth", "semseg", "normals", "instance")
 
