@@ -20,7 +20,7 @@ def masked_losses(
     visible: Mapping[str, Bool[Tensor, "batch _"]] | None,
     patch_size: int | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The loss of each target over its masked tokens: the mean of each sample, then the mean over the samples that have any.
+    """The loss of each target on its masked tokens: the mean of each sample, then the mean over samples that have any.
 
     `visible` None, or without the modality of a target: the loss is on all of its tokens.
     `patch_size` in pixels of the image; None reads it off the masks, and is 16 without any.
@@ -60,7 +60,7 @@ def standardize_patches(rows: Float[Tensor, "rows pixels"]) -> Float[Tensor, "ro
 
 
 def average(errors: Float[Tensor, " rows"], weights: Float[Tensor, " rows"] | None) -> Float[Tensor, ""]:
-    return errors.mean() if weights is None else torch.dot(errors, weights)
+    return errors.mean() if weights is None else torch.dot(errors, weights.to(errors.dtype))
 
 
 def _patch_size(images: Mapping[str, Tensor], visible: Mapping[str, Tensor]) -> int:

@@ -1,7 +1,7 @@
 """Which tokens are visible (paper Section 3.3), and where each of them stands in the encoder's sequence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +18,17 @@ def sample_visible(
 ) -> dict[str, Bool[Tensor, "batch _"]]:
     """Masks of a whole batch, True = visible, with exactly `visible_tokens` in every sample.
 
-    The proportions of the modalities are drawn from a symmetric Dirichlet(`alpha`) for each sample, rounded to tokens, and
-    completed at random to the exact number; within a modality the tokens are drawn uniformly without replacement.
-    `alpha` = inf gives every modality the same number, an odd token more or less being placed at random.
+    For each sample the proportions of the modalities are drawn from a symmetric Dirichlet(`alpha`), rounded to tokens
+    and completed at random to the exact number; within a modality tokens are drawn uniformly without replacement.
+    `alpha` = inf gives every modality the same number, the odd ones placed at random.
 
     Runs on the generator's device with one sort and without a host synchronisation. Raises ValueError where
     `visible_tokens` does not fit, or `alpha` is not positive.
     """
     total = sum(token_counts.values())
     if not 0 <= visible_tokens <= total:
-        raise ValueError(f"visible_tokens: expected 0 to {total} (the tokens of {dict(token_counts)}), found {visible_tokens}")
-    sizes = torch.tensor(list(token_counts.values()), device=generator.device)
+        raise ValueError(f"visible_tokens: expected 0 to {total} (all of {dict(token_counts)}), found {visible_tokens}")
+    sizes = _on(generator.device, token_counts.values())
     proportions = sample_proportions(batch_size, len(token_counts), alpha, generator)
     counts = whole_counts(proportions, sizes, visible_tokens, generator)
 
@@ -66,7 +66,7 @@ def whole_counts(
     total: int,
     generator: torch.Generator,
 ) -> Int[Tensor, "batch modalities"]:
-    """`proportions` of `total` as whole numbers, none above its modality's `sizes`, that add up to `total` in every row."""
+    """`proportions` of `total` in whole numbers that add up to it in every row, none above its modality's size."""
     counts = torch.minimum((proportions * total).round().long(), sizes)
     missing = total - counts.sum(-1, keepdim=True)
     room = torch.where(missing > 0, sizes - counts, counts)
@@ -78,8 +78,8 @@ def _spread(
 ) -> Int[Tensor, "batch modalities"]:
     """Split `amount` at random over places in proportion to their `room`, never more than it (systematic sampling).
 
-    A ruler of `amount` marks, one unit apart and shifted by one uniform draw, is laid over the shares in a line; each place
-    gets the marks on its share. Every unit is placed and a share of s gets floor(s) or ceil(s) marks, whatever the draw.
+    A ruler of `amount` marks, one unit apart and shifted by one uniform draw, is laid over the shares in a line; each
+    place gets the marks on its share. Every mark falls somewhere, and a share of s gets floor(s) or ceil(s) of them.
     """
     line = room.cumsum(-1)
     ends = line * amount.double() / line[:, -1:].clamp(min=1)
@@ -112,7 +112,7 @@ class Selection:
     tokens: int  # of all modalities together, visible or not
     length: int  # of the sequence without the global token: the largest number of visible tokens in a sample
     slots: Int[Tensor, " visible_and_global"]  # of all visible rows, modality by modality, then of the global tokens
-    # Of each slot, the token's place in the sequence of all tokens; `tokens` stands for the global token and for padding.
+    # Of each slot, the token's place in the sequence of all tokens; `tokens` where it is the global token or padding.
     places: Int[Tensor, " slots"]
     membership: Float[Tensor, "slots modalities"]  # one-hot; zero for the global token and padding
     real: Bool[Tensor, "batch length_and_global"] | None  # None: every sample has `length` tokens, no padding
@@ -138,7 +138,7 @@ def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
     lengths, totals = [sum(sample) for sample in host], [sum(modality) for modality in zip(*host)]
     length = max(lengths)
 
-    # The visible rows of each modality, then the masked rows of each; their number is known, so finding them waits for nothing.
+    # The visible rows of each modality, then the masked rows of each; their number is known, so nothing waits for it.
     flags = torch.cat([mask.flatten() for mask in masks])
     found = torch.nonzero_static(torch.cat([flags, ~flags]), size=len(flags)).flatten()
     found = found.split(totals + [batch * size - total for size, total in zip(sizes, totals)])
@@ -146,7 +146,8 @@ def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
     first = torch.arange(0, batch * (length + 1), length + 1, device=device)  # the slot where each sample begins
     # Rows are in the order of samples, so the slots of a sample's rows are consecutive numbers plus a shift of its own.
     shift = first[:, None] + counts.cumsum(1) - counts.cumsum(0)
-    weights = loss_weights(torch.tensor(sizes, device=device) - counts)
+    on_device = _on(device, sizes)
+    weights = loss_weights(on_device - counts)
     groups, places, start = {}, [], 0
     for i, (modality, size) in enumerate(zip(visible, sizes)):
         rows, masked = found[i] - batch * start, found[len(masks) + i] - (len(flags) + batch * start)
@@ -159,8 +160,7 @@ def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
     slots = torch.cat([group.slots for group in groups.values()])
     blank = torch.full((batch * (length + 1),), start, device=device)
     places = blank.index_copy(0, slots, torch.cat(places))
-    ends = torch.tensor([group.start + group.size for group in groups.values()], device=device)
-    modality_of = torch.bucketize(places, ends, right=True)[:, None]
+    modality_of = torch.bucketize(places, on_device.cumsum(0), right=True)[:, None]
     membership = (modality_of == torch.arange(len(masks), device=device)).float()
     real = None
     if min(lengths) < length:
@@ -170,6 +170,13 @@ def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
 
 
 def loss_weights(masked: Int[Tensor, "batch *_"]) -> Float[Tensor, "batch *_"]:
-    """From the number of masked tokens of each sample, the weight of each of them: the loss is the mean over a sample's
-    masked tokens, then over the samples that have any (so that those without do not pull it towards zero)."""
+    """The weight in the loss of each masked token, from their number in each sample.
+
+    The loss is the mean over a sample's masked tokens, then over the samples that have any.
+    """
     return 1 / (masked.clamp(min=1) * (masked > 0).sum(0).clamp(min=1))
+
+
+def _on(device: torch.device, numbers: Iterable[int]) -> Int[Tensor, " numbers"]:
+    """Python numbers on a device; `torch.tensor(..., device=...)` would wait for the device."""
+    return torch.tensor(list(numbers)).to(device, non_blocking=True)

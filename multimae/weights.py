@@ -1,8 +1,8 @@
 """Weights in and out: official checkpoints, timm's ViTs, and this project's own runs.
 
-Three forms are known by their keys. *Ours* is `MultiMAE.state_dict()`. *Official* is that of the authors' checkpoints. *ViT*
-is timm's, and what the authors publish for RGB alone. In every form a row of a projection or of an output layer is ordered
-channel, patch row, patch column, so that converting renames and reshapes but never computes.
+Three forms are known by their keys. *Ours* is `MultiMAE.state_dict()`. *Official* is that of the authors' checkpoints.
+*ViT* is timm's, and what the authors publish for RGB alone. In every form a row of a projection or of an output layer
+is ordered channel, patch row, patch column, so that converting renames and reshapes but never computes.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .config import Pretrain, build
-from .modalities import MODALITIES, TARGETS
+from .modalities import MODALITIES
 from .model.encoder import Encoder
 from .model.multimae import MultiMAE
 from .model.tokens import resize_positions
@@ -56,7 +56,7 @@ FORMS = (
     ("cls_token", VIT_NAMES, "blocks."),
 )
 VIT_CLASSIFIER = ("norm.", "fc_norm.", "head.")  # what follows the blocks of a timm ViT; the encoder has no counterpart
-OFFICIAL_TARGETS = {"norm_rgb": "rgb_standardized"}  # the others have the same name
+OFFICIAL_TARGETS = {"rgb": "rgb", "norm_rgb": "rgb_standardized", "depth": "depth", "semseg": "semseg"}
 
 
 # ---- whole models
@@ -65,8 +65,8 @@ OFFICIAL_TARGETS = {"norm_rgb": "rgb_standardized"}  # the others have the same 
 def load_official(source: Source, encoder_heads: int = 12, decoder_heads: int = 8) -> MultiMAE:
     """The model of an official checkpoint: a file, or its state dict.
 
-    Sizes, modalities and decoders are read off the shapes; the numbers of heads are not in the file. The published ViT form
-    gives an RGB model with a fresh decoder. Raises ValueError that lists the keys that are missing, unknown or of
+    Sizes, modalities and decoders are read off the shapes; the numbers of heads are not in the file. The published ViT
+    form gives an RGB model with a fresh decoder. Raises ValueError that lists the keys that are missing, unknown or of
     another shape than the others imply.
     """
     state = read(source)
@@ -83,8 +83,10 @@ def to_official(model: MultiMAE) -> State:
     """The state dict of the authors' form, key for key."""
     config = model.config
     if config.decoder.kind != "cross_attention" or config.masking.mask_tokens_in_encoder:
-        raise ValueError("to_official: the official form has cross-attention decoders and no mask tokens in the encoder; found "
-                         f"decoder.kind {config.decoder.kind}, mask_tokens_in_encoder {config.masking.mask_tokens_in_encoder}")  # fmt: skip
+        raise ValueError(
+            "to_official: the official form has cross-attention decoders and no mask tokens in the encoder; found "
+            f"decoder.kind {config.decoder.kind}, mask_tokens_in_encoder {config.masking.mask_tokens_in_encoder}"
+        )
     state = {}
     for name, value in model.state_dict().items():
         if name.endswith(".project.weight") and name.startswith("encoder."):
@@ -94,8 +96,8 @@ def to_official(model: MultiMAE) -> State:
 
 
 def to_timm(model: MultiMAE | Encoder) -> VisionTransformer:
-    """A timm ViT that computes the same features of RGB alone. Its class token comes first and is our global token, which
-    comes last; it has no norm after the blocks and no head (`num_classes=0`)."""
+    """A timm ViT that computes the same features of RGB alone. Its class token, which comes first, is our global token,
+    which comes last; it has no norm after the blocks and no head (`num_classes=0`)."""
     encoder = model.encoder if isinstance(model, MultiMAE) else model
     if "rgb" not in encoder.tokens:
         raise ValueError(f"to_timm: expected an encoder with the input rgb, found {list(encoder.tokens)}")
@@ -133,14 +135,16 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
 
     `source`: a file (a run's weights.safetensors, an official or a ViT checkpoint), a state dict, or a model.
 
-    Returns the inputs that the source lacks: they keep their fresh projection. Raises ValueError that lists what is missing
-    or does not fit.
+    Returns the inputs that the source lacks: they keep their fresh projection. Raises ValueError that lists what is
+    missing or does not fit.
     """
     state = source.state_dict() if isinstance(source, nn.Module) else read(source)
     form = next((form for form in FORMS if form[0] in state), None)
     if form is None:
-        raise ValueError("the source of an encoder: expected the weights of a run, an official checkpoint or a ViT (one of the "
-                         f"keys {', '.join(form[0] for form in FORMS)}), found {', '.join(list(state)[:5]) or 'nothing'}")  # fmt: skip
+        raise ValueError(
+            "the source of an encoder: expected the weights of a run, an official checkpoint or a ViT (one of the keys "
+            f"{', '.join(form[0] for form in FORMS)}), found {', '.join(list(state)[:5]) or 'nothing'}"
+        )
     marker, table, blocks = form
     if marker == "cls_token":
         state = _without_class_position(state)
@@ -164,7 +168,7 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
 
 
 def _with_padding_class(source: Tensor, target: Tensor) -> Tensor:
-    """The source's classes; a last class for padding keeps the target's value where only the target has one."""
+    """The source's classes. The class for padding, the last, stays fresh where the source has none."""
     return torch.cat([source, target[len(source) :]])[: len(target)]
 
 
@@ -174,7 +178,7 @@ def _with_padding_class(source: Tensor, target: Tensor) -> Tensor:
 def read(source: Source) -> State:
     """The state dict in a checkpoint (`.safetensors`, or a torch file whose entry `model` or whole is the state dict).
 
-    No code in a file is run: a torch file may hold tensors, plain values and the argparse Namespace of training checkpoints.
+    No code in a file is run: a torch file may hold tensors, plain values and the argparse.Namespace of a training run.
     """
     if isinstance(source, Mapping):
         found = source
@@ -185,12 +189,15 @@ def read(source: Source) -> State:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 found = torch.load(source, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{source}: refused, because reading it would run code it names, or it is no checkpoint. "
-                             f"Expected tensors, plain values and argparse.Namespace only. {error}") from None  # fmt: skip
+            raise ValueError(
+                f"{source}: refused, because reading it would run code that it names, or it is no checkpoint: expected "
+                f"tensors, plain values and argparse.Namespace only. {error}"
+            ) from None
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         found = found["model"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{source if isinstance(source, Path | str) else 'source'}: expected a state dict, or one under 'model'")
+        name = source if isinstance(source, Path | str) else "source"
+        raise ValueError(f"{name}: expected a state dict of tensors, or one under 'model'")
     return dict(found)
 
 
@@ -200,9 +207,8 @@ def read(source: Source) -> State:
 def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pretrain:
     inputs = _parts(state, r"input_adapters\.(\w+)\.")
     adapters = _parts(state, r"output_adapters\.(\w+)\.")
-    targets = [OFFICIAL_TARGETS.get(name, name) for name in adapters]
-    unknown = [f"input_adapters.{m}.*" for m in inputs if m not in MODALITIES]
-    unknown += [f"output_adapters.{a}.*" for a, t in zip(adapters, targets) if t not in TARGETS or a == "rgb_standardized"]
+    unknown = [f"input_adapters.{name}.*" for name in inputs if name not in MODALITIES]
+    unknown += [f"output_adapters.{name}.*" for name in adapters if name not in OFFICIAL_TARGETS]
     if unknown:
         raise ValueError(f"unknown keys in an official checkpoint: {', '.join(unknown)}")
     first = inputs[0] if inputs else "rgb"
@@ -212,7 +218,8 @@ def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pr
     wanted += ["input_adapters.semseg.class_emb.weight"] * ("semseg" in inputs)
     wanted += ["output_adapters.semseg.out_proj.weight"] * ("semseg" in adapters)
     if missing := [name for name in wanted if name not in state]:
-        raise ValueError(f"missing keys in an official checkpoint: {', '.join(missing)}; to load only an encoder, use load_encoder")
+        listed = ", ".join(missing)
+        raise ValueError(f"missing keys in an official checkpoint: {listed} (for an encoder alone: load_encoder)")
     patch = state[f"input_adapters.{first}.proj.weight"].shape[-1] * MODALITIES[first].stride
     grid = state[f"input_adapters.{first}.pos_emb"].shape[-1]
     model = {
@@ -230,7 +237,7 @@ def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pr
         "dim": state[output].shape[1], "heads": decoder_heads,
         "depth": len(_parts(state, rf"output_adapters\.{adapter}\.decoder_transformer\.(\d+)\.")),
     }  # fmt: skip
-    return _config(inputs, targets, model, decoder)
+    return _config(inputs, [OFFICIAL_TARGETS[name] for name in adapters], model, decoder)
 
 
 def _config(inputs: list[str], targets: list[str], model: dict, decoder: dict) -> Pretrain:
@@ -262,7 +269,7 @@ def _from_vit(state: State, heads: int) -> MultiMAE:
 
 
 def _without_class_position(state: State) -> State:
-    """A ViT's state dict without its classifier, with positions as a grid, and that of the class token in the class token."""
+    """A ViT's state dict without its classifier, its positions a grid, and the class token's added to the token."""
     state = {name: value for name, value in state.items() if not name.startswith(VIT_CLASSIFIER)}
     if missing := [name for name in ("pos_embed", "patch_embed.proj.weight") if name not in state]:
         raise ValueError(f"missing keys in a ViT: {', '.join(missing)}")
@@ -272,7 +279,8 @@ def _without_class_position(state: State) -> State:
         state["cls_token"] = state["cls_token"] + table[:, :1]
         table = table[:, 1:]
     if table.shape[1] != side**2:
-        raise ValueError(f"pos_embed: expected the positions of a square grid and a class token, found {tuple(table.shape)}")
+        found = tuple(state["pos_embed"].shape)
+        raise ValueError(f"pos_embed: expected the positions of a square grid and a class token, found {found}")
     return state | {"pos_embed": table.transpose(1, 2).unflatten(-1, (side, side))}
 
 
@@ -290,15 +298,17 @@ def _check_keys(wanted: Iterable[str], found: Iterable[str], what: str) -> None:
     missing = [name for name in wanted if name not in found]
     unknown = [name for name in found if name not in wanted]
     if missing or unknown:
-        lists = [f"{label} keys: {', '.join(names)}" for label, names in (("missing", missing), ("unknown", unknown)) if names]
-        raise ValueError(f"{what} does not fit: {'; '.join(lists)}")
+        lists = {"missing": missing, "unknown": unknown}
+        listed = "; ".join(f"{label} keys: {', '.join(names)}" for label, names in lists.items() if names)
+        raise ValueError(f"{what} does not fit: {listed}")
 
 
 def _copy(module: nn.Module, values: State) -> None:
     """Copy into parameters and buffers. A convolution's weight fills the matrix that it is."""
     own = module.state_dict()
     values = {name: v.flatten(1) if name.endswith(".project.weight") else v for name, v in values.items()}
-    wrong = [f"{n}: expected {tuple(own[n].shape)}, found {tuple(v.shape)}" for n, v in values.items() if own[n].shape != v.shape]
+    shapes = {name: (tuple(own[name].shape), tuple(value.shape)) for name, value in values.items()}
+    wrong = [f"{name}: expected {own}, found {given}" for name, (own, given) in shapes.items() if own != given]
     if wrong:
         raise ValueError(f"shapes do not fit: {'; '.join(wrong)}")
     with torch.no_grad():

@@ -15,8 +15,8 @@ MODALITY = {"rgb": "rgb", "rgb_standardized": "rgb", "depth": "depth", "semseg":
 
 
 def random_checkpoint(
-    dim=32, depth=2, decoder_dim=16, decoder_depth=2, grid=4, patch=16, inputs=ORDER, targets=tuple(ADAPTERS), classes=11,
-    class_rows=None, class_dim=6, seed=0,
+    dim=32, depth=2, decoder_dim=16, decoder_depth=2, grid=4, patch=16, inputs=ORDER, targets=tuple(ADAPTERS),
+    classes=11, class_rows=None, class_dim=6, seed=0,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
     """Every key of an official pre-training checkpoint, with random values: biases, norms and positions too."""
     g = torch.Generator().manual_seed(seed)
@@ -124,9 +124,8 @@ class Reference:
             name, image = f"input_adapters.{m}", images[m]
             if m == "semseg":
                 image = self.state[f"{name}.class_emb.weight"][image].permute(2, 0, 1)
-            projected = F.conv2d(
-                image[None], self.state[f"{name}.proj.weight"], self.state[f"{name}.proj.bias"], stride=self.patch // STRIDE[m]
-            )[0]
+            weight, bias = self.state[f"{name}.proj.weight"], self.state[f"{name}.proj.bias"]
+            projected = F.conv2d(image[None], weight, bias, stride=self.patch // STRIDE[m])[0]
             grid = tuple(projected.shape[-2:])
             x = torch.stack([projected[:, i, j] for i in range(grid[0]) for j in range(grid[1])])
             x = x + self.table(f"{name}.pos_emb", grid, RESIZE[m])
@@ -149,7 +148,8 @@ class Reference:
             full = self.state[f"{name}.mask_token"][0].repeat(tokens, 1)
             full[seen] = context[at : at + int(seen.sum())]
             at += int(seen.sum())
-            full = full + self.table(f"{name}.pos_emb", grids[m], "bilinear") + self.state[f"{name}.task_embeddings.{m}"][0]
+            full = full + self.table(f"{name}.pos_emb", grids[m], "bilinear")
+            full = full + self.state[f"{name}.task_embeddings.{m}"][0]
             sequences[m] = full
             keys.append(full[seen])
         keys = torch.cat([*keys, context[at:]])  # the global token last, with nothing added

@@ -59,5 +59,5 @@ def test_standardized_patches():
 
 def test_losses_are_float32_under_autocast():
     prediction = torch.full((1, 1, 4, 4), 1.001, dtype=torch.bfloat16)
-    loss = masked_losses({"depth": prediction}, {"depth": torch.zeros(1, 1, 4, 4)}, {"depth": torch.zeros(1, 4, dtype=torch.bool)})
-    assert loss["depth"].dtype == torch.float32
+    losses = masked_losses({"depth": prediction}, {"depth": torch.zeros(1, 1, 4, 4)}, {"depth": torch.zeros(1, 4) > 0})
+    assert losses["depth"].dtype == torch.float32

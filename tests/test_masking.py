@@ -55,7 +55,7 @@ def test_whole_counts_never_exceed_a_modality():
     sizes = torch.tensor([10, 40, 40])
     counts = whole_counts(proportions, sizes, 30, generator())
     assert (counts <= sizes).all() and (counts >= 0).all() and (counts.sum(1) == 30).all()
-    assert (counts[::3, 0] == 10).all() and (counts[1::3, 0] == 10).all(), "the first is full; the others take what is left"
+    assert (counts[::3, 0] == 10).all() and (counts[1::3, 0] == 10).all(), "the first is full; the others take the rest"
 
 
 # ---- alpha
@@ -98,17 +98,16 @@ def test_proportions_are_dirichlet(alpha, modalities):
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0])
 def test_counts_follow_the_proportions(alpha):
-    """Counts, spread uniformly over the unit that rounding made one of, are Beta to within that unit."""
     counts = counts_of(sample_visible(PAPER, 20_000, 98, alpha, generator(3))).numpy()
-    for column in counts.T:
-        upper, lower = ((column + shift).clip(0, 98) / 98 for shift in (1.0, -1.0))
-        beta = stats.beta(alpha, 2 * alpha)
-        # Moving every count one token up or down brackets the exact proportion (half a token from rounding, and the fix-up).
-        assert stats.kstest(upper, beta.cdf, alternative="greater").pvalue > 1e-3
-        assert stats.kstest(lower, beta.cdf, alternative="less").pvalue > 1e-3
+    rounded = np.round(98 * np.random.default_rng(0).dirichlet([alpha] * 3, size=20_000))
+    beta = stats.beta(alpha, 2 * alpha)
+    for column, reference in zip(counts.T, rounded.T):
+        assert stats.ks_2samp(column, reference).pvalue > 1e-3
+        # A count is within a token and a half of its exact proportion: half from rounding, one from completing.
+        assert stats.kstest((column + 1.5) / 98, beta.cdf, alternative="greater").pvalue > 1e-3
+        assert stats.kstest((column - 1.5) / 98, beta.cdf, alternative="less").pvalue > 1e-3
     np.testing.assert_allclose(counts.mean(0), 98 / 3, atol=0.7)
-    expected = 98 * np.sqrt(2 / 9 / (3 * alpha + 1))
-    np.testing.assert_allclose(counts.std(0), expected, rtol=0.02)
+    np.testing.assert_allclose(counts.std(0), 98 * np.sqrt(2 / 9 / (3 * alpha + 1)), rtol=0.02)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan])

@@ -15,7 +15,8 @@ from multimae.weights import from_timm, load_encoder, load_official, to_official
 
 def images(batch=2, height=64, width=64):
     g = torch.Generator().manual_seed(0)
-    return {"rgb": torch.randn(batch, 3, height, width, generator=g), "depth": torch.randn(batch, 1, height, width, generator=g)}
+    channels = {"rgb": 3, "depth": 1}
+    return {modality: torch.randn(batch, n, height, width, generator=g) for modality, n in channels.items()}
 
 
 def small_model(**changes):
@@ -62,7 +63,8 @@ def test_shapes_tell_the_sizes():
 def test_unknown_and_missing_keys_are_listed():
     state = random_checkpoint()
     lost = ("encoder.1.mlp.fc2.bias", "output_adapters.norm_rgb.task_embeddings.depth")
-    wrong = {name: value for name, value in state.items() if name not in lost} | {"input_adapters.rgb.extra": torch.zeros(1)}
+    wrong = {name: value for name, value in state.items() if name not in lost}
+    wrong["input_adapters.rgb.extra"] = torch.zeros(1)
     with pytest.raises(ValueError) as error:
         load_official(wrong, 4, 4)
     for name in (*lost, "input_adapters.rgb.extra"):
@@ -195,7 +197,8 @@ def forms(model, tmp_path):
     save_file(model.state_dict(), ours)
     torch.save({"model": to_official(model), "args": argparse.Namespace()}, official)
     torch.save({"model": to_timm(model).state_dict()}, vit)
-    return {"run": ours, "official": official, "vit": vit, "module": to_timm(model), "model": model, "encoder": model.encoder}
+    modules = {"module": to_timm(model), "model": model, "encoder": model.encoder}
+    return {"run": ours, "official": official, "vit": vit} | modules
 
 
 @pytest.mark.parametrize("form", ["run", "official", "vit", "module", "model", "encoder"])
@@ -241,7 +244,8 @@ def test_load_encoder_with_a_padding_class():
     assert torch.equal(padded.tokens["semseg"].embedding.weight[-1], last)
     unpadded = Encoder(model.config.model, ("rgb", "semseg"))
     load_encoder(unpadded, padded)
-    torch.testing.assert_close(unpadded.state_dict(), {n: v for n, v in model.encoder.state_dict().items() if "depth" not in n})
+    without_depth = {name: value for name, value in model.encoder.state_dict().items() if "depth" not in name}
+    torch.testing.assert_close(unpadded.state_dict(), without_depth)
 
 
 def test_load_encoder_names_what_does_not_fit():

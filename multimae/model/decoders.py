@@ -13,7 +13,7 @@ from .. import config
 from ..masking import Selection
 from ..modalities import MODALITIES, TARGETS
 from .encoder import LayerNorm
-from .tokens import Grid, Patches, initialize, position_rows, sincos_positions
+from .tokens import Grid, Patches, initialize, learned_token, learned_tokens, position_rows, sincos_positions
 
 INTERPOLATION = "bilinear"  # of the position table of every decoder, whatever its modality
 
@@ -21,8 +21,8 @@ INTERPOLATION = "bilinear"  # of the position table of every decoder, whatever i
 class Decoder(nn.Module):
     """What both kinds share: queries and context out of the encoder's tokens, blocks, and a linear layer to patches.
 
-    The queries are the target modality's tokens: those that are visible encoded, the others a learned mask token. Queries and
-    context carry positions and a learned embedding of their modality, the global token neither.
+    The queries are the target modality's tokens: those that are visible encoded, the others a learned mask token.
+    Queries and context carry positions and a learned embedding of their modality, the global token neither.
     """
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
@@ -34,10 +34,10 @@ class Decoder(nn.Module):
         channels = kind.channels or model.semseg_classes
         grid = (model.image_size // model.patch_size,) * 2
         self.project = nn.Linear(model.dim, decoder.dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder.dim).normal_(std=0.02))
+        self.mask_token = learned_token(decoder.dim)
         self.register_buffer("positions", sincos_positions(decoder.dim, grid))
         # A target that is no input has only mask tokens for queries; they need no embedding beside themselves.
-        self.modality_embeddings = nn.ParameterDict({m: torch.empty(1, 1, decoder.dim).normal_(std=0.02) for m in inputs})
+        self.modality_embeddings = learned_tokens(inputs, decoder.dim)
         self.blocks = nn.ModuleList(
             Block(decoder.dim, decoder.heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(decoder.depth)
         )
@@ -81,11 +81,11 @@ class Decoder(nn.Module):
         """Positions and modality embeddings of the context."""
         positions = [self._positions(grid) for grid in grids.values()]
         nothing = torch.zeros_like(positions[0][:1])  # of the global token
+        names = [self.modality_embeddings[modality].flatten(0, 1) for modality in grids]
         if selection is None:
-            named = [p + self.modality_embeddings[m].flatten(0, 1) for m, p in zip(grids, positions)]
-            return torch.cat([*named, nothing])
+            return torch.cat([*(p + name for p, name in zip(positions, names)), nothing])
         # A product with a one-hot matrix, because the gradient of a lookup is a scatter onto three rows.
-        names = selection.membership.to(nothing.dtype) @ torch.cat([self.modality_embeddings[m].flatten(0, 1) for m in grids])
+        names = selection.membership.to(nothing.dtype) @ torch.cat(names)
         embeddings = torch.cat([*positions, nothing]).index_select(0, selection.places) + names
         return embeddings.unflatten(0, (-1, selection.length + 1))
 
@@ -133,7 +133,7 @@ class CrossAttentionDecoder(Decoder):
 
 
 class SelfAttentionDecoder(Decoder):
-    """MAE's (He et al.): blocks over the target modality's visible and mask tokens and the global token, then a norm."""
+    """MAE's (He et al.): blocks over the target modality's visible and mask tokens and the global token; a norm."""
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
         super().__init__(target, inputs, model, decoder)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import Model
 from ..masking import Selection, select
-from .tokens import Grid, Tokens, initialize
+from .tokens import Grid, Tokens, initialize, learned_token, learned_tokens
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 Images = Mapping[str, Shaped[Tensor, "batch ..."]]
@@ -34,11 +34,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.activation_checkpointing = False
         self.tokens = nn.ModuleDict({modality: Tokens(modality, model) for modality in inputs})
-        self.global_token = nn.Parameter(torch.empty(1, 1, model.dim).normal_(std=0.02))
+        self.global_token = learned_token(model.dim)
         # One for each modality: like the bias of a projection, it says which modality a token is of.
-        self.mask_tokens = (
-            nn.ParameterDict({m: torch.empty(1, 1, model.dim).normal_(std=0.02) for m in inputs}) if mask_tokens else None
-        )
+        self.mask_tokens = learned_tokens(inputs, model.dim) if mask_tokens else None
         rates = [drop_path * i / max(1, model.depth - 1) for i in range(model.depth)]
         self.blocks = nn.ModuleList(
             Block(model.dim, model.heads, qkv_bias=True, norm_layer=LayerNorm, drop_path=rate) for rate in rates
@@ -48,8 +46,8 @@ class Encoder(nn.Module):
     def forward(self, images: Images, visible: Masks | None = None) -> Float[Tensor, "batch tokens_and_global dim"]:
         """Encoded tokens of the modalities in `images`, in their fixed order, the global token last.
 
-        `visible`: masks of those modalities, True = visible; only visible tokens are encoded (all, with mask tokens). Where
-        samples have different numbers of visible tokens, the shorter are followed by rows of zeros, before the global token.
+        `visible`: masks of those modalities, True = visible; only visible tokens are encoded (all, with mask tokens).
+        Where samples have different numbers of visible tokens, zeros fill the shorter up, before the global token.
         """
         images = self.present(images)
         return self.encode(images, None if visible is None else self.select(images, visible))
@@ -111,8 +109,8 @@ class Encoder(nn.Module):
             return sequence.unflatten(0, (batch, -1))
         tokens = torch.cat(tokens)
         blank = [self.mask_tokens[modality].flatten(0, 1).expand(group.size, -1) for modality, group in groups.items()]
-        sequence = torch.cat([*blank, self.global_token.flatten(0, 1)]).to(tokens.dtype).repeat(batch, 1)
-        sequence = sequence.index_copy_(0, selection.full_slots(), tokens)
+        sequence = torch.cat([*blank, self.global_token.flatten(0, 1)]).repeat(batch, 1)
+        sequence = sequence.index_copy_(0, selection.full_slots(), tokens.to(sequence.dtype))
         return sequence.unflatten(0, (batch, -1)) + positions
 
     def _run(self, block: Block, tokens: Tensor, mask: Tensor | None) -> Tensor:

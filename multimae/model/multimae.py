@@ -15,8 +15,8 @@ class MultiMAE(nn.Module):
     """The model of a `Pretrain` config. Images are `{modality: tensor}`:
 
     rgb (batch, 3, height, width) and depth (batch, 1, height, width), standardised floats; semseg (batch, height / 4,
-    width / 4) class indices. Masks are `{modality: bool (batch, tokens)}`, True = visible, one for each input in the images.
-    Any input may be left out of the images; its tokens are then neither seen nor attended to.
+    width / 4) class indices. Masks are `{modality: bool (batch, tokens)}`, True = visible, one for each input among the
+    images. Any input may be left out of the images; its tokens are then neither seen nor attended to.
     """
 
     def __init__(self, config: Pretrain):
@@ -27,8 +27,8 @@ class MultiMAE(nn.Module):
         self.decoders = nn.ModuleDict({t: kind(t, config.inputs, config.model, config.decoder) for t in config.targets})
 
     def forward(self, images: Images, visible: Masks | None = None) -> dict[str, Float[Tensor, "batch channels _ _"]]:
-        """Predicted images of every target, all patches decoded, at the modality's own resolution (semseg: class scores at a
-        quarter). `visible` None: everything is seen."""
+        """Predicted images of every target, all patches decoded, at the modality's own resolution (semseg: class scores
+        at a quarter). `visible` None: everything is seen."""
         inputs, selection = self._inputs(images, visible)
         features, grids = self._features(images, inputs, selection)
         predictions = {}

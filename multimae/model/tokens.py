@@ -1,5 +1,7 @@
 """Images to patches, patches to tokens, and where a token is (paper Section 3.1)."""
 
+from collections.abc import Iterable
+
 from collections.abc import Callable, Mapping
 
 import torch
@@ -19,14 +21,16 @@ def patchify(image: Shaped[Tensor, "batch channels height width"], side: int) ->
     return image.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
 
 
-def unpatchify(rows: Shaped[Tensor, "rows values"], side: int, grid: Grid) -> Shaped[Tensor, "batch channels height width"]:
+def unpatchify(
+    rows: Shaped[Tensor, "rows values"], side: int, grid: Grid
+) -> Shaped[Tensor, "batch channels height width"]:
     """The reverse of `patchify`."""
     patches = rows.unflatten(-1, (-1, side, side)).unflatten(0, (-1, *grid))
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def sincos_positions(dim: int, grid: Grid) -> Float[Tensor, "1 dim down across"]:
-    """Fixed 2D sin-cos embeddings, temperature 10000: a quarter of the channels each for sin and cos of row and column."""
+    """Fixed 2D sin-cos embeddings, temperature 10000: sin and cos of the row, then of the column."""
     frequencies = 10000 ** -(torch.arange(dim // 4, dtype=torch.float32) / (dim // 4))
     down, across = (torch.outer(frequencies, torch.arange(n, dtype=torch.float32)) for n in grid)
     row = torch.cat([down.sin(), down.cos()])[:, :, None].expand(-1, *grid)
@@ -61,7 +65,8 @@ class Patches:
         """Patches down and across of (batch, channels, height, width) or, of class indices, (batch, height, width)."""
         height, width = image.shape[-2:]
         if height % self.side or width % self.side:
-            raise ValueError(f"{self.modality}: {height}x{width} does not divide into patches of {self.side}x{self.side}")
+            patch = f"{self.side}x{self.side}"
+            raise ValueError(f"{self.modality}: {height}x{width} does not divide into patches of {patch}")
         return height // self.side, width // self.side
 
     def rows(self, image: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "rows values"]:
@@ -98,9 +103,17 @@ class Tokens(nn.Module):
         return position_rows(self.positions, grid, self.interpolation)
 
 
+def learned_token(dim: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
+
+
+def learned_tokens(names: Iterable[str], dim: int) -> nn.ParameterDict:
+    return nn.ParameterDict({name: learned_token(dim) for name in names})
+
+
 def initialize(module: nn.Module) -> None:
-    """The initialisation of MAE (He et al.), which the paper follows: Xavier-uniform matrices, zero biases, and 0.02 for
-    tokens and embeddings. A patch projection counts as the matrix it is; joined query, key and value as separate ones."""
+    """MAE's initialisation (He et al.), as the paper names no other: Xavier-uniform matrices, zero biases, 0.02 for
+    embeddings. A patch projection counts as the matrix it is; joined query, key and value as separate matrices."""
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
             parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[-1], 1)
