@@ -7,7 +7,12 @@ import argparse
 import importlib
 import json
 import math
+import os
 import pkgutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -179,6 +184,37 @@ def test_dry_run_writes_nothing_and_names_every_run(tmp_path, capsys):
         assert all(config.signature in out for config in row.stages.values())
     assert "GPU-hours" in out and "assumed" in out
     assert not (tmp_path / "runs").exists()
+
+
+# ---- the whole of it
+
+
+@pytest.mark.slow
+def test_the_main_job_through_a_ctrl_c(tmp_path):
+    script = Path(__file__).parent.parent / "sweeps/alpha_ablation.py"
+    words = ["--only", "alpha=1", "--runs", str(tmp_path / "runs"), "--jobs", "2"]
+    for stage in ("pretrain", "classify", "segment"):
+        edits = {"epochs": 2, "data.train_samples": 256, "data.eval_samples": 64, "data.render_size": 64}
+        words += [word for key, value in edits.items() for word in ("--set", f"{stage}.{key}={value}")]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    command = {"args": [sys.executable, str(script), *words], "cwd": tmp_path, "env": environment, "text": True}
+
+    first = subprocess.Popen(**command, stdout=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/heartbeat.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGINT)
+    out, _ = first.communicate(timeout=120)
+    assert first.returncode == 130 and "same command" in out
+
+    second = subprocess.run(**command, stdout=subprocess.PIPE, timeout=400)
+    assert second.returncode == 0
+    assert "Table 10" in second.stdout and "not comparable" in second.stdout
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
+    third = subprocess.run(**command, stdout=subprocess.PIPE, timeout=120)
+    assert third.returncode == 0 and "done already" in third.stdout
+    assert third.stdout[third.stdout.index("Table 10.") :] == second.stdout[second.stdout.index("Table 10.") :]
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*")}
 
 
 if __name__ == "__main__":
