@@ -6,6 +6,8 @@ import logging
 import os
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -17,20 +19,26 @@ from ..config import ConfigError, RunConfig, Runtime
 from ..shards import Shard
 
 
+@contextmanager
+def hidden(module: str) -> Iterator[None]:
+    """Within, importing `module` fails as if it were not installed, unless it is imported already."""
+    hide = module not in sys.modules
+    if hide:
+        sys.modules[module] = None
+    try:
+        yield
+    finally:
+        if hide:
+            del sys.modules[module]
+
+
 def load_deepspeed(device: str = "cpu") -> ModuleType:
-    """DeepSpeed, imported quietly, without what training does not need. Starts no thread and no process group."""
+    """DeepSpeed, imported quietly. Starts no thread and no process group."""
     os.environ.setdefault("DS_ACCELERATOR", device)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # Its autotuner imports MLflow where that is installed: two seconds for nothing.
-    hidden = "mlflow" not in sys.modules
-    if hidden:
-        sys.modules["mlflow"] = None
-    try:
+    with hidden("mlflow"):  # its autotuner imports MLflow where it can: two seconds for nothing
         deepspeed = importlib.import_module("deepspeed")
-    finally:
-        if hidden:
-            del sys.modules["mlflow"]
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its import set another
     # DeepSpeed would build this shared-memory operator with the C++ compiler, tens of seconds on each new machine.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

@@ -50,22 +50,19 @@ class Optimizer:
         self._clip = config.optimizer.clip_grad
         groups = [{"lr_scale": 1.0, **group} for group in task.parameter_groups()]
         self._adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.optimizer.betas, fused=True)
+        settings = {
+            "train_batch_size": config.batch_size,
+            "gradient_accumulation_steps": len(processes.shards(config, runtime)),
+            # At stage 0 we clip with the norm that we measure anyway.
+            "gradient_clipping": (self._clip or 0.0) if self.stage else 0.0,
+            "zero_optimization": {"stage": self.stage, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET},
+            "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU at every step
+            "steps_per_print": None,
+        }
         self.engine, *_ = self.deepspeed.initialize(
-            model=Forward(task.module, config.precision, processes.device, runtime.compile),
+            model=Forward(task.module, config.precision, self.device, runtime.compile),
             optimizer=self._adamw,
-            config={
-                "train_batch_size": config.batch_size,
-                "gradient_accumulation_steps": len(processes.shards(config, runtime)),
-                # At stage 0 we clip with the norm that we measure anyway.
-                "gradient_clipping": (self._clip or 0.0) if self.stage else 0.0,
-                "zero_optimization": {
-                    "stage": self.stage,
-                    "reduce_bucket_size": BUCKET,
-                    "allgather_bucket_size": BUCKET,
-                },
-                "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU at every step
-                "steps_per_print": None,
-            },
+            config=settings,
         )
         if processes.count == 1 and not self.stage:
             self.engine.enable_backward_allreduce = False  # DeepSpeed would copy all gradients to reduce them alone
