@@ -1,7 +1,6 @@
 """What the launcher shows: the plan, the status, and live progress (plain lines where there is no terminal)."""
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from rich.console import Console, Group
@@ -30,6 +29,7 @@ MARKS = {
 }
 
 
+SAID = {"started": "started", "asked": "asked to save and stop"}  # of events that are no change of state
 BAR = 12  # columns of a progress bar
 
 
@@ -81,7 +81,7 @@ class Progress:
     def __init__(self, console: Console, plan: Plan, slots: int):
         self.console, self.plan, self.slots = console, plan, slots
         self.statuses = {signature: entry.status for signature, entry in plan.entries.items()}
-        self.begun = time.time()
+        self.hint = "Ctrl-C saves and stops"
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
         self._drawn = console.is_terminal
         _title(console, plan)
@@ -100,6 +100,8 @@ class Progress:
         if event is None:
             self._look()
             return
+        if event.kind == "asked":
+            self.hint = "stopping; Ctrl-C once more kills without saving"
         self.statuses[event.entry.run.signature] = event.status
         if not self._drawn:
             self.console.print(self._line(event), highlight=False, soft_wrap=True)
@@ -129,7 +131,10 @@ class Progress:
         rows = ((row, stage, self.statuses[e.run.signature], e.run.signature) for row, stage, e, _ in _cells(self.plan))
         room = max(6, self.console.height - 5)
         done = sum(status.state == "done" for status in self.statuses.values())
-        return Group(_table(rows, signatures=False, room=room), _summary(done, len(self.statuses), self._left()))
+        summary = _summary(done, len(self.statuses), self._left())
+        if self._live.is_started:
+            summary.append(f" · {self.hint}", style="not bold dim")
+        return Group(_table(rows, signatures=False, room=room), summary)
 
     def _left(self) -> float | None:
         """Seconds left of the whole plan, from the rate at which the runs under way compute."""
@@ -138,11 +143,11 @@ class Progress:
     def _line(self, event: Event) -> str:
         done = sum(status.state == "done" for status in self.statuses.values())
         what, status = event.entry.run.label, event.status
-        text = f"{datetime.now():%H:%M:%S}  {what:<22}  {event.kind if event.kind == 'started' else status.state}"
+        text = f"{datetime.now():%H:%M:%S}  {what:<22}  {SAID.get(event.kind, status.state)}"
         if status.state == "done":
             loss = f", loss {_loss(status)}" if _loss(status) else ""
             text += f" in {duration(status.seconds)}{loss} ({done} of {len(self.statuses)} runs)"
-        elif status.reason:
+        elif status.reason and event.kind != "asked":
             text += f": {status.reason}"
         return text
 
@@ -150,14 +155,13 @@ class Progress:
 # ---- pieces
 
 
-def _cells(plan: Plan) -> Iterable[tuple[str, str, Entry, bool]]:
+def _cells(plan: Plan) -> Iterator[tuple[str, str, Entry, bool]]:
     """(row, stage, entry, whether an earlier cell shows the same run), in the order of the table."""
-    seen: set[str] = set()
+    entries = {cell: entry for entry in plan.entries.values() for cell in entry.run.cells}
     for row in plan.rows:
-        for stage, config in row.stages.items():
-            signature = config.signature
-            yield row.name, stage, plan.entries[signature], signature in seen
-            seen.add(signature)
+        for stage in row.stages:
+            entry = entries[row.name, stage]
+            yield row.name, stage, entry, entry.run.cells[0] != (row.name, stage)
 
 
 def _title(console: Console, plan: Plan) -> None:

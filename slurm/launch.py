@@ -61,7 +61,7 @@ class Event:
     """Something that happened to a run while a study was applied."""
 
     entry: Entry
-    kind: str  # started | ended | elsewhere
+    kind: str  # started | ended | blocked | elsewhere (another launcher has it) | asked (to stop)
     status: Status
 
 

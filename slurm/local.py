@@ -6,36 +6,28 @@ second kills them; without their launcher they stop by themselves.
 """
 
 import contextlib
-import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import psutil
-
 from multimae.config import Runtime
-from multimae.engine.folder import RunFolder, RunLocked
 
+from .child import Child
 from .job import Job
 from .launch import ACTIONS, Entry, Event, Plan, obstacle, submit
 from .state import Status, read
 
 TICK = 0.5  # seconds between two looks at what is under way
-GRACE = 60.0  # seconds that a child has to save after it was asked to stop
-LOCKED, INTERRUPTED = 73, 75  # exit codes of a child
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What is slow to import, and starts no thread.
 PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{t}" for t in ("pretrain", "classify", "segment")))
-
 
 
 def cores() -> int:
@@ -53,23 +45,6 @@ def gpus() -> list[str]:
 def start_method() -> str:
     """A fork must not follow the start of CUDA or of macOS's frameworks; there each child imports for itself."""
     return "spawn" if sys.platform == "darwin" or gpus() else "forkserver"
-
-
-@dataclass
-class Child:
-    """A run that is being trained by a process of ours."""
-
-    entry: Entry
-    process: BaseProcess
-    log: Path
-    started: float
-    slot: int
-    asked: float | None = None  # when, to stop
-
-    @property
-    def ended(self) -> bool:
-        # The exit code comes by way of the fork server; if that was killed, the child may still be there, saving.
-        return not self.process.is_alive() and not psutil.pid_exists(self.process.pid)
 
 
 class Local:
@@ -91,6 +66,7 @@ class Local:
         self._processes.set_forkserver_preload(list(preload))
 
     def work(self, plan: Plan) -> Iterator[Event | None]:
+        """Catches signals while it runs, so it belongs to the main thread."""
         self._queue = list(plan.todo)
         self._elsewhere = {s: e for s, e in plan.entries.items() if e.status.under_way}
         with self._catching_stops():
@@ -101,7 +77,7 @@ class Local:
                     yield from self._reap()
                     self._look_elsewhere(plan)
                     if self.stops:
-                        self._stop_children()
+                        yield from self._stop_children()
                     yield None
             finally:
                 self._abandon()
@@ -139,11 +115,11 @@ class Local:
             if not child.ended:
                 continue
             del self._children[signature]
-            if child.process.exitcode == LOCKED:
+            if child.locked_out:
                 self._elsewhere[signature] = child.entry
                 yield Event(child.entry, "elsewhere", read(child.entry.folder))
             else:
-                _record_end(child)
+                child.record_end()
                 yield Event(child.entry, "ended", read(child.entry.folder))
 
     def _look_elsewhere(self, plan: Plan) -> None:
@@ -161,35 +137,25 @@ class Local:
         queued = any(entry.run.signature == signature for entry in self._queue)
         return queued or signature in self._children or signature in self._elsewhere
 
-    # ---- children
-
     def _child(self, entry: Entry) -> Child:
-        log = entry.folder.log / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        job = self.job(entry.run.signature, self.runtime)
         slot = min(set(range(self.slots)) - {child.slot for child in self._children.values()})
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-        process = self._processes.Process(target=_main, args=(job, log, gpu), name=entry.run.label)
-        # The fork server inherits these: a Ctrl-C reaches every process of the terminal, and only this one decides.
-        with _ignoring(signal.SIGINT, signal.SIGHUP):
-            process.start()
-        return Child(entry, process, log, time.time(), slot)
+        return Child.start(self._processes, entry, self.job(entry.run.signature, self.runtime), slot, gpu)
 
-    def _stop_children(self) -> None:
+    def _stop_children(self) -> Iterator[Event]:
         for child in self._children.values():
             if child.asked is None:
-                child.process.terminate()
-                child.asked = time.monotonic()
-            elif self.stops > 1 or time.monotonic() > child.asked + GRACE:
+                yield Event(child.entry, "asked", Status("running", "saving"))
+            child.stop()
+            if self.stops > 1:
                 child.process.kill()
 
     def _abandon(self) -> None:
         """Leave no child behind, whatever happened here."""
         while self._children:
-            self._stop_children()
-            self._wait()
-            for _ in self._reap():
+            for _ in (*self._stop_children(), *self._reap()):
                 pass
+            self._wait()
 
     @contextlib.contextmanager
     def _catching_stops(self) -> Iterator[None]:
@@ -211,63 +177,3 @@ def _seen(entry: Entry) -> Entry:
 def _withdraw(entry: Entry, reason: str) -> None:
     """Write down that a run is in nobody's queue any more."""
     entry.folder.jobs.write("ended", state="missing", reason=reason)
-
-
-def _record_end(child: Child) -> None:
-    """Write down how a process ended that could not say so itself."""
-    last = child.entry.folder.journal.last()
-    if last and last["time"] >= child.started and last["kind"] in ("finished", "interrupted", "failed"):
-        return
-    code = child.process.exitcode
-    if child.asked is not None:
-        state, reason = "interrupted", "stopped before it could save"
-    elif code < 0:
-        state, reason = "dead", f"killed by {signal.Signals(-code).name}"
-    else:
-        state, reason = "failed", _last_line(child.log) or f"exit code {code}"
-    child.entry.folder.jobs.write("ended", state=state, reason=reason, exit_code=code)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
-
-
-@contextlib.contextmanager
-def _ignoring(*signals: signal.Signals) -> Iterator[None]:
-    before = {s: signal.signal(s, signal.SIG_IGN) for s in signals}
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
-# ---- in the child
-
-
-def _main(job: Job, log: Path, gpu: str | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with open(log, "ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.stdout.reconfigure(line_buffering=True)
-    faulthandler.enable()
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    threading.Thread(target=_follow_launcher, daemon=True).start()
-    try:
-        outcome = job()
-    except RunLocked as error:
-        print(error, file=sys.stderr)
-        sys.exit(LOCKED)
-    sys.exit(0 if outcome == "finished" else INTERRUPTED)
-
-
-def _follow_launcher() -> None:
-    """Save and stop when the launcher is gone; a pipe tells, on any system."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os.kill(os.getpid(), signal.SIGKILL)

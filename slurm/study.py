@@ -22,12 +22,9 @@ class Row:
 class Run:
     """One training, and every place in the table where its result is used."""
 
+    signature: str
     config: RunConfig
     cells: tuple[tuple[str, str], ...]  # (row, stage)
-
-    @property
-    def signature(self) -> str:
-        return self.config.signature
 
     @property
     def needs(self) -> str | None:
@@ -73,7 +70,7 @@ def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
             signature = config.signature
             configs[signature] = config
             cells.setdefault(signature, []).append((row.name, stage))
-    runs = {signature: Run(config, tuple(cells[signature])) for signature, config in configs.items()}
+    runs = {signature: Run(signature, config, tuple(cells[signature])) for signature, config in configs.items()}
     needed = {run.needs for run in runs.values()}
     return {s: runs[s] for s in sorted(runs, key=lambda s: s not in needed)}
 
