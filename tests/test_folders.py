@@ -61,7 +61,7 @@ def test_a_missing_file_in_the_middle_is_refused_with_the_path_expected(root):
     lost.unlink()
     with pytest.raises(ValueError, match="1 of 5 samples") as error:
         opened(root)
-    assert f"{lost} is missing" in str(error.value) and "allow_missing" in str(error.value)
+    assert f"{lost} missing" in str(error.value) and "allow_missing" in str(error.value)
 
 
 def test_what_is_left_after_a_missing_file_is_not_shifted(root, capsys):
@@ -77,9 +77,8 @@ def test_what_is_left_after_a_missing_file_is_not_shifted(root, capsys):
 
 def test_a_file_too_many_counts_as_missing_in_the_others(root):
     Image.fromarray(np.zeros((40, 48), np.uint8)).save(root / "train" / "semseg" / "n02" / "b.png")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="rgb/n02/b.jpg and .*depth/n02/b.png missing"):
         opened(root)
-    assert str(root / "train" / "rgb" / "n02" / "b.jpg") in str(error.value) or "n02/b.png is missing" in str(error.value)
 
 
 def truncate(path: Path) -> None:
@@ -160,7 +159,7 @@ def test_many_problems_are_listed_in_part_and_counted(tmp_path):
         (tmp_path / "data" / "train" / "depth" / "s" / f"{i:03d}.png").unlink()
     with pytest.raises(ValueError) as error:
         FolderDataset.open(tmp_path / "data", "train", None)
-    assert str(error.value).count("is missing") == 20 and "and 10 more" in str(error.value)
+    assert str(error.value).count(".png missing") == 20 and "and 10 more" in str(error.value)
 
 
 def test_a_file_that_breaks_later_is_named(root):
@@ -180,8 +179,9 @@ def test_a_class_that_is_too_large_is_named(root):
 
 def test_a_task_that_needs_more_than_the_folder_holds(root):
     config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    dataset = opened(root, fields=("rgb", "semseg"))
     with pytest.raises(ValueError, match="missing: depth"):
-        next(train_batches(opened(root, fields=("rgb", "semseg")), PretrainTransform(config, True), config, [Shard()], 0))
+        next(train_batches(dataset, PretrainTransform(config, True), config, [Shard()], 0))
     (root / "train" / "depth").rename(root / "train" / "other")
     with pytest.raises(ValueError, match="train/depth"):
         opened(root, fields=("rgb", "depth"))

@@ -84,7 +84,7 @@ def test_workers_change_nothing(datasets):
 def test_an_epoch_sees_each_sample_at_most_once_and_epochs_differ(datasets):
     codes = [batch["code"].tolist() for (batch,) in steps(datasets, 4)]
     first, second = codes[0] + codes[1], codes[2] + codes[3]
-    assert len(set(first)) == len(set(second)) == 2 * BATCH, "2 steps of 8 of 21 samples; the incomplete third is dropped"
+    assert len(set(first)) == len(set(second)) == 2 * BATCH, "2 steps of 8; the incomplete third is dropped"
     assert first != second
     assert sorted(epoch_order(3, 0, 21)) == list(range(21))
     assert list(epoch_order(3, 0, 21)) != list(epoch_order(4, 0, 21)) != list(epoch_order(3, 1, 21))

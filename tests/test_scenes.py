@@ -1,4 +1,4 @@
-"""The embedded scenes: deterministic, independent of what is rendered with them, and what their fields say of each other."""
+"""The embedded scenes: deterministic, independent of what is rendered with them, and their fields agree."""
 
 import hashlib
 import multiprocessing
@@ -10,8 +10,8 @@ import pytest
 
 from multimae.config import Data, Runtime
 from multimae.data import open_dataset, scenes
-from multimae.data.datasets import BLOCK, RenderedScenes
 from multimae.data.render import render
+from multimae.data.rendered import BLOCK, RenderedScenes
 
 ALL = ("rgb", "depth", "semseg", "normals", "instance")
 

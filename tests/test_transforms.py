@@ -34,7 +34,7 @@ def correlation(a, b) -> float:
 def test_pretraining_crops_stay_aligned(shape, seed):
     out = PretrainTransform(PRETRAIN, train=True)(coordinates(*shape), random.Random(seed))
     assert out["rgb"].shape == (3, 32, 32) and out["depth"].shape == (1, 32, 32) and out["semseg"].shape == (8, 8)
-    assert out["rgb"].dtype == torch.uint8 and out["depth"].dtype == torch.float32 and out["semseg"].dtype == torch.uint8
+    assert [out[name].dtype for name in ("rgb", "depth", "semseg")] == [torch.uint8, torch.float32, torch.uint8]
     column = out["rgb"][1].float()
     assert correlation(column, out["depth"]) > 0.999
     # A class map is sampled at the centres of 4 x 4 squares.
@@ -138,8 +138,9 @@ def test_unlabelled_semseg_input_needs_a_class_of_its_own():
 
 
 def test_a_transform_asks_only_for_what_it_needs():
-    assert PretrainTransform(PRETRAIN.edit({"inputs": ["rgb"], "targets": ["rgb_standardized"]}), True).fields == ("rgb",)
-    assert PretrainTransform(PRETRAIN.edit({"inputs": ["rgb"], "targets": ["depth"]}), True).fields == ("rgb", "depth")
+    for target, fields in (("rgb_standardized", ("rgb",)), ("depth", ("rgb", "depth"))):
+        config = PRETRAIN.edit({"inputs": ["rgb"], "targets": [target]})
+        assert PretrainTransform(config, True).fields == fields
     assert ClassifyTransform(Classify(), True).fields == ("rgb", "label")
     assert SegmentTransform(Segment(), True).fields == ("rgb", "semseg")
 
@@ -161,9 +162,10 @@ def test_classification_augments_from_its_generator_alone():
 def test_rand_augment_would_misalign_other_inputs():
     with pytest.raises(ValueError, match="rand_augment=null"):
         ClassifyTransform(Classify(inputs=("rgb", "depth")), train=True)
-    ClassifyTransform(Classify(inputs=("rgb", "depth"), augmentation=ClassifyAugmentation(rand_augment=None)), train=True)
+    plain = ClassifyAugmentation(rand_augment=None)
+    ClassifyTransform(Classify(inputs=("rgb", "depth"), augmentation=plain), train=True)
 
 
 def test_a_label_beyond_the_classes_is_refused():
-    with pytest.raises(ValueError, match="label is 1, but the config has 1 classes"):
+    with pytest.raises(ValueError, match="label is 1, but `classes` allows 0 to 0"):
         ClassifyTransform(Classify(model=SMALL, classes=1), train=False)(coordinates(32, 32))

@@ -1,8 +1,8 @@
-"""Images per second on one core: rendering scenes, reading scenes, and reading a folder of JPEG and PNG files at 224 px.
+"""Images per second on one core: rendering scenes, reading scenes, and reading a folder of JPEG and PNG at 224 px.
 
 The folder holds 500 x 375 images: a rendered scene with film grain as JPEG of quality 92, its depth as 16-bit and its
-classes as 8-bit PNG. The same files also go through a plain pipeline of torchvision's transforms, in turns with ours, so
-that a busy machine slows both alike. Times are processor time of one thread.
+classes as 8-bit PNG. The same files also go through a plain pipeline of torchvision's transforms, in turns with ours,
+so that a busy machine slows both alike. Times are processor time of one thread.
 """
 
 import statistics

@@ -1,29 +1,17 @@
-"""Opening a data set by name: the embedded scenes, rendered once into a memory-mapped cache, or a folder of images."""
+"""Opening a data set by name: the embedded scenes or a folder of images."""
 
-import contextlib
-import fcntl
-import os
-import socket
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ..config import ConfigError, Data, Runtime
-from . import scenes
 from .folders import FolderDataset
-from .render import render
+from .rendered import RenderedScenes
 
 SCENES = "scenes"
 DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
-BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
-INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
-BATCH_PIXELS = 1 << 15  # that are rendered together: few enough for the processor's cache
-REPORT_SECONDS = 5.0
 
 
 class Dataset(Protocol):
@@ -69,134 +57,3 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     if name != data.train_split and dataset.classes is not None:
         dataset.number_classes(root / data.train_split)
     return dataset.first(samples) if samples else dataset
-
-
-class RenderedScenes:
-    """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
-
-    usual = ("rgb", "depth", "semseg", "label")
-    class_names = scenes.LABELS
-    classes = len(scenes.LABELS)
-    semseg_classes = len(scenes.SEMSEG)
-
-    def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
-        unknown = set(fields) - {*scenes.FIELDS, "label"}
-        if unknown:
-            raise ValueError(f"scenes have {', '.join((*scenes.FIELDS, 'label'))}; asked for {', '.join(sorted(unknown))}")
-        self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
-        self.fingerprint = f"scenes-v{scenes.VERSION}-{size}px-{split}-{count}"
-        self.folder = Path(cache) / f"scenes-v{scenes.VERSION}-{size}px" / split
-        self._render_missing()
-        self._map()
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getstate__(self) -> dict:
-        return {key: value for key, value in vars(self).items() if key != "files"}  # a pickled map is a full copy
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self._map()
-
-    def _map(self) -> None:
-        self.files = {
-            field: [np.load(self._file(block, field), mmap_mode="r") for block in self._blocks()] for field in self.fields
-        }
-
-    def name(self, index: int) -> str:
-        return f"scene {index} of '{self.split}'"
-
-    def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
-        block, row = divmod(index, BLOCK)
-        sample = {}
-        for field in fields:
-            values = self.files[field][block][row]
-            values = torch.from_numpy(values.astype(np.float32) if field == "depth" else np.array(values))
-            sample[field] = values.permute(2, 0, 1) if field in INTERLEAVED else values
-        return sample
-
-    # ---- the cache
-
-    def _blocks(self) -> list[range]:
-        return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
-
-    def _file(self, block: range, field: str) -> Path:
-        return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}.npy"
-
-    def _lock(self, block: range, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        return _locked(self.folder / f"{block.start:07d}-{block.stop:07d}.lock", wait)
-
-    def _missing(self, block: range) -> list[str]:
-        return [field for field in self.fields if not self._file(block, field).exists()]
-
-    def _render_missing(self) -> None:
-        """Render the blocks that are not there; those which another process is rendering come last."""
-        todo = [block for block in self._blocks() if self._missing(block)]
-        if not todo:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
-        others = []
-        for block in todo:
-            with self._lock(block, wait=False) as mine:
-                if mine:
-                    self._render(block, report)
-                else:
-                    others.append(block)
-        for block in others:
-            with self._lock(block, wait=True):
-                self._render(block, report)
-
-    def _render(self, block: range, report: "_Report") -> None:
-        fields = self._missing(block)
-        if fields:
-            parts = []
-            together = max(1, BATCH_PIXELS // self.size**2)
-            for start in range(block.start, block.stop, together):
-                batch = [scenes.scene(self.split, index) for index in block[start - block.start :][:together]]
-                images = render(batch, self.size, fields) | {"label": np.array([scene.label for scene in batch])}
-                if "depth" in images:
-                    images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
-                for field in INTERLEAVED.intersection(images):
-                    images[field] = images[field].transpose(0, 2, 3, 1)
-                parts.append(images)
-                report.done(len(batch))
-            for field in fields:
-                _save(self._file(block, field), np.concatenate([part[field] for part in parts]))
-        else:
-            report.done(len(block))
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    with open(beside, "wb") as file:
-        np.save(file, array)
-    os.replace(beside, path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether this process holds the lock on `path`. A lock ends with its process."""
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-class _Report:
-    """Says on standard error how far a long piece of work is."""
-
-    def __init__(self, what: str, total: int):
-        self.what, self.total, self.count = what, total, 0
-        self.start = self.last = time.monotonic()
-
-    def done(self, count: int) -> None:
-        self.count += count
-        now = time.monotonic()
-        if now - self.last > REPORT_SECONDS:
-            self.last = now
-            print(f"{self.what}: {self.count} of {self.total}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """A folder of images: `<root>/<split>/<modality>/<subfolder>/<stem>.<ext>`, joined by subfolder and stem.
 
-Images of one sample have the same relative stem (`n01440764/n01440764_10026`) in the folder of each modality; their order
-plays no part. Subfolders are optional (ADE20K) and name the classes where they are there. Without a folder `rgb`, the
-split's own subfolders hold the images (ImageNet).
+Images of one sample have the same relative stem (`n01440764/n01440764_10026`) in the folder of each modality; their
+order plays no part. Subfolders are optional (ADE20K) and name the classes where they are there. Without folders of
+modalities, the split's own subfolders hold rgb (ImageNet).
 
 Everything is listed in one walk, and the head and the end of every file are read, before training starts. What is found
 is kept in the cache, until a file changes.
@@ -45,7 +45,12 @@ class FolderDataset:
 
     @classmethod
     def open(
-        cls, root: Path, split: str, fields: Iterable[str] | None, cache: Path | None = None, allow_missing: bool = False
+        cls,
+        root: Path,
+        split: str,
+        fields: Iterable[str] | None = None,
+        cache: Path | None = None,
+        allow_missing: bool = False,
     ) -> "FolderDataset":
         """Raises ValueError with the path expected for whatever is missing or cannot be read, unless `allow_missing`,
         which leaves those samples out."""
@@ -54,7 +59,7 @@ class FolderDataset:
         if problems:
             message = _summary(problems, len(listing.stems), listing.folder)
             if not allow_missing:
-                raise ValueError(f"{message}\nRepair these files, or leave the samples out with data.allow_missing=true")
+                raise ValueError(f"{message}\nRepair them, or leave these samples out with data.allow_missing=true")
             print(f"warning: left out {message}", file=sys.stderr)
         stems = [stem for stem in listing.stems if stem not in problems]
         if not stems:
@@ -83,7 +88,8 @@ class FolderDataset:
         """The first `count` samples, in the order of their stems."""
         if count > len(self):
             raise ValueError(f"{self.root / self.split} has {len(self)} samples, but {count} were asked for")
-        part = FolderDataset(self.root, self.split, {f: p[:count] for f, p in self.files.items()}, self.sizes[:, :count])
+        files = {field: paths[:count] for field, paths in self.files.items()}
+        part = FolderDataset(self.root, self.split, files, self.sizes[:, :count])
         part._name_classes(self.class_names)
         part.dropped = self.dropped
         return part
@@ -159,7 +165,7 @@ class _Listing:
     def __init__(self, folder: Path, fields: Iterable[str] | None):
         self.folder = folder
         if not folder.is_dir():
-            raise ValueError(f"{folder} is not there: expected the folder of a split, with a subfolder for each modality")
+            raise ValueError(f"{folder} is not there: expected a split's folder, with a subfolder for each modality")
         there = [field for field in FILES if (folder / field).is_dir()]
         wanted = [field for field in fields if field != "label"] if fields is not None else there
         self.plain = not there  # ImageNet: class folders, and nothing but rgb
@@ -197,12 +203,12 @@ class _Listing:
         return found
 
     def missing(self) -> dict[str, str]:
-        """stem -> the path that was expected."""
+        """stem -> the paths that were expected."""
+        lost = {stem: [f for f, found in self.found.items() if stem not in found] for stem in self.stems}
         return {
-            stem: f"{self._example(field, stem)} is missing"
-            for field, found in self.found.items()
-            for stem in self.stems
-            if stem not in found
+            stem: " and ".join(str(self._example(field, stem)) for field in fields) + " missing"
+            for stem, fields in lost.items()
+            if fields
         }
 
     def unreadable(self, cache: Path | None) -> dict[str, str]:

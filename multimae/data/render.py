@@ -2,8 +2,8 @@
 
 A scene is a table with one row per surface (`COLUMNS`), a camera and a light. Every solid is a unit shape (sphere, box,
 cylinder along z) that a matrix maps into the world, so a ray meets it in one interval of its length: `near` to `far`.
-Rays that cannot meet a solid, because they miss the sphere around it, are left out first; the others are computed in one
-list for a whole batch of scenes, in float32, each for itself: an image does not depend on what is rendered with it.
+Rays that cannot meet a solid, because they miss the sphere around it, are left out first; the others are computed in
+one list for a batch of scenes, in float32, each for itself: an image does not depend on what is rendered with it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -173,7 +173,9 @@ def _intervals(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.n
     return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
-def _candidates(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(
+    batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Solids of one scene, and rays that meet the sphere around them: those at a small enough angle to its centre."""
     to_center = batch.centers[:, solids].T - origin
     size = batch.table[solids, SIZE]

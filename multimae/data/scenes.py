@@ -1,13 +1,14 @@
 """The embedded data set: rooms with furniture and toys, composed at random and rendered with `render.py`.
 
-Scene (split, index) is the same on every machine, whatever else is rendered with it. The class of a solid is told by its
-shape and its texture together (a striped box is a crate, a plain one a block), its colour is free; the class of a
-scene is how its main group of objects is arranged, from objects of any class, seen from any side.
+Scene (split, index) is the same whatever else is rendered with it. The class of a solid is told by its shape and its
+texture together (a striped box is a crate, a plain one a block), its colour is free; the class of a scene is how its
+main group of objects is arranged, from objects of any class, seen from any side.
 """
 
 import colorsys
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,8 +34,23 @@ TOYS = {
     "tin": (render.CYLINDER, (render.PLAIN, render.DOTS)),
     "drum": (render.CYLINDER, (render.RINGS, render.CHECKS)),
 }
+KINDS = tuple(TOYS)
 FLAT_TOPPED = ("block", "crate", "tin", "drum")
 LONG = ("block", "crate")
+
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a surface looks. `frequency` is half-integer, in half sizes of the solid (see `render._albedo`)."""
+
+    colors: tuple[Triple, Triple]  # linear RGB
+    pattern: int = render.PLAIN
+    frequency: Triple = (1.5, 1.5, 1.5)
+    gloss: float = 0.2
+    glow: float = 0.0
 
 
 def scene(split: str, index: int) -> Scene:
@@ -101,7 +117,7 @@ class _Composer:
             ("ceiling", render.PLAIN, ceiling, 0.5),
             *[("wall", wall_pattern, wall, int(u(3, 9)) + 0.5)] * 4,
         ):
-            self.add(name, render.ROOM, pattern, center, size, frequency=(f, f, 2.5), colors=colors, gloss=0)
+            self.add(name, render.ROOM, center, size, Material(colors, pattern, (f, f, 2.5), gloss=0))
         if u() < 0.5:
             self.rug()
         for side in range(4):
@@ -116,7 +132,7 @@ class _Composer:
         f = int(u(2, 7)) + 0.5
         place = (u(-0.8, 0.8), u(-0.8, 0.8), 0.01)
         colors = self.colors(saturation=(0.2, 0.7), value=(0.4, 0.9))
-        self.add("rug", shape, pattern, place, size, u(0, 3.2), (f, f, 0.5), colors, gloss=0)
+        self.add("rug", shape, place, size, Material(colors, pattern, (f, f, 0.5), gloss=0), turn=u(0, 3.2))
 
     def window(self, side: int) -> None:
         u = self.u
@@ -128,7 +144,7 @@ class _Composer:
         else:
             place, size = (along * self.half[0], (2 * side - 5) * self.half[1], z), (across, 0.03, tall)
         frame = ((0.9, 0.9, 0.9),) * 2
-        self.add("window", render.BOX, render.PLAIN, place, size, colors=frame, gloss=0, glow=u(0.5, 0.9))
+        self.add("window", render.BOX, place, size, Material(frame, gloss=0, glow=u(0.5, 0.9)))
 
     def view(self, top: float):
         """A camera in the room that looks at the group. Returns its place, axes and focal length."""
@@ -173,7 +189,7 @@ class _Composer:
 
     # ---- things
 
-    def toy(self, kind: str, x: float, y: float, z: float, size: tuple[float, float, float]) -> float:
+    def toy(self, kind: str, x: float, y: float, z: float, size: Triple) -> float:
         """A toy that stands at height z, with half sizes `size`. Returns the height of its top."""
         shape, patterns = TOYS[kind]
         f = int(self.u(1, 4)) + 0.5
@@ -183,32 +199,30 @@ class _Composer:
             size = (min(size[:2]),) * 2 + (size[2],)
         colors = self.colors(saturation=(0.2, 0.95), value=(0.5, 1.0))
         gloss = self.pick((0.0, 0.3, 0.7))
-        self.add(
-            kind, shape, self.pick(patterns), (x, y, z + size[2]), size, self.heading, (f, f, f), colors, gloss=gloss
-        )
+        material = Material(colors, self.pick(patterns), (f, f, f), gloss)
+        self.add(kind, shape, (x, y, z + size[2]), size, material, self.heading)
         return z + 2 * size[2]
 
     def _toy(self, x: float, y: float) -> None:
         s = self.u(0.18, 0.36)
-        self.toy(self.pick(tuple(TOYS)), x, y, 0, (s, s, s * self.u(0.7, 1.4)))
+        self.toy(self.pick(KINDS), x, y, 0, (s, s, s * self.u(0.7, 1.4)))
 
     def _column(self, x: float, y: float) -> None:
         u = self.u
         r = u(0.13, 0.28)
         colors = self.colors(saturation=(0.0, 0.5), value=(0.6, 0.95))
         pattern = self.pick((render.PLAIN, render.MARBLE, render.RINGS))
-        size = (r, r, self.height / 2)
-        f = (1.5, 1.5, int(u(3, 8)) + 0.5)
-        self.add("column", render.CYLINDER, pattern, (x, y, self.height / 2), size, 0, f, colors, gloss=0.2)
+        material = Material(colors, pattern, (1.5, 1.5, int(u(3, 8)) + 0.5))
+        self.add("column", render.CYLINDER, (x, y, self.height / 2), (r, r, self.height / 2), material)
 
     def _lamp(self, x: float, y: float) -> None:
         u = self.u
         tall, r = u(0.8, 1.5), u(0.18, 0.3)
         pole = self.colors(saturation=(0.0, 0.3), value=(0.2, 0.6))
-        self.add("lamp", render.CYLINDER, render.PLAIN, (x, y, tall / 2), (0.045, 0.045, tall / 2), colors=pole)
+        self.add("lamp", render.CYLINDER, (x, y, tall / 2), (0.045, 0.045, tall / 2), Material(pole))
         shade = self.colors(saturation=(0.05, 0.5), value=(0.85, 1.0))
         shape = self.pick((render.SPHERE, render.SPHERE, render.CYLINDER))
-        self.add("lamp", shape, render.PLAIN, (x, y, tall + 0.6 * r), (r, r, r), colors=shade, glow=u(0.1, 0.3))
+        self.add("lamp", shape, (x, y, tall + 0.6 * r), (r, r, r), Material(shade, glow=u(0.1, 0.3)))
 
     def _table(self, x: float, y: float) -> float:
         u = self.u
@@ -219,11 +233,11 @@ class _Composer:
         size = (u(0.5, 0.75), u(0.45, 0.6), thick)
         if shape == render.CYLINDER:
             size = (size[1], size[1], thick)
-        f = (4.5, 4.5, 0.5)
-        self.add("table", shape, pattern, (x, y, tall - thick), size, self.heading, f, colors, gloss=0.3)
+        top = Material(colors, pattern, (4.5, 4.5, 0.5), gloss=0.3)
+        self.add("table", shape, (x, y, tall - thick), size, top, self.heading)
         leg = u(0.05, 0.12)
         legs = tall / 2 - thick
-        self.add("table", render.CYLINDER, render.PLAIN, (x, y, legs), (leg, leg, legs), colors=colors)
+        self.add("table", render.CYLINDER, (x, y, legs), (leg, leg, legs), Material(colors))
         return tall
 
     # ---- arrangements: one method for each of LABELS; each returns the height of its top
@@ -234,28 +248,27 @@ class _Composer:
         self.reach = max(self.reach, math.hypot(along, across) + 0.25)
         return cos * along - sin * across, sin * along + cos * across
 
-    def some(self, low: float = 0.17, high: float = 0.27) -> tuple[float, float, float]:
+    def some(self, low: float = 0.17, high: float = 0.27) -> Triple:
         s = self.u(low, high)
         return s, s, s * self.u(0.8, 1.2)
 
     def row(self) -> float:
         count = 3 + int(self.u(0, 2))
         gap = self.u(0.55, 0.7)
-        return max(
-            self.toy(self.pick(tuple(TOYS)), *self.at((i - (count - 1) / 2) * gap), 0, self.some()) for i in range(count)
-        )
+        places = [self.at((i - (count - 1) / 2) * gap) for i in range(count)]
+        return max(self.toy(self.pick(KINDS), *place, 0, self.some()) for place in places)
 
     def ring(self) -> float:
         count = 5 + int(self.u(0, 2))
         r = self.u(0.65, 0.85)
         turns = [2 * math.pi * i / count for i in range(count)]
         places = [self.at(r * math.cos(a), r * math.sin(a)) for a in turns]
-        return max(self.toy(self.pick(tuple(TOYS)), *place, 0, self.some(0.15, 0.22)) for place in places)
+        return max(self.toy(self.pick(KINDS), *place, 0, self.some(0.15, 0.22)) for place in places)
 
     def tower(self) -> float:
         z = 0.0
         for i in range(3):
-            kinds = tuple(TOYS) if i == 2 else FLAT_TOPPED
+            kinds = KINDS if i == 2 else FLAT_TOPPED
             z = self.toy(self.pick(kinds), *self.at(0), z, self.some(0.18, 0.27))
         return z
 
@@ -265,7 +278,7 @@ class _Composer:
         for i in (-1, 0, 1):
             self.toy(self.pick(FLAT_TOPPED), *self.at(2.1 * s * i), 0, size)
         for i in (-0.5, 0.5):
-            self.toy(self.pick(tuple(TOYS)), *self.at(2.1 * s * i), 2 * s, size)
+            self.toy(self.pick(KINDS), *self.at(2.1 * s * i), 2 * s, size)
         return 4 * s
 
     def bridge(self) -> float:
@@ -278,20 +291,21 @@ class _Composer:
         top = self._table(0, 0)
         self.reach = 0.7
         for i in (-1, 1):
-            self.toy(self.pick(tuple(TOYS)), *self.at(0.25 * i), top, self.some(0.12, 0.18))
+            self.toy(self.pick(KINDS), *self.at(0.25 * i), top, self.some(0.12, 0.18))
         return top + 0.4
 
     def steps(self) -> float:
         s, rise = self.u(0.18, 0.25), self.u(0.13, 0.18)
+        places = [self.at((i - 1.5) * 2.05 * s) for i in range(4)]
         return max(
-            self.toy(self.pick(FLAT_TOPPED), *self.at((i - 1.5) * 2.05 * s), 0, (s, s, rise * (i + 1))) for i in range(4)
+            self.toy(self.pick(FLAT_TOPPED), *place, 0, (s, s, rise * (i + 1))) for i, place in enumerate(places)
         )
 
     def pedestal(self) -> float:
         r = self.u(0.28, 0.36)
         z = self.toy(self.pick(FLAT_TOPPED), *self.at(0), 0, (r, r, self.u(0.3, 0.5)))
         s = self.u(0.12, 0.18)
-        return self.toy(self.pick(tuple(TOYS)), *self.at(0), z, (s, s, s))
+        return self.toy(self.pick(KINDS), *self.at(0), z, (s, s, s))
 
     def wall(self) -> float:
         s = self.u(0.18, 0.25)
@@ -310,22 +324,27 @@ class _Composer:
             if len(spots) == 5:
                 break
         for spot in spots:
-            top = max(top, self.toy(self.pick(tuple(TOYS)), *self.at(*spot), 0, self.some()))
+            top = max(top, self.toy(self.pick(KINDS), *self.at(*spot), 0, self.some()))
         return top
 
     # ---- rows
 
-    def colors(self, saturation: tuple[float, float], value: tuple[float, float], contrast: float = 0.6):
+    def colors(
+        self, saturation: tuple[float, float], value: tuple[float, float], contrast: float = 0.6
+    ) -> tuple[Triple, Triple]:
         """Two colours that go together, the second darker by up to `contrast`. Linear RGB (the gamma is 2)."""
         u = self.u
         # Half of all hues are near the room's own or its complement, so that a room has a mood.
         hue = self.hue + self.pick((0.0, 0.5)) + u(-0.07, 0.07) if u() < 0.5 else u()
         first = (hue, u(*saturation), u(*value))
-        second = (hue + self.pick((0.0, 0.06, 0.5 if contrast > 0.5 else -0.06)), first[1] * u(0.2, 1.0), first[2] * (1 - contrast * u(0.3, 1)))
+        shift = self.pick((0.0, 0.06, 0.5 if contrast > 0.5 else -0.06))
+        second = (hue + shift, first[1] * u(0.2, 1.0), first[2] * (1 - contrast * u(0.3, 1)))
         return tuple(tuple(c * c for c in colorsys.hsv_to_rgb(h % 1, s, v)) for h, s, v in (first, second))
 
-    def add(self, name, shape, pattern, place, size, turn=0.0, frequency=(1.5, 1.5, 1.5), colors=None, gloss=0.2, glow=0):
+    def add(self, name: str, shape: int, place: Triple, size: Triple, material: Material, turn: float = 0.0) -> None:
+        """One solid of the semantic class `name`: its centre, half sizes, and turn about the vertical."""
+        m = material
         self.rows.append((
-            shape, SEMSEG.index(name), glow, gloss, pattern, *place, *size, math.cos(turn), math.sin(turn), *frequency,
-            *colors[0], *colors[1],
+            shape, SEMSEG.index(name), m.glow, m.gloss, m.pattern, *place, *size, math.cos(turn), math.sin(turn),
+            *m.frequency, *m.colors[0], *m.colors[1],
         ))  # fmt: skip

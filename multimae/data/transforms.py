@@ -39,7 +39,8 @@ class View:
 
     def rgb(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w), the part of the canvas that the image covers."""
-        return self._part(F.resize_image(self._box(image), list(self.resized), InterpolationMode.BICUBIC, antialias=True))
+        bicubic = InterpolationMode.BICUBIC
+        return self._part(F.resize_image(self._box(image), list(self.resized), bicubic, antialias=True))
 
     def depth(self, image: Tensor) -> Tensor:
         """float32 (1, h, w), 0 where invalid."""
@@ -54,7 +55,7 @@ class View:
         return self._part(torch.where(whole, smooth, nearest))
 
     def classes(self, image: Tensor, stride: int, padding: int) -> np.ndarray:
-        """uint8 (size / stride, size / stride): the pixel at the centre of each stride x stride square of the canvas."""
+        """uint8 (size / stride, size / stride): the pixel at the centre of each square of the canvas."""
         sources, inside = [], []
         for start, extent, resized, offset in zip(self.box, self.box[2:], self.resized, self.offset):
             at = (np.arange(self.size // stride) + 0.5) * stride + offset
@@ -148,7 +149,7 @@ class ClassifyTransform:
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         label = int(sample["label"])
         if not 0 <= label < self.classes:
-            raise ValueError(f"the label is {label}, but the config has {self.classes} classes (0 to {self.classes - 1})")
+            raise ValueError(f"the label is {label}, but `classes` allows 0 to {self.classes - 1}")
         if self.augmentation:
             view = _random_crop(_size(sample), self.size, self.augmentation, rng)
         else:
