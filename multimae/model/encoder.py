@@ -43,22 +43,23 @@ class Encoder(nn.Module):
         )
         initialize(self)
 
-    def forward(self, images: Images, visible: Masks | None = None) -> Float[Tensor, "batch tokens_and_global dim"]:
+    def forward(
+        self, images: Images, visible: Masks | Selection | None = None
+    ) -> Float[Tensor, "batch tokens_and_global dim"]:
         """Encoded tokens of the modalities in `images`, in their fixed order, the global token last.
 
-        `visible`: masks of those modalities, True = visible; only visible tokens are encoded (all, with mask tokens).
-        Where samples have different numbers of visible tokens, zeros fill the shorter up, before the global token.
+        `visible`: masks of those modalities, True = visible, or their indices; only visible tokens are encoded (all,
+        with mask tokens). Where samples have different numbers of visible tokens, zeros fill the shorter up, before the
+        global token. Raises ValueError for masks or images of the wrong shape.
         """
         images = self.present(images)
-        return self.encode(images, None if visible is None else self.select(images, visible))
-
-    def encode(self, images: Images, selection: Selection | None) -> Float[Tensor, "batch tokens_and_global dim"]:
-        """As `forward`, from the indices of the masks."""
-        mask = self.attention_mask(selection)
+        selection = visible if visible is None or isinstance(visible, Selection) else self.select(images, visible)
+        padded = selection is not None and selection.real is not None and self.mask_tokens is None
+        mask = selection.attention_mask if padded else None
         tokens = self.embed(images, selection)
         for block in self.blocks:
             tokens = self._run(block, tokens, mask)
-        return tokens if mask is None else tokens * selection.real[..., None]
+        return tokens * selection.real[..., None] if padded else tokens
 
     def hidden(self, images: Images, layers: Iterable[int]) -> list[Float[Tensor, "batch tokens_and_global dim"]]:
         """The tokens after each of `layers` (1 = after the first block), all patches visible."""
@@ -85,10 +86,6 @@ class Encoder(nn.Module):
         if wanted != found:
             raise ValueError(f"visible: expected masks (batch, tokens) {wanted} for these images, found {found}")
         return select({modality: visible[modality] for modality in wanted})
-
-    def attention_mask(self, selection: Selection | None) -> Bool[Tensor, "batch 1 1 keys"] | None:
-        """What may be attended to; None: everything."""
-        return None if selection is None or self.mask_tokens is not None else selection.attention_mask
 
     def embed(self, images: Images, selection: Selection | None) -> Float[Tensor, "batch tokens_and_global dim"]:
         """Tokens with positions, before the first block. Only visible patches are projected."""

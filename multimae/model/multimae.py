@@ -67,7 +67,7 @@ class MultiMAE(nn.Module):
         self, images: Images, inputs: Images, selection: Selection | None
     ) -> tuple[dict[str, Float[Tensor, "_ decoder_dim"]], dict[str, Grid]]:
         """Of each target, the features of all its patches, and its grid."""
-        encoded = self.encoder.encode(inputs, selection)
+        encoded = self.encoder(inputs, selection)
         seen = None if self.encoder.mask_tokens is not None else selection
         grids = self.encoder.grids(inputs)
         features, target_grids = {}, {}
