@@ -151,7 +151,8 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
 
 def text(study: Study, frame: pd.DataFrame) -> str:
     """For a terminal."""
-    return "\n".join([title(study, frame), "", wide(study, frame).to_string(), "", *notes(study, frame)])
+    lines = [line.rstrip() for line in wide(study, frame).to_string().splitlines()]
+    return "\n".join([title(study, frame), "", *lines, "", *notes(study, frame)])
 
 
 def styled(study: Study, frame: pd.DataFrame) -> Styler:

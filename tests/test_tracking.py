@@ -1,5 +1,6 @@
 """MLflow is filled from journals: everything, once, whatever dies on the way."""
 
+import json
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ from synthetic_runs import SyntheticRun
 
 from multimae import tracking
 from multimae.config import recipe
+from multimae.engine.folder import write_atomic
 from multimae.tracking import records, store, syncer
 from multimae.tracking.records import Cursor
 
@@ -214,6 +216,12 @@ def test_the_status_follows_the_run_and_is_never_left_running(runs, monkeypatch)
     run.start(step=5)
     run.finish()
     assert shown() == ("FINISHED", "FINISHED", "finished")
+
+    beat = {"time": 1e9, "pid": os.getpid(), "host": socket.gethostname(), "state": "training"}  # before this process
+    rebooted = SyntheticRun(runs, PRETRAIN.edit({"seed": 1}))
+    rebooted.start()
+    write_atomic(rebooted.folder.heartbeat, json.dumps(beat))
+    assert records.state_of(rebooted.folder).name == "lost"
 
     other = study_run(runs, CLASSIFY, stage="classify")  # on a machine that cannot be asked
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")

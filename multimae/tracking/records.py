@@ -19,6 +19,7 @@ from ..engine.folder import RunFolder, read_json, write_atomic
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 # Seconds without a heartbeat after which a process on another machine counts as gone.
 STALE = 600.0
+CLOCK = 2.0  # how exactly, in seconds, the start of a process is known
 STATUS = {  # of a run -> of MLflow
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -190,8 +191,17 @@ def state_of(folder: RunFolder) -> State:
     last = folder.journal.last() or {}
     seen = max(beat.get("time", 0.0), last.get("time", 0.0))
     here = beat.get("host") == socket.gethostname()
-    gone = not psutil.pid_exists(beat["pid"]) if here else time.time() - seen > STALE
+    gone = not _lives(beat["pid"], beat["time"]) if here else time.time() - seen > STALE
     return State("lost", seen, "its process is gone") if gone else State("running", seen)
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether the process that was `pid` at time `since` lives; a process started later has only inherited its number."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
@@ -199,9 +209,9 @@ def _numbers(record: dict[str, Any]) -> dict[str, float]:
     kind = record["kind"]
     if kind == "eval":
         return {f"{record['split']}/{name}": value for name, value in record["metrics"].items()}
-    if kind not in ("train", "epoch", "checkpoint"):
+    if kind not in ("train", "epoch"):
         return {}
-    numbers = {f"{kind}/{k}": v for k, v in record.items() if k not in LABELS and isinstance(v, int | float)}
+    numbers = {f"{kind}/{k}": v for k, v in record.items() if k not in {*LABELS, kind} and isinstance(v, int | float)}
     return numbers | {f"{kind}/loss_{target}": value for target, value in record.get("losses", {}).items()}
 
 
