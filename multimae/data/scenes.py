@@ -15,7 +15,7 @@ import numpy as np
 from . import render
 from .render import COLUMNS, ROOM_SURFACES, Scene
 
-VERSION = 3  # of everything that changes a pixel; part of the cache's name and of the fingerprint
+VERSION = 4  # of everything that changes a pixel; part of the cache's name and of the fingerprint
 SPLITS = {"train": 0, "val": 1, "test": 2}
 FIELDS = ("rgb", "depth", "semseg", "normals", "instance")
 
@@ -109,8 +109,8 @@ class _Composer:
         floor = self.colors(saturation=(0.05, 0.55), value=(0.5, 0.9), contrast=0.3)
         ceiling = self.colors(saturation=(0.0, 0.12), value=(0.85, 0.97))
         wall = self.colors(saturation=(0.05, 0.5), value=(0.65, 0.97), contrast=0.3)
-        floor_pattern = self.pick((render.STRIPES, render.CHECKS, render.MARBLE, render.PLAIN))
-        wall_pattern = self.pick((render.PLAIN,) * 4 + (render.STRIPES, render.CHECKS, render.MARBLE, render.DOTS))
+        floor_pattern = self.pick((render.PLAIN,) * 2 + (render.STRIPES, render.CHECKS, render.MARBLE))
+        wall_pattern = self.pick((render.PLAIN,) * 6 + (render.STRIPES, render.CHECKS, render.MARBLE, render.DOTS))
         frequency = int(u(3, 12)) + 0.5
         for name, pattern, colors, f in (
             ("floor", floor_pattern, floor, frequency),
@@ -149,11 +149,13 @@ class _Composer:
     def view(self, top: float):
         """A camera in the room that looks at the group. Returns its place, axes and focal length."""
         u = self.u
-        azimuth, distance = u(0, 2 * math.pi), u(1.1, 1.7) + 0.7 * self.reach + 0.45 * top
+        # Within 50 degrees of broadside, on either side: seen from its end, a row looks like a tower.
+        azimuth = self.heading + self.pick((0.5, 1.5)) * math.pi + u(-0.9, 0.9)
+        distance = u(1.1, 1.6) + 0.7 * self.reach + 0.45 * top
         x, y = distance * math.cos(azimuth), distance * math.sin(azimuth)
         inside = min(1.0, (self.half[0] - 0.2) / abs(x), (self.half[1] - 0.2) / abs(y))
         camera = (x * inside, y * inside, u(0.9, 2.0))
-        target = (u(-0.25, 0.25), u(-0.25, 0.25), top * u(0.3, 0.7) + u(0, 0.15))
+        target = (u(-0.15, 0.15), u(-0.15, 0.15), top * u(0.3, 0.7) + u(0, 0.15))
         x, y, z = (a - b for a, b in zip(target, camera))
         level, length = math.hypot(x, y), math.hypot(x, y, z)
         forward = np.array((x, y, z)) / length
@@ -164,9 +166,9 @@ class _Composer:
         return camera, (cos * right + sin * down, cos * down - sin * right, forward), u(1.5, 2.0)
 
     def furniture(self, camera: tuple[float, float, float]) -> None:
-        """Up to six things that are no part of the group."""
+        """Up to four things that are no part of the group."""
         u = self.u
-        for _ in range(2 + int(u(0, 5))):
+        for _ in range(1 + int(u(0, 4))):
             kind = self.pick(("toy", "toy", "column", "lamp", "table"))
             radius = {"toy": 0.35, "column": 0.35, "lamp": 0.3, "table": 0.6}[kind]
             for _ in range(6):
@@ -197,7 +199,7 @@ class _Composer:
             size = (min(size),) * 3
         elif shape == render.CYLINDER:
             size = (min(size[:2]),) * 2 + (size[2],)
-        colors = self.colors(saturation=(0.2, 0.95), value=(0.5, 1.0))
+        colors = self.colors(saturation=(0.3, 0.95), value=(0.55, 1.0))
         gloss = self.pick((0.0, 0.3, 0.7))
         material = Material(colors, self.pick(patterns), (f, f, f), gloss)
         self.add(kind, shape, (x, y, z + size[2]), size, material, self.heading)
