@@ -81,17 +81,19 @@ class Progress:
     def __init__(self, console: Console, plan: Plan, slots: int):
         self.console, self.plan, self.slots = console, plan, slots
         self.statuses = {signature: entry.status for signature, entry in plan.entries.items()}
-        self.hint = "Ctrl-C saves and stops"
+        self.hint = ""
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
         self._drawn = console.is_terminal
         _title(console, plan)
 
     def __enter__(self) -> "Progress":
+        self.hint = "Ctrl-C saves and stops"
         if self._drawn:
             self._live.start()
         return self
 
     def __exit__(self, *_) -> None:
+        self.hint = ""
         if self._drawn:
             self._live.stop()
             self.console.print(self._render())
@@ -132,7 +134,7 @@ class Progress:
         room = max(6, self.console.height - 5)
         done = sum(status.state == "done" for status in self.statuses.values())
         summary = _summary(done, len(self.statuses), self._left())
-        if self._live.is_started:
+        if self.hint:
             summary.append(f" · {self.hint}", style="not bold dim")
         return Group(_table(rows, signatures=False, room=room), summary)
 
