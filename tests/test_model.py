@@ -222,6 +222,23 @@ def test_lean_and_full_paths_agree(changes, masks):
         torch.testing.assert_close(lean[name], full[name], msg=name)
 
 
+@pytest.mark.parametrize("masks", ["everything", "dirichlet", "different totals"])
+@pytest.mark.parametrize("mask_tokens", [False, True])
+def test_bfloat16(masks, mask_tokens):
+    """Mixed precision (float32 weights under autocast) and weights in bfloat16; losses are float32 in both."""
+    model = small(**{"masking.mask_tokens_in_encoder": mask_tokens})
+    images, visible = random_images(), MASKS[masks]()
+    exact = model.training_losses(images, visible)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.training_losses(images, visible)
+    low = model.bfloat16().training_losses(images, visible)
+    for target, loss in exact.items():
+        assert mixed[target].dtype == low[target].dtype == torch.float32
+        torch.testing.assert_close(mixed[target], loss, rtol=0.02, atol=0)
+        torch.testing.assert_close(low[target], loss, rtol=0.02, atol=0)
+    sum(low.values()).backward()
+
+
 def test_masked_patches_do_not_reach_the_encoder():
     model, images, visible = small(), random_images(), random_masks()
     changed = {m: x.clone() for m, x in images.items()}

@@ -27,7 +27,6 @@ class Decoder(nn.Module):
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
         super().__init__()
-        self.target = target
         self.modality = TARGETS[target].modality
         kind = MODALITIES[self.modality]
         self.patches = Patches(self.modality, model.patch_size)
