@@ -17,6 +17,7 @@ PLAIN, STRIPES, RINGS, CHECKS, DOTS, MARBLE = range(6)
 # The table's first rows share one box, seen from inside: floor, ceiling, and the walls at -x, +x, -y and +y.
 ROOM_NORMALS = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], np.float32)
 ROOM_SURFACES = len(ROOM_NORMALS)
+TINY = np.float32(1e-12)  # added to divisors that may be zero: rays along a face
 FLAT = 0.03  # metres: half the thickness of a solid that casts no shadow
 
 # A pattern is a sum of three waves along the axes, their product and a constant; see `_albedo`.
@@ -131,7 +132,7 @@ def _first_hit(batch: _Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     # From inside, a ray leaves the room through the nearest of the three faces that it runs towards.
     exits = np.copysign(batch.room_size, rays)
     exits += batch.room_center - batch.camera[:, :, None]
-    exits /= rays
+    exits /= rays + TINY
     nearest = np.minimum(np.minimum(exits[0], exits[1]), exits[2])
     sides = np.where(exits[0] == nearest, 2 + (rays[0] > 0), 4 + (rays[1] > 0))
     hit = np.where(exits[2] == nearest, rays[2] > 0, sides) + batch.starts[:, None]
@@ -220,7 +221,7 @@ _SOLIDS = {SPHERE: _sphere, BOX: _box, CYLINDER: _cylinder}
 
 def _slab(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where o + t d lies between -1 and 1."""
-    inverse = 1 / d
+    inverse = 1 / (d + TINY)
     middle = -o * inverse
     half = np.abs(inverse)
     return middle - half, middle + half
@@ -228,6 +229,7 @@ def _slab(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _quadric(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Between the roots of a t^2 + 2 b t + c; an empty interval where there are none."""
+    a = a + TINY
     root = np.sqrt(np.maximum(b * b - a * c, 0))
     return (-b - root) / a, (root - b) / a
 

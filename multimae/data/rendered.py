@@ -78,7 +78,8 @@ class RenderedScenes:
         return _locked(self.folder / f"{block.start:07d}-{block.stop:07d}.lock", wait)
 
     def _missing(self, block: range) -> list[str]:
-        return [field for field in self.fields if not self._file(block, field).exists()]
+        """What to render of a block: with anything, all that is usual, because another task will want it."""
+        return [f for f in dict.fromkeys((*self.usual, *self.fields)) if not self._file(block, f).exists()]
 
     def _render_missing(self) -> None:
         """Render the blocks that are not there; those which another process is rendering come last."""
