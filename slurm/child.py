@@ -61,10 +61,13 @@ class Child:
     def stop(self) -> None:
         """Ask it to save and stop; kill it where that takes too long."""
         if self.asked is None:
-            self.process.terminate()
+            self._send(signal.SIGTERM)
             self.asked = time.monotonic()
         elif time.monotonic() > self.asked + GRACE:
-            self.process.kill()
+            self.kill()
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
 
     def record_end(self) -> None:
         """Write down how it ended, where it could not say so itself."""
@@ -79,6 +82,11 @@ class Child:
         else:
             state, reason = "failed", _last_line(self.log) or f"exit code {code}"
         self.entry.folder.jobs.write("ended", state=state, reason=reason, exit_code=code)
+
+    def _send(self, what: signal.Signals) -> None:
+        # Not process.terminate(), which does nothing for a child whose fork server is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, what)
 
 
 def _last_line(log: Path) -> str:

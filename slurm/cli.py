@@ -79,9 +79,10 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     if args.scale not in SCALES:
         raise ConfigError(unknown("scale", args.scale, list(SCALES)))
     rows = study.build(args.scale)
-    edits: dict[str, dict[str, Any]] = {stage: {} for row in rows for stage in row.stages}
+    stages = {stage: config for row in reversed(rows) for stage, config in row.stages.items()}
+    edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     if folder := _data_folder(args):
-        for stage, config in rows[0].stages.items():
+        for stage, config in stages.items():
             edits[stage] |= _own_data(folder, config)
     if args.seed is not None:
         for stage in edits:
@@ -89,7 +90,7 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     for text in args.set:
         stage, key, value = _setting(text, list(edits))
         edits[stage][key] = value
-    return study.build(args.scale, edits)
+    return study.build(args.scale, edits) if any(edits.values()) else rows
 
 
 def rows_from(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:

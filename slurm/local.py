@@ -148,7 +148,7 @@ class Local:
                 yield Event(child.entry, "asked", Status("running", "saving"))
             child.stop()
             if self.stops > 1:
-                child.process.kill()
+                child.kill()
 
     def _abandon(self) -> None:
         """Leave no child behind, whatever happened here."""

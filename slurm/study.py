@@ -51,8 +51,9 @@ class Study:
         A transfer names its pre-training by signature, so an edited pre-training moves the transfers that start from
         it: they are pointed at the new signature. Raises ConfigError for a stage or key that does not exist.
         """
-        edits = edits or {}
         rows = tuple(self.rows(scale))
+        if not edits:
+            return rows
         stages = list(dict.fromkeys(stage for row in rows for stage in row.stages))
         for stage in edits:
             if stage not in stages:

@@ -195,6 +195,20 @@ def test_children_do_not_outlive_a_killed_launcher(tmp_path, launcher):
     assert states(tmp_path)["alpha=1 pretrain"] == "interrupted"  # they saved
 
 
+def test_children_outlive_a_killed_fork_server_and_still_stop_when_asked(tmp_path, launcher):
+    script(tmp_path, A_pretrain="wait", B_pretrain="wait")
+    process = launcher(tmp_path)
+    children = running(tmp_path, 2)
+    servers = {psutil.Process(pid).ppid() for pid in children} - {process.pid}
+    for pid in servers:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(1)
+    assert running(tmp_path, 2) and process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert states(tmp_path)["alpha=1 pretrain"] == "interrupted"
+
+
 def test_two_launchers_share_the_work(tmp_path, launcher):
     first, second = launcher(tmp_path), launcher(tmp_path)
     assert (first.wait(60), second.wait(60)) == (0, 0)
