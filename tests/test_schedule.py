@@ -5,7 +5,7 @@ import math
 import pytest
 
 from multimae.config import Classify, Pretrain
-from multimae.engine.schedule import learning_rate
+from multimae.engine.schedule import evaluation_steps, learning_rate
 
 IMAGENET = 1_281_167
 
@@ -39,3 +39,9 @@ def test_any_warm_up_fits_any_length(warmup):
     values = [learning_rate(config, step, 64) for step in range(config.total_steps(64))]
     assert all(math.isfinite(value) and 0 < value <= config.lr for value in values)
     assert values[0] == (config.optimizer.warmup_lr if warmup else config.lr)
+
+
+@pytest.mark.parametrize("every,steps", [(None, set()), (1, {8, 16}), (1.5, {12}), (0.05, set(range(1, 24))), (3, set()), (7, set())])
+def test_evaluations_are_spread_and_the_last_is_not_among_them(every, steps):
+    config = Pretrain(epochs=3, batch_size=8, eval_every_epochs=every)
+    assert evaluation_steps(config, 64) == steps

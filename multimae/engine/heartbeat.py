@@ -16,8 +16,7 @@ class Heartbeat:
 
     def __init__(self, folder: RunFolder, **fields: Any):
         self.path = folder.heartbeat
-        self.fields = {"pid": os.getpid(), "host": socket.gethostname(), "state": "starting", **fields}
-        self._written = -SECONDS_BETWEEN
+        self.fields = {"pid": os.getpid(), "host": socket.gethostname(), "state": None, **fields}
         self.beat("starting")
 
     def beat(self, state: str, **fields: Any) -> None:

@@ -4,24 +4,23 @@ A run is a pure function of its config. All that is random in a step derives fro
 rate from the step; a checkpoint holds the rest. A run that was killed therefore continues as if nothing had happened.
 """
 
-import json
 import time
 from collections.abc import Iterator
 
 import safetensors.torch
 import torch
 
-from ..config import RunConfig, Runtime, flatten
+from ..config import RunConfig, Runtime
 from ..shards import Shard
 from .checkpoint import CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
-from .environment import capture
 from .folder import RunFolder, write_atomic
 from .meter import Clock, Meter
+from .nonfinite import culprits
 from .optimizer import Optimizer, autocast, load_module
 from .preemption import Preemption
 from .recorder import Recorder
-from .schedule import learning_rate
+from .schedule import evaluation_steps, learning_rate
 from .task import Batch, RunFailed, Task
 
 
@@ -52,7 +51,7 @@ class Training:
         self.preemption = preemption
         self.processes = Processes.join(runtime)
         self.device = self.processes.device
-        self.recorder = Recorder(folder, config, self.processes.main)
+        self.recorder = Recorder(folder, config, self.processes)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.meter = Meter(config.batch_size, self.processes)
         self.step = 0  # optimizer steps done,
@@ -86,7 +85,7 @@ class Training:
         self.shards = self.processes.shards(self.config, self.runtime)
         self.steps_per_epoch = self.config.steps_per_epoch(self.task.train_samples)
         self.total_steps = self.config.total_steps(self.task.train_samples)
-        self.eval_steps = self._eval_steps()
+        self.eval_steps = evaluation_steps(self.config, self.task.train_samples)
         checkpoint, faults = self.checkpoints.newest() if self.processes.main else (None, [])
         resumed = self.processes.first(checkpoint.step if checkpoint else -1)
         tensors = None
@@ -100,7 +99,14 @@ class Training:
         if tensors:
             self.optimizer.load(tensors)
         self.task.module.train()
-        self.record_start(faults)
+        self.recorder.start(
+            step=self.step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            micro_batches=len(self.shards),
+            damaged_checkpoints=faults,
+        )
+        self.beat("training")
 
     def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
         """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), the same for all."""
@@ -146,19 +152,9 @@ class Training:
     def count_nonfinite(self, losses: torch.Tensor, micro_batches: list[Batch]) -> None:
         """Journal a step that was skipped; the run fails when there were too many. `losses`: (micro-batches,)."""
         self.nonfinite += 1
-        found = self.processes.gather(losses).cpu()  # (processes, micro-batches)
-        none = torch.full((self.config.batch_size // losses.numel() // self.processes.count,), -1)
-        samples = [torch.as_tensor(batch.get("index", none)) for batch in micro_batches]
-        samples = self.processes.gather(torch.stack(samples).to(self.device)).cpu()
-        for rank, (values, indices) in enumerate(zip(found, samples, strict=True)):
-            bad = ~values.isfinite()
-            if bad.any():
-                culprits = [index for index in indices[bad].flatten().tolist() if index >= 0]
-                self.recorder.write(
-                    "nonfinite", step=self.step, rank=rank, loss=str(float(values[bad][0])), samples=culprits
-                )
-        if found.isfinite().all():  # the losses are fine; the gradients are not
-            self.recorder.write("nonfinite", step=self.step, rank=None, loss=None, samples=[])
+        size = self.config.batch_size // self.shards[0].count
+        for record in culprits(self.processes, losses, micro_batches, size):
+            self.recorder.write("nonfinite", step=self.step, **record)
         if self.nonfinite > self.runtime.nonfinite_budget:
             raise RunFailed(
                 f"{self.nonfinite} steps had a loss or a gradient that is not finite, the last one step {self.step}; "
@@ -254,29 +250,3 @@ class Training:
             loss=self.loss,
             seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
         )
-
-    def record_start(self, faults: list[str]) -> None:
-        environment = capture(self.device.type, self.processes.count) if self.processes.main else {}
-        if self.processes.main:
-            write_atomic(self.folder.environment, json.dumps(environment, indent=1))
-        self.recorder.start(
-            step=self.step,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            processes=self.processes.count,
-            micro_batches=len(self.shards),
-            device=environment.get("gpu") or environment.get("cpu"),
-            params=flatten(self.config.resolved()),
-            delta=flatten(self.config.delta()),
-            commit=environment.get("commit"),
-            damaged_checkpoints=faults,
-        )
-        self.beat("training")
-
-    def _eval_steps(self) -> set[int]:
-        every = self.config.eval_every_epochs
-        if every is None:
-            return set()
-        count = int(self.total_steps / (every * self.steps_per_epoch))
-        steps = {round(i * every * self.steps_per_epoch) for i in range(1, count + 1)}
-        return steps - {self.total_steps}  # the last evaluation is part of `finish`

@@ -24,13 +24,14 @@ class Forward(nn.Module):
     def __init__(self, module: nn.Module, precision: str, device: torch.device, compile: bool):
         super().__init__()
         self.module = module
-        self._call = torch.compile(module) if compile else module
+        if compile:
+            module.compile()
         self._autocast = autocast(precision, device)
 
     def forward(self, inputs: Any) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
         """(the sum of the losses, the losses (n,) detached, their names)."""
         with self._autocast:
-            losses = self._call(inputs)
+            losses = self.module(inputs)
             values = torch.stack([loss.float() for loss in losses.values()])
         return values.sum(), values.detach(), list(losses)
 

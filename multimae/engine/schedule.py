@@ -1,4 +1,4 @@
-"""The learning rate: a pure function of the optimizer step, so that a resume needs no scheduler state."""
+"""What depends on the optimizer step alone, so that a resume needs no state for it."""
 
 import math
 
@@ -16,3 +16,11 @@ def learning_rate(config: RunConfig, step: int, samples: int) -> float:
         start = config.optimizer.warmup_lr
         return start + (config.lr - start) * step / warmup
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def evaluation_steps(config: RunConfig, samples: int) -> set[int]:
+    """After which steps to evaluate, besides the last one, after which a run always does."""
+    if config.eval_every_epochs is None:
+        return set()
+    total, interval = config.total_steps(samples), config.eval_every_epochs * config.steps_per_epoch(samples)
+    return {round(i * interval) for i in range(1, int(total / interval) + 1)} - {0, total}
