@@ -229,9 +229,14 @@ def test_a_launcher_takes_over_what_another_left(tmp_path, launcher):
     assert set(states(tmp_path).values()) == {"done"}
 
 
-def test_children_start_from_a_server_that_has_imported_once(tmp_path):
+def test_each_slot_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     plan = launch.plan(tiny_study, "smoke", (A,), tmp_path)
-    backend = Local(Runtime(runs=tmp_path), 1, ScriptedJob, preload=("training",))
-    list(launch.apply(plan, backend))
-    parents = {RunFolder.of(tmp_path, s).journal.records("start")[0]["pid"] for s in plan.entries}
-    assert len(parents) == len(plan.entries) and os.getpid() not in parents
+    list(launch.apply(plan, Local(Runtime(runs=tmp_path), 2, ScriptedJob, preload=())))
+    seen = [RunFolder.of(tmp_path, s).journal.records("start")[0]["gpu"] for s in plan.entries]
+    assert seen[0] == "3" and sorted(seen[1:]) == ["3", "5"]
+
+
+def test_one_thread_a_run_without_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert Local(Runtime(runs=tmp_path), 2).runtime == Runtime(runs=tmp_path, threads=1)

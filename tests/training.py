@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 
@@ -40,7 +39,7 @@ class ScriptedJob(Job):
             if folder.done:
                 return "finished"
             journal = folder.journal
-            journal.write("start", step=0, pid=os.getpid(), modules=[m for m in ("torch",) if m in sys.modules])
+            journal.write("start", step=0, pid=os.getpid(), gpu=os.environ.get("CUDA_VISIBLE_DEVICES"))
             heart = Heartbeat(folder, step=0, total_steps=10, epoch=0.0, epochs=1.0, images_per_second=5.0, loss=1.0)
             heart.beat("training")
             match act:
