@@ -5,6 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
 
 from multimae.config import Classify, ClassifyAugmentation, Masking, Model, Pretrain, Segment
 from multimae.data import ClassifyTransform, PretrainTransform, SegmentTransform
@@ -62,6 +65,26 @@ def test_segmentation_jitter_stays_aligned_and_pads_each_modality_in_its_own_way
     close = (quarter == 255) | ((out["semseg"].long() - quarter).abs() <= 4)
     assert close.float().mean() > 0.9, "the input map shows the same part as the target"
     assert (out["semseg"] == 100).any() == bool((quarter == 255).any())
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_view_is_what_torchvision_makes_of_the_same_box(flip):
+    torch.manual_seed(0)
+    rgb = torch.randint(0, 256, (70, 90, 3), dtype=torch.uint8).permute(2, 0, 1)
+    depth, semseg = torch.rand(1, 70, 90) + 1, torch.randint(0, 99, (70, 90), dtype=torch.uint8)
+    view = View((5, 7, 51, 60), (32, 32), (0, 0), 32, flip)
+    images = tv_tensors.Image(rgb), tv_tensors.Image(depth)
+    modes = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
+    expected = [
+        v2.functional.resized_crop(image, 5, 7, 51, 60, [32, 32], mode, antialias=mode is InterpolationMode.BICUBIC)
+        for image, mode in zip(images, modes, strict=True)
+    ]
+    if flip:
+        expected = [v2.functional.horizontal_flip(image) for image in expected]
+    assert torch.equal(view.rgb(rgb), expected[0])
+    assert torch.equal(view.depth(depth), expected[1])
+    nearest = interpolate(semseg[None, None, 5:56, 7:67], (32, 32), mode="nearest-exact")[0, 0]
+    assert np.array_equal(view.classes(semseg, 1, 255), nearest.flip(-1) if flip else nearest)
 
 
 def test_random_crops_flip_half_the_time_and_vary():

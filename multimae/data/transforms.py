@@ -2,8 +2,9 @@
 
 Every transform is a function of the sample and of a random generator; without a generator it is the one of evaluation.
 Filters: rgb bicubic, antialiased, as MAE and timm crop; depth bilinear, or the nearest pixel where one that would be
-mixed in is invalid, because a mean over an invalid pixel is no depth; class maps nearest. Images go straight to the
-kernels of torchvision's v2 transforms: for small images, dispatching on types costs as much as the resizing.
+mixed in is invalid, because a mean over an invalid pixel is no depth; class maps nearest. These are the kernels of
+torchvision's v2 transforms, and a test holds that the results are the same to the bit; v2's dispatch on types takes
+longer than the kernels themselves where images are small.
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from ..config import Augmentation, Classify, Model, Pretrain, Segment
@@ -39,19 +40,18 @@ class View:
 
     def rgb(self, image: Tensor) -> Tensor:
         """uint8 (3, h, w), the part of the canvas that the image covers."""
-        bicubic = InterpolationMode.BICUBIC
-        return self._part(F.resize_image(self._box(image), list(self.resized), bicubic, antialias=True))
+        return self._part(_resize(self._box(image), self.resized, "bicubic", antialias=True))
 
     def depth(self, image: Tensor) -> Tensor:
         """float32 (1, h, w), 0 where invalid."""
-        image, bilinear = self._box(image), InterpolationMode.BILINEAR
-        smooth = F.resize_image(image, list(self.resized), bilinear, antialias=False)
+        image = self._box(image)
+        smooth = _resize(image, self.resized, "bilinear")
         if _all_valid(image.numpy()):
             return self._part(smooth)
         valid = (image > 0) & image.isfinite()
         image = torch.where(valid, image, 0)
-        nearest = F.resize_image(image, list(self.resized), InterpolationMode.NEAREST_EXACT)
-        whole = F.resize_image(valid.float(), list(self.resized), bilinear, antialias=False) > 0.999
+        nearest = _resize(image, self.resized, "nearest-exact")
+        whole = _resize(valid.float(), self.resized, "bilinear") > 0.999
         return self._part(torch.where(whole, smooth, nearest))
 
     def classes(self, image: Tensor, stride: int, padding: int) -> np.ndarray:
@@ -84,6 +84,10 @@ class View:
         top, left = self.offset
         image = image[:, top : top + self.size, left : left + self.size]
         return image.flip(-1) if self.flip else image
+
+
+def _resize(image: Tensor, size: tuple[int, int], mode: str, antialias: bool = False) -> Tensor:
+    return interpolate(image[None], size, mode=mode, antialias=antialias)[0]
 
 
 def _all_valid(depth: np.ndarray) -> bool:
