@@ -61,7 +61,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scale", default="smoke", metavar="|".join(SCALES), help="how big (default: %(default)s)")
     group.add_argument("--only", action="append", default=[], metavar="ROW", help="this row; may be repeated")
     group.add_argument(
-        "--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="change a setting, as in pretrain.epochs=20"
+        "--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="change a setting: pretrain.epochs=20"
     )
     group.add_argument("--seed", type=int, metavar="N", help="the seed of every stage")
     group.add_argument(
@@ -69,9 +69,9 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="train every stage on this folder instead of the recipes' data; NAME=DIR says where a recipe's dataset lies",
+        help="train every stage on this folder, not on the recipes' data; NAME=DIR says where a recipe's dataset lies",
     )
-    group.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: %(default)s)")
+    group.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
 
 
 def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
@@ -182,7 +182,7 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     what.add_argument("--cancel", action="store_true", help="ask what runs on this machine to save and stop")
     add_study_arguments(parser)
     how = parser.add_argument_group("how")
-    how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one for each core or GPU, at most 4)")
+    how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one a core or GPU, at most 4)")
     how.add_argument("--retry-failed", action="store_true", help="run again what failed")
     how.add_argument("--watch", action="store_true", help="with --status: keep looking")
     return parser

@@ -119,9 +119,9 @@ class Progress:
             reason = record["reason"] if record else status.reason
             told.setdefault(f"{status.state}: {reason}", []).append(f"{entry.run.label} ({entry.run.signature})")
         for reason, runs in told.items():
-            self.console.print(f"{', '.join(runs)} {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(Text(f"{', '.join(runs)} {reason}", style="red"), soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):
-            self.console.print("What they printed is in log/ of their run folders. Once mended: --retry-failed runs them again.")
+            self.console.print("Their output is in log/ of the run folders. Once mended: --retry-failed runs them again.")
         return int(bool(bad))
 
     def _look(self) -> None:
@@ -167,7 +167,8 @@ def _cells(plan: Plan) -> Iterator[tuple[str, str, Entry, bool]]:
 
 
 def _title(console: Console, plan: Plan) -> None:
-    console.print(f"[bold]{plan.study.title}[/] · Table {plan.study.table} · {plan.scale} scale · {len(plan.entries)} runs")
+    study = plan.study
+    console.print(f"[bold]{study.title}[/] · Table {study.table} · {plan.scale} scale · {len(plan.entries)} runs")
 
 
 def _table(cells: Iterable[tuple[str, str, Status, str]], signatures: bool = True, room: int | None = None) -> Table:

@@ -91,7 +91,8 @@ def status(study: Study, scale: str, rows: tuple[Row, ...], runs: Path) -> Plan:
     """What is, and nothing that would be done."""
     seen = plan(study, scale, rows, runs)
     entries = {
-        signature: replace(entry, action=None, status=_awaiting(entry, seen)) for signature, entry in seen.entries.items()
+        signature: replace(entry, action=None, status=_awaiting(entry, seen))
+        for signature, entry in seen.entries.items()
     }
     return replace(seen, entries=entries)
 

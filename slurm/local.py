@@ -27,7 +27,8 @@ TICK = 0.5  # seconds between two looks at what is under way
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What is slow to import, and starts no thread.
-PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{t}" for t in ("pretrain", "classify", "segment")))
+TASKS = ("pretrain", "classify", "segment")
+PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{task}" for task in TASKS))
 
 
 def cores() -> int:

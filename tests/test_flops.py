@@ -5,7 +5,8 @@ import pytest
 from multimae.config import Classify, Pretrain, Segment
 from multimae.flops import flops, training_flops
 
-MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49, "decoder.kind": "self_attention"}
+MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49}
+MAE |= {"decoder.kind": "self_attention"}
 
 
 @pytest.mark.parametrize(
@@ -67,9 +68,11 @@ def test_pre_training_as_torch_counts_it(edits):
     from multimae.masking import sample_visible
     from multimae.model.multimae import MultiMAE
 
-    base = SMALL | {"decoder": {"dim": 32, "depth": 1, "heads": 4}, "masking.visible_tokens": 12, "masking.alpha": float("inf")}
-    config = Pretrain().edit(base | edits)
-    images = {"rgb": torch.randn(1, 3, 32, 32), "depth": torch.randn(1, 1, 32, 32), "semseg": torch.zeros(1, 8, 8).long()}
+    decoder = {"decoder": {"dim": 32, "depth": 1, "heads": 4}}
+    masking = {"masking.visible_tokens": 12, "masking.alpha": float("inf")}
+    config = Pretrain().edit(SMALL | decoder | masking | edits)
+    images = {"rgb": torch.randn(1, 3, 32, 32), "depth": torch.randn(1, 1, 32, 32)}
+    images["semseg"] = torch.zeros(1, 8, 8, dtype=torch.int64)
     images = {modality: images[modality] for modality in config.inputs}
     visible = None
     if config.masking.kind != "none":

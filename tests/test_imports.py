@@ -69,7 +69,8 @@ def test_imports_point_the_right_way(file):
     here = room(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     targets = {name for name in imports(file) if name.split(".")[0] in PACKAGES}
     wrong = {name for name in targets if room(name) not in MAY_IMPORT.get(here, set()) | {here}}
-    assert not wrong, f"{here} may import {sorted(MAY_IMPORT.get(here, set()))} only (DESIGN.md), but has {sorted(wrong)}"
+    allowed = sorted(MAY_IMPORT.get(here, set()))
+    assert not wrong, f"{here} may import {allowed} only (DESIGN.md), but imports {sorted(wrong)}"
 
 
 def modules_after(command: str) -> set[str]:
@@ -93,11 +94,11 @@ def test_planning_imports_nothing_heavy(option, tmp_path):
     assert not seen.intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["multimae.cli", "multimae.tracking", "slurm.job", "slurm.local", "sweeps.alpha_ablation"])
+@pytest.mark.parametrize("module", ["multimae.cli", "multimae.tracking", "slurm.local", "sweeps.alpha_ablation"])
 def test_the_launchers_side_imports_nothing_heavy(module):
     assert not modules_after(f"import {module}").intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["multimae.engine.folder", "multimae.engine.journal", "multimae.flops", "analysis.tables"])
+@pytest.mark.parametrize("module", ["multimae.engine.folder", "multimae.flops", "analysis.tables"])
 def test_reading_runs_imports_no_torch(module):
     assert not modules_after(f"import {module}").intersection({"torch", "deepspeed", "mlflow"})

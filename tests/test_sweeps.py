@@ -43,7 +43,8 @@ def pinned(name: str) -> dict:
             first = next(iter(settings.values()))
             common = {key: value for key, value in first.items() if all(s.get(key) == value for s in settings.values())}
             stages[stage] = {"common": common} | {
-                row: [configs[row].signature, {k: v for k, v in s.items() if k not in common}] for row, s in settings.items()
+                row: [configs[row].signature, {k: v for k, v in s.items() if k not in common}]
+                for row, s in settings.items()
             }
     return json.loads(json.dumps(scales))
 
@@ -116,8 +117,8 @@ def test_a_mistake_is_told_in_one_line(how, words, expected, tmp_path, capsys):
 
 
 def test_settings_and_seed_reach_the_stages():
-    rows = rows_from(tiny_study, parsed("--set", "pretrain.epochs=20", "--set", "classify.drop_path=0.3", "--seed", "7"))
-    for row in rows:
+    args = parsed("--set", "pretrain.epochs=20", "--set", "classify.drop_path=0.3", "--seed", "7")
+    for row in rows_from(tiny_study, args):
         assert {config.seed for config in row.stages.values()} == {7}
         assert row.stages["pretrain"].epochs == 20 and row.stages["classify"].drop_path == 0.3
         assert row.stages["segment"].needs == row.stages["pretrain"].signature
