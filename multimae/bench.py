@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,12 +36,24 @@ TABLE_15 = {"MAE D2": 2.7, "MAE D8": 5.0, "MultiMAE": 6.0, "MultiMAE w/ [M]": 43
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 SORTS = {"sort", "argsort", "topk"}
-# What makes the host wait for a GPU: reading a value, or a shape that depends on values.
-SYNCS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive", "_unique2"}
+# What makes the host wait for a GPU, as Python calls it: reading values, or a shape that depends on values.
+SYNCS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "nonzero", "masked_select", "unique"}
+
+
+class CountSyncs(TorchFunctionMode):
+    """Counts calls that would make the host wait for a GPU, also where there is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.total += getattr(func, "__name__", "") in SYNCS
+        return func(*args, **(kwargs or {}))
 
 
 class CountOps(TorchDispatchMode):
-    """Counts aten operations, and the shapes of matrix products, while it is entered."""
+    """Counts aten operations that compute something (no views), and the shapes of matrix products, while it is entered."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +62,7 @@ class CountOps(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.split(".")[0]
-        self.ops[name] += 1
+        self.ops[name] += not func.is_view
         if name in PRODUCTS:
             a, b = args[-2:]
             self.products[tuple(a.shape), tuple(b.shape), _transposed(a), _transposed(b)] += 1
@@ -83,13 +96,16 @@ class Variant:
         self.images = random_images(self.config, self.batch, self.device)
         self.generator = torch.Generator(self.device).manual_seed(0)
 
-    def step(self) -> None:
+    def losses_and_gradients(self) -> None:
         masking = self.config.masking
         counts = {modality: self.config.model.tokens for modality in self.config.inputs}
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             loss = sum(self.losses(self.images, visible).values())
         loss.backward()
+
+    def step(self) -> None:
+        self.losses_and_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -107,10 +123,11 @@ class Variant:
             self.step()
         return counter.get_total_flops() / self.batch
 
-    def count(self) -> CountOps:
-        with CountOps() as ops:
-            self.step()
-        return ops
+    def count(self) -> tuple[CountOps, CountSyncs]:
+        """Of forward and backward: the optimizer's operations depend on its fusing."""
+        with CountSyncs() as syncs, CountOps() as ops:
+            self.losses_and_gradients()
+        return ops, syncs
 
     def products(self) -> Counter:
         """Every matrix product of a step, those inside attention included, with how often it occurs."""
@@ -179,14 +196,14 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
     reference = variants[0]
     reference_flops = reference.flops()
     for variant in variants:
-        seconds, flops, ops = statistics.median(variant.seconds), variant.flops(), variant.count()
+        seconds, flops, (ops, syncs) = statistics.median(variant.seconds), variant.flops(), variant.count()
         products = product_seconds(variant.products(), device, args.precision)
         ratio = statistics.median(a / b for a, b in zip(variant.seconds, reference.seconds))
         table.add_row(
             variant.name, f"{seconds:.3f}", f"{args.batch / seconds:.2f}", f"{flops / 1e9:.1f}",
             f"{flops * args.batch / seconds / 1e9:.0f}", f"{products:.3f}", f"{products / seconds:.0%}", f"{ratio:.2f}",
             f"{flops / reference_flops:.2f}", f"{TABLE_15[variant.name] / TABLE_15[reference.name]:.2f}",
-            str(ops.ops.total()), str(ops.of(SORTS)), str(ops.of(SYNCS)),
+            str(ops.ops.total()), str(ops.of(SORTS)), str(syncs.total),
         )  # fmt: skip
     console.print(table)
     console.print(

@@ -294,7 +294,7 @@ class Segment(Transfer, task="segment"):
     head_dim: Count = 6144  # after the projection: 16 sub-patches of 384
     head_depth: Count = 4
     data: Data = Data(name="ade20k")
-    model: Model = Model(image_size=512)
+    model: Model = Model(image_size=512, semseg_padding=True)  # images are padded to a square
     optimizer: Optimizer = Optimizer(base_lr=1e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=1)
     augmentation: SegmentAugmentation = SegmentAugmentation()
 
