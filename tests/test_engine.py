@@ -226,6 +226,7 @@ def test_an_error_in_the_task_is_journaled(tmp_path):
     folder = folder_in(tmp_path, "run")
     assert train_in_children(folder, runtime=RUNTIME, setup=broken_data) == [EXIT["failed"]]
     assert folder.journal.last()["reason"] == "ValueError: image 7 is missing"
+    assert "Traceback" in (folder.log / "train.log").read_text()
 
 
 def broken_data(rank) -> dict:

@@ -148,6 +148,21 @@ def test_processes_agree_on_what_is_not_finite(tmp_path, stage):
     assert folder.journal.last()["kind"] == "failed"
 
 
+@pytest.mark.parametrize("stage", [0, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2, 3))])
+def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, stage):
+    folder = RunFolder(tmp_path)
+    assert train_in_children(folder, runtime=runtime_of(stage), setup=bad_gradients) == [EXIT["finished"]]
+    (record,) = folder.journal.records("nonfinite")
+    assert (record["step"], record["rank"], record["loss"]) == (4, None, None)
+    checkpoint, _ = Checkpoints(folder.checkpoints).newest()
+    assert checkpoint.tensors()["updates"] == 19
+    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors().values())
+
+
+def bad_gradients(rank) -> dict:
+    return {"bad_gradients": (3,)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_skipped_step_leaves_no_trace(tmp_path, stage):

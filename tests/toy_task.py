@@ -27,32 +27,39 @@ class ToyModule(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.bad_gradient = False
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, batch):
         x, y = batch
         self.seen += 1
         error = self.model(x) - y
-        return {"squared": error.square().mean(), "absolute": error.abs().mean()}
+        squared = error.square().mean()
+        if self.bad_gradient:
+            squared = squared + (0 * squared).sqrt()  # adds zero, whose gradient is not a number
+        return {"squared": squared, "absolute": error.abs().mean()}
 
 
 class ToyTask:
     """Dropout and input noise make each step random, unless `random` is False.
 
     `on_step` is called with each step before its batches are given. At `bad_steps` the samples of process `bad_rank`
-    are infinite.
+    are infinite; at `bad_gradients` the loss is fine and its gradient is not.
     """
 
     train_samples = 64
 
-    def __init__(self, config, on_step=lambda step: None, bad_steps=(), bad_rank=0, random=True, width=33):
+    def __init__(
+        self, config, on_step=lambda step: None, bad_steps=(), bad_rank=0, bad_gradients=(), random=True, width=33
+    ):
         torch.manual_seed(config.seed)
         self.model = nn.Sequential(
             nn.Linear(8, width), nn.GELU(), nn.Dropout(0.1 * random), nn.Linear(width, width), nn.Linear(width, 4)
         )
         self.model[3].bias.requires_grad_(False)
         self.module = ToyModule(self.model)
-        self.config, self.on_step, self.bad_steps, self.bad_rank = config, on_step, bad_steps, bad_rank
+        self.config, self.on_step = config, on_step
+        self.bad_steps, self.bad_rank, self.bad_gradients = bad_steps, bad_rank, bad_gradients
         self.noise = 0.01 * random
         generator = torch.Generator().manual_seed(7)
         self.x = torch.randn(self.train_samples, 8, generator=generator)
@@ -77,6 +84,7 @@ class ToyTask:
             step += 1
 
     def prepare(self, batch, device, step, shard):
+        self.module.bad_gradient = step in self.bad_gradients
         x = batch["x"] + self.noise * torch.randn_like(batch["x"])
         if step in self.bad_steps and shard.index * int(os.environ.get("WORLD_SIZE", 1)) // shard.count == self.bad_rank:
             x = x * math.inf

@@ -4,6 +4,7 @@ A run is a pure function of its config. All that is random in a step derives fro
 rate from the step; a checkpoint holds the rest. A run that was killed therefore continues as if nothing had happened.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -37,7 +38,8 @@ def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) ->
             return training.run()
         except Exception as error:
             failure = error if isinstance(error, RunFailed) else RunFailed(f"{type(error).__name__}: {error}")
-            training.recorder.end("failed", step=training.step, reason=str(failure))
+            with contextlib.suppress(OSError):  # the disk may be full, and the failure is that
+                training.recorder.end("failed", step=training.step, reason=str(failure))
             raise failure from error
         finally:
             training.recorder.close()

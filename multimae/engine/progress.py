@@ -28,22 +28,27 @@ class Progress:
             self._live.update(f"{self._label}  {text}", refresh=False)
         if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._line(text, to_terminal=not self._live)
+            self.log(text)
+            if not self._live:
+                self._print(text)
 
     def say(self, text: str) -> None:
         """An event, which stays."""
-        self._line(text, to_terminal=True)
+        self.log(text)
+        self._print(text)
+
+    def log(self, text: str) -> None:
+        """To the file only."""
+        self._file.write(f"{time.strftime('%F %T')}  {text}\n")
 
     def close(self) -> None:
         if self._live:
             self._live.stop()
         self._file.close()
 
-    def _line(self, text: str, to_terminal: bool) -> None:
-        self._file.write(f"{time.strftime('%F %T')}  {text}\n")
-        if to_terminal:
-            (self._live.console.print if self._live else print)(f"{self._label}  {text}")
-            sys.stdout.flush()
+    def _print(self, text: str) -> None:
+        (self._live.console.print if self._live else print)(f"{self._label}  {text}")
+        sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import traceback
 from typing import Any
 
 from ..config import RunConfig, flatten
@@ -66,4 +67,6 @@ class Recorder:
         self.write(kind, **fields)
         self.beat(kind, step=fields["step"])
         if self.processes.main:
+            if kind == "failed":
+                self._progress.log(traceback.format_exc())
             self._progress.say(f"{kind}: {fields['reason']}" if "reason" in fields else kind)
