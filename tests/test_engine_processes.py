@@ -100,7 +100,14 @@ def test_a_checkpoint_is_loaded_to_the_bit(alone, processes, stage):
 
 CONTINUATIONS = [((2, 2), (1, 0))] + [
     pytest.param(*pair, marks=pytest.mark.slow)
-    for pair in [((2, 0), (1, 0)), ((2, 0), (4, 0)), ((2, 1), (4, 2)), ((2, 3), (4, 3)), ((1, 0), (2, 3)), ((2, 3), (1, 1))]
+    for pair in [
+        ((2, 0), (1, 0)),
+        ((2, 0), (4, 0)),
+        ((2, 1), (4, 2)),
+        ((2, 3), (4, 3)),
+        ((1, 0), (2, 3)),
+        ((2, 3), (1, 1)),
+    ]
 ]
 
 

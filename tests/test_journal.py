@@ -17,7 +17,8 @@ def journal(tmp_path) -> Journal:
 
 def test_what_is_written_is_read_in_order(journal):
     assert journal.records() == [] and journal.last() is None
-    written = [journal.write("train", step=step, loss=1 / (step + 1)) for step in range(3)] + [journal.write("epoch", step=3)]
+    written = [journal.write("train", step=step, loss=1 / (step + 1)) for step in range(3)]
+    written.append(journal.write("epoch", step=3))
     assert journal.records() == written
     assert journal.records("epoch") == written[3:] and journal.last() == written[3]
     assert journal.last("train") == written[2] and journal.last("failed") is None

@@ -41,7 +41,9 @@ def test_any_warm_up_fits_any_length(warmup):
     assert values[0] == (config.optimizer.warmup_lr if warmup else config.lr)
 
 
-@pytest.mark.parametrize("every,steps", [(None, set()), (1, {8, 16}), (1.5, {12}), (0.05, set(range(1, 24))), (3, set()), (7, set())])
+@pytest.mark.parametrize(
+    "every,steps", [(None, set()), (1, {8, 16}), (1.5, {12}), (0.05, set(range(1, 24))), (3, set()), (7, set())]
+)
 def test_evaluations_are_spread_and_the_last_is_not_among_them(every, steps):
     config = Pretrain(epochs=3, batch_size=8, eval_every_epochs=every)
     assert evaluation_steps(config, 64) == steps

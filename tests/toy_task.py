@@ -86,7 +86,8 @@ class ToyTask:
     def prepare(self, batch, device, step, shard):
         self.module.bad_gradient = step in self.bad_gradients
         x = batch["x"] + self.noise * torch.randn_like(batch["x"])
-        if step in self.bad_steps and shard.index * int(os.environ.get("WORLD_SIZE", 1)) // shard.count == self.bad_rank:
+        rank = shard.index * int(os.environ.get("WORLD_SIZE", 1)) // shard.count
+        if step in self.bad_steps and rank == self.bad_rank:
             x = x * math.inf
         return x.to(device), batch["y"].to(device)
 

@@ -50,9 +50,10 @@ class Checkpoints:
     folder: Path
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> int:
-        """Write one of CPU tensors, and drop those that are no longer needed. Returns its bytes. `progress` has `step`.
+        """Write one of CPU tensors, and drop those that are no longer needed. Returns its bytes.
 
-        Raises CheckpointError where it cannot be written; the previous checkpoints are then untouched.
+        `progress` is JSON and has `step`. Raises CheckpointError where it cannot be written; the previous checkpoints
+        are then untouched.
         """
         final = self._path(progress["step"])
         writing = self.folder / f".writing-{final.name}"
@@ -73,8 +74,8 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             shutil.rmtree(writing, ignore_errors=True)
             raise CheckpointError(
-                f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: make room, then "
-                "start the run again"
+                f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: make room, "
+                "then start the run again"
             ) from error
         for old in self._found()[KEPT:]:
             shutil.rmtree(old)
@@ -87,7 +88,8 @@ class Checkpoints:
             try:
                 checkpoint = self._read(path)
                 file = path / "tensors.safetensors"
-                if file.stat().st_size != checkpoint.progress["bytes"] or _sha256(file) != checkpoint.progress["sha256"]:
+                size, digest = checkpoint.progress["bytes"], checkpoint.progress["sha256"]
+                if file.stat().st_size != size or _sha256(file) != digest:
                     raise ValueError("tensors.safetensors is not what was written")
                 return checkpoint, faults
             except (OSError, ValueError, KeyError) as error:

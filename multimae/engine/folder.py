@@ -117,7 +117,7 @@ class RunFolder:
     def claim(self) -> Iterator[None]:
         """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
 
-        A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold its folder.
+        A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".writer", "a+") as file:

@@ -111,7 +111,7 @@ class Training:
         self.beat("training")
 
     def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
-        """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), the same for all."""
+        """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), as all agree."""
         self.meter.start_step()
         micro_batches = next(batches)
         self.meter.data_arrived()

@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Lines go to the run's log file too. A launcher that shows heartbeats redirects our output, so sees no live line."""
+    """Lines go to the run's log file too. A launcher that shows heartbeats redirects our output: no live line there."""
 
     def __init__(self, log: Path, label: str):
         log.mkdir(parents=True, exist_ok=True)
