@@ -28,16 +28,19 @@ def datasets(tmp_path_factory):
     return {split: open_dataset(CONFIG.data, split, runtime) for split in ("train", "eval")}
 
 
-class Indices(PretrainTransform):
-    """Which sample a row is, beside what it holds."""
+def code_of(sample) -> int:
+    return int(sample["rgb"].long().sum() * 7 + sample["semseg"].long().sum())
+
+
+class Coded(PretrainTransform):
+    """Tells a row's sample by what it held before it was augmented."""
 
     def __call__(self, sample, rng=None):
-        code = int(sample["rgb"].long().sum() * 7 + sample["semseg"].long().sum())
-        return super().__call__(sample, rng) | {"code": torch.tensor(code)}
+        return super().__call__(sample, rng) | {"code": torch.tensor(code_of(sample))}
 
 
 def steps(datasets, count, first=0, shards=(Shard(),), workers=0, config=CONFIG):
-    batches = train_batches(datasets["train"], Indices(config, True), config, list(shards), first, workers)
+    batches = train_batches(datasets["train"], Coded(config, True), config, list(shards), first, workers)
     return list(islice(batches, count))
 
 
@@ -88,6 +91,16 @@ def test_an_epoch_sees_each_sample_at_most_once_and_epochs_differ(datasets):
     assert first != second
     assert sorted(epoch_order(3, 0, 21)) == list(range(21))
     assert list(epoch_order(3, 0, 21)) != list(epoch_order(4, 0, 21)) != list(epoch_order(3, 1, 21))
+
+
+def test_a_batch_names_its_samples(datasets):
+    fields = ("rgb", "semseg")
+    for shards in ([Shard()], [Shard(0, 2), Shard(1, 2)]):
+        for batches in steps(datasets, 3, shards=shards):
+            for batch in batches:
+                assert batch["index"].dtype == torch.int64 and "real" not in batch
+                codes = [code_of(datasets["train"].sample(index, fields)) for index in batch["index"].tolist()]
+                assert codes == batch["code"].tolist()
 
 
 def test_a_sample_is_augmented_anew_in_each_epoch(datasets):

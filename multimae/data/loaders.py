@@ -18,10 +18,12 @@ from .datasets import Dataset
 
 Batch = dict[str, Tensor]
 
+
 def train_batches(
     dataset: Dataset, transform: Callable, config: RunConfig, shards: Sequence[Shard], first_step: int, workers: int = 0
 ) -> Iterator[list[Batch]]:
-    """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`."""
+    """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,), says
+    which sample each row is."""
     steps = config.steps_per_epoch(len(dataset))
     rows = [shard.rows(config.batch_size) for shard in shards]
 
@@ -87,9 +89,10 @@ class _Fetch:
     def __getitems__(self, keys: list[tuple[int | None, int]]) -> Batch:
         samples = [self._one(epoch, min(index, len(self.dataset) - 1)) for epoch, index in keys]
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        index = torch.tensor([index for _, index in keys])
+        batch["index"] = index.clamp(max=len(self.dataset) - 1)
         if keys[0][0] is None:
-            index = torch.tensor([index for _, index in keys])
-            batch |= {"index": index.clamp(max=len(self.dataset) - 1), "real": index < len(self.dataset)}
+            batch["real"] = index < len(self.dataset)
         return batch
 
     def _one(self, epoch: int | None, index: int) -> dict[str, Tensor]:
