@@ -62,7 +62,7 @@ class CountOps(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.split(".")[0]
-        self.ops[name] += not func.is_view
+        self.ops[name] += not (func.is_view or name == "_unsafe_view")  # a view of a fresh result
         if name in PRODUCTS:
             a, b = args[-2:]
             self.products[tuple(a.shape), tuple(b.shape), _transposed(a), _transposed(b)] += 1
