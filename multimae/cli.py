@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from .config import RECIPES, ConfigError, Runtime, load, recipes, validate
+from .engine.folder import RunLocked, make_runs
 
 RUN_EXAMPLES = """\
 examples:
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"multimae: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the training began; after that it saves first
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,13 +71,14 @@ def _run(args: argparse.Namespace) -> int:
     if writer:
         print(f"run {config.signature} in {runtime.runs / config.signature}", flush=True)
 
+    make_runs(runtime.runs)
     from .run import RunFailed, run  # torch is imported here, after what can go wrong without it
     from .tracking import start_follower
 
     follower = start_follower(runtime.runs, runtime.tracking_uri) if writer and not args.no_track else None
     try:
         outcome = run(config, runtime)
-    except RunFailed as error:
+    except (RunFailed, RunLocked) as error:
         print(f"multimae: {error}", file=sys.stderr)
         return 1
     finally:

@@ -75,7 +75,7 @@ class Model(Section):
     heads: Count = 12
     semseg_classes: Count = 133  # of the semseg *input* and target (COCO panoptic)
     semseg_embedding: Count = 64
-    semseg_padding: bool = False  # the semseg input has one more class, for padding (the authors' segmentation transfers)
+    semseg_padding: bool = False  # one more class of the semseg input, for padding (authors' segmentation transfers)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -295,7 +295,9 @@ class Segment(Transfer, task="segment"):
     head_depth: Count = 4
     data: Data = Data(name="ade20k")
     model: Model = Model(image_size=512, semseg_padding=True)  # images are padded to a square
-    optimizer: Optimizer = Optimizer(base_lr=1e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=1)
+    optimizer: Optimizer = Optimizer(
+        base_lr=1e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=1
+    )
     augmentation: SegmentAugmentation = SegmentAugmentation()
 
 
@@ -338,7 +340,9 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; recipes that come with this project: {', '.join(recipes())}") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
@@ -366,7 +370,10 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise ConfigError(f"an override is written key=value, for example epochs=20; found '{text}'")
-        parsed[key.strip()] = yaml.safe_load(value)
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{text}: '{value}' is not a YAML value") from None
     return parsed
 
 
@@ -404,7 +411,7 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 def unknown_key(key: str, last: str, valid: list[str]) -> str:
     nearest = difflib.get_close_matches(last, valid, n=1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
     return f"unknown key '{key}'{hint} Valid here: {', '.join(valid)}"
 
 

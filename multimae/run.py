@@ -30,10 +30,12 @@ def run(config: RunConfig, runtime: Runtime) -> str:
         try:
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
-        except (ConfigError, ValueError) as error:
+        except ValueError as error:  # a setting, the data or a checkpoint that cannot be used
             if writer:
                 folder.journal.write("failed", step=0, reason=str(error))
-            raise
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(str(error)) from error
         return train(task, config, runtime, folder)
 
 

@@ -10,8 +10,10 @@ import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -179,26 +181,35 @@ def read(source: Source) -> State:
     """The state dict in a checkpoint (`.safetensors`, or a torch file whose entry `model` or whole is the state dict).
 
     No code in a file is run: a torch file may hold tensors, plain values and the argparse.Namespace of a training run.
+    Raises ValueError for a file that is damaged, or holds anything else.
     """
     if isinstance(source, Mapping):
         found = source
-    elif Path(source).suffix == ".safetensors":
-        found = load_file(source)
     else:
-        try:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                found = torch.load(source, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{source}: refused, because reading it would run code that it names, or it is no checkpoint: expected "
-                f"tensors, plain values and argparse.Namespace only. {error}"
-            ) from None
+        found = _read_file(Path(source))
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         found = found["model"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         name = source if isinstance(source, Path | str) else "source"
         raise ValueError(f"{name}: expected a state dict of tensors, or one under 'model'")
     return dict(found)
+
+
+def _read_file(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # The rest of torch's message tells how to switch the check off.
+        named = re.search(r"Unsupported \w+[^\n]*", str(error))
+        raise ValueError(
+            f"{path}: refused, because reading it would run code that it names, or it is no checkpoint: expected "
+            f"tensors, plain values and argparse.Namespace only. {named[0] if named else ''}"
+        ) from None
+    except (EOFError, RuntimeError, SafetensorError) as error:  # cut short, or another kind of file
+        raise ValueError(f"{path}: expected a checkpoint, but the file is damaged or no such: {error}") from None
 
 
 # ---- official form

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment, validate
+from multimae.engine.folder import make_runs
 from multimae.modalities import MODALITIES
 from multimae.tracking import start_follower
 
@@ -203,6 +204,8 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
             if not args.watch or not any(e.status.under_way for e in seen.entries.values()):
                 return 0
             time.sleep(2)
+    if not (args.dry_run or args.cancel):
+        make_runs(args.runs)
     planned = launch.plan(study, args.scale, rows, args.runs, args.retry_failed)
     if args.dry_run:
         print_plan(console, planned, slots, "GPU" if gpus() else "core")

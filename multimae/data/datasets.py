@@ -50,7 +50,9 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
         return RenderedScenes(name, samples or DEFAULT_SAMPLES[split], data.render_size, cache, fields)
     if data.name not in runtime.data_roots:
         known = ", ".join([SCENES, *sorted(runtime.data_roots)])
-        raise ConfigError(f"data.name: no folder is known for '{data.name}'; known: {known}. Give it in data_roots")
+        raise ConfigError(
+            f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
+        )
     root = Path(runtime.data_roots[data.name])
     dataset = FolderDataset.open(root, name, fields, cache, data.allow_missing)
     # Classes are numbered by the training folder, so that a class without evaluation images shifts no label.

@@ -22,8 +22,8 @@ Batch = dict[str, Tensor]
 def train_batches(
     dataset: Dataset, transform: Callable, config: RunConfig, shards: Sequence[Shard], first_step: int, workers: int = 0
 ) -> Iterator[list[Batch]]:
-    """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,), says
-    which sample each row is."""
+    """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,),
+    says which sample each row is."""
     steps = config.steps_per_epoch(len(dataset))
     rows = [shard.rows(config.batch_size) for shard in shards]
 

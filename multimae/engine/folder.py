@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..config import RunConfig, build
+from ..config import ConfigError, RunConfig, build
 from .journal import Journal
 
 
@@ -46,6 +46,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+def make_runs(runs: Path) -> None:
+    """Make the folder of all runs. Raises ConfigError where nothing can be written in it."""
+    reason = "it is not writable"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        if os.access(runs, os.W_OK | os.X_OK):
+            return
+    except OSError as error:
+        reason = error.strerror
+    raise ConfigError(f"--runs: {runs} cannot hold run folders ({reason}); choose a folder that you may write to")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import safetensors.torch
 import torch
 
-from ..config import RunConfig, Runtime
+from ..config import ConfigError, RunConfig, Runtime
 from ..shards import Shard
 from .checkpoint import CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
@@ -37,7 +37,7 @@ def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) ->
         try:
             return training.run()
         except Exception as error:
-            failure = error if isinstance(error, RunFailed) else RunFailed(f"{type(error).__name__}: {error}")
+            failure = error if isinstance(error, RunFailed) else RunFailed(_reason(error))
             with contextlib.suppress(OSError):  # the disk may be full, and the failure is that
                 training.recorder.end("failed", step=training.step, reason=str(failure))
             raise failure from error
@@ -252,3 +252,7 @@ class Training:
             loss=self.loss,
             seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
         )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

@@ -62,6 +62,11 @@ class ClassifyTask(TransferTask):
         """(images, labels). All shards of a step mix alike, so their number changes nothing."""
         images, labels = self.images(batch, device), batch["label"].to(device)
         if self.mixup is not None:
+            if len(labels) % 2:
+                raise ConfigError(
+                    f"augmentation: mixup and cutmix pair the samples of a micro-batch, but it has {len(labels)}; "
+                    "choose an even batch_size and micro_batch_size, or set mixup and cutmix to 0"
+                )
             np.random.seed(derive(self.config.seed, "mixup", step) % 2**32)  # timm draws from numpy's global state
             channels = [image.shape[1] for image in images.values()]
             mixed, labels = self.mixup(torch.cat(list(images.values()), dim=1), labels)

@@ -70,6 +70,8 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
             raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; run that pre-training first")
         return weights
     if name in runtime.weights:
+        if not runtime.weights[name].is_file():
+            raise ConfigError(f"init: there is no file {runtime.weights[name]}, which --weights gives for '{name}'")
         return runtime.weights[name]
     if kind == "official":
         raise ConfigError(f"init: no file is given for '{name}': add --weights {name}=FILE (known: {list(runtime.weights)})")
