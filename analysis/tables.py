@@ -39,10 +39,10 @@ class Incomparable(ValueError):
 def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataFrame:
     """One line for each measured cell of the study's table.
 
-    Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see slurm.state), reason (of that
-    state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint. Raises
-    Incomparable where the values of a column differ in split, n or fingerprint, and ConfigError where a run that is
-    done has not measured the column's metric.
+    Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see slurm.state), reason (of
+    that state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint.
+    Raises Incomparable where the values of a column differ in split, n or fingerprint, and ConfigError where a run
+    that is done has not measured the column's metric.
     """
     published = paper_table(study.table)
     cells = [
@@ -192,10 +192,11 @@ def build_for(args: argparse.Namespace) -> tuple[Study, pd.DataFrame]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description="Print a table, ours and the paper's.")
+    what = "Print a table of the paper beside what was measured here."
+    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=what)
     parser.add_argument("study", help="a file in sweeps/, without .py")
     add_study_arguments(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="mean and spread over these seeds of every stage")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="mean and spread over these seeds")
     return parser
 
 

@@ -45,10 +45,8 @@ def prediction_sheet(
 
 def segmentation_sheet(images: dict[str, Tensor], predicted: Tensor, target: Tensor) -> Image.Image:
     """For each sample: its inputs, the predicted class of each pixel, the truth (unlabelled pixels in grey)."""
-    blocks = [
-        [[*(_tile(name, image[i], image[i]) for name, image in images.items()), _classes(predicted[i]), _classes(target[i])]]
-        for i in range(len(predicted))
-    ]
+    inputs = [[_tile(name, image[i], image[i]) for name, image in images.items()] for i in range(len(predicted))]
+    blocks = [[[*inputs[i], _classes(predicted[i]), _classes(target[i])]] for i in range(len(predicted))]
     return _sheet(blocks, [*images, "prediction", "truth"])
 
 
@@ -62,8 +60,8 @@ def classification_sheet(images: dict[str, Tensor], predicted: Tensor, labels: T
 
 def palette(classes: int) -> np.ndarray:
     """(classes, 3) colours that differ between neighbours."""
-    colour = lambda i: colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55 + 0.4 * (i // 3 % 2), 0.95 - 0.35 * (i // 6 % 2))  # noqa: E731
-    return np.array([colour(i) for i in range(classes)])
+    colours = [(i * 0.618 % 1, 0.55 + 0.4 * (i // 3 % 2), 0.95 - 0.35 * (i // 6 % 2)) for i in range(classes)]
+    return np.array([colorsys.hsv_to_rgb(*colour) for colour in colours])
 
 
 def _tile(name: str, value: Tensor, truth: Tensor) -> Tile:
@@ -91,7 +89,7 @@ def _patch_mask(visible, name: str, i: int, size: Sequence[int], patch: int) -> 
 
 
 def _sheet(blocks: list[list[list[Tile]]], captions: list, across: int = BLOCKS_ACROSS) -> Image.Image:
-    """Blocks of tiles (rows of columns), side by side. `captions`: of the columns, one list for all blocks or one for each."""
+    """Blocks of tiles (rows of columns), side by side. `captions`: of the columns, for all blocks or for each."""
     rows, columns = len(blocks[0]), len(blocks[0][0])
     height, width = max((tile.shape[:2] for row in blocks[0] for tile in row))
     scale = max(1, -(-TILE // height))

@@ -121,7 +121,7 @@ class Progress:
         for reason, runs in told.items():
             self.console.print(Text(f"{', '.join(runs)} {reason}", style="red"), soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):
-            self.console.print("Their output is in log/ of the run folders. Once mended: --retry-failed runs them again.")
+            self.console.print("Their output is in log/ of the run folders. Once mended, --retry-failed runs them.")
         return int(bool(bad))
 
     def _look(self) -> None:

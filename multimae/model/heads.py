@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ClassificationHead(nn.Module):
-    """Mean of all tokens, LayerNorm, linear (paper Section B.1). The global token is in the mean, as in the authors' code."""
+    """Mean of all tokens, the global one too as in the authors' code, LayerNorm, linear (paper Section B.1)."""
 
     def __init__(self, dim: int, classes: int):
         super().__init__()
@@ -23,8 +23,8 @@ class ClassificationHead(nn.Module):
 class ConvNeXtHead(nn.Module):
     """Dense prediction from the tokens of one modality (paper Section B.2).
 
-    A linear layer widens each token to `head_dim`, which is cut into sub-patches of 4x4 pixels: a feature map of a quarter
-    of the resolution, on which ConvNeXt blocks run before the class scores are resized bilinearly to full resolution.
+    A linear layer widens each token to `head_dim`, which is cut into sub-patches of 4x4 pixels: a feature map of a
+    quarter of the resolution, on which ConvNeXt blocks run before the class scores are resized bilinearly to full size.
     """
 
     stride = 4

@@ -40,13 +40,14 @@ class ClassifyTask(TransferTask):
 
     def __init__(self, config: Classify, runtime: Runtime):
         super().__init__(config, runtime)
-        if self.train_set.classes != config.classes:
-            raise ConfigError(f"classes: '{config.data.name}' has {self.train_set.classes} classes, found {config.classes}")
+        known = self.train_set.classes
+        if known != config.classes:
+            raise ConfigError(f"classes: '{config.data.name}' has {known} classes, found {config.classes}")
         augmentation = config.augmentation
         self.mixup = None
         if augmentation.mixup or augmentation.cutmix:
             if "semseg" in config.inputs:
-                raise ConfigError("augmentation: class indices cannot be mixed; set mixup and cutmix to 0 for semseg inputs")
+                raise ConfigError("augmentation: semseg inputs cannot be mixed; set mixup and cutmix to 0")
             self.mixup = Mixup(
                 augmentation.mixup,
                 augmentation.cutmix,

@@ -9,7 +9,6 @@ from ..config import Pretrain, Runtime
 from ..data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
 from ..masking import sample_visible
 from ..metrics import MeanLosses
-from ..modalities import TARGETS
 from ..model.multimae import MultiMAE
 from ..pictures import prediction_sheet
 from ..seeds import generator
@@ -33,11 +32,9 @@ class TrainingModule(nn.Module):
 class PretrainTask:
     def __init__(self, config: Pretrain, runtime: Runtime):
         self.config = config
-        fields = tuple(dict.fromkeys(config.inputs + tuple(TARGETS[t].modality for t in config.targets)))
         self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
         self.train_set = open_dataset(config.data, "train", runtime, self.transforms[True].fields)
         self.eval_set = open_dataset(config.data, "eval", runtime, self.transforms[False].fields)
-        self.fields = fields
         self.model = MultiMAE(config)
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
         self.module = TrainingModule(self.model)
@@ -45,7 +42,8 @@ class PretrainTask:
 
     def parameter_groups(self) -> list[dict]:
         # The authors' code decays every parameter in pre-training; the paper does not say.
-        return [{"params": list(self.model.parameters()), "weight_decay": self.config.optimizer.weight_decay, "lr_scale": 1.0}]
+        decay = self.config.optimizer.weight_decay
+        return [{"params": list(self.model.parameters()), "weight_decay": decay, "lr_scale": 1.0}]
 
     def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
@@ -69,7 +67,7 @@ class PretrainTask:
 
     def images(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         images = normalize(batch, device)
-        return {modality: images[modality] for modality in self.fields}
+        return {modality: images[modality] for modality in self.transforms[True].fields}
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
         """The losses on the evaluation split, under masks that are the same at every evaluation."""
@@ -86,4 +84,5 @@ class PretrainTask:
         batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
         images = self.images(batch, device)
         visible = self.masks(len(batch["index"]), device, "pictures")
-        return {"predictions": prediction_sheet(images, visible, self.model(images, visible), self.config.model.patch_size)}
+        predictions = self.model(images, visible)
+        return {"predictions": prediction_sheet(images, visible, predictions, self.config.model.patch_size)}

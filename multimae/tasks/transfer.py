@@ -42,7 +42,7 @@ class TransferTask:
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
 
     def parameter_groups(self) -> list[dict]:
-        """Weight decay on matrices only, and lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
+        """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
         opt = self.config.optimizer
         return param_groups_layer_decay(self.model, opt.weight_decay, layer_decay=opt.layer_decay)
 
@@ -74,7 +74,8 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
             raise ConfigError(f"init: there is no file {runtime.weights[name]}, which --weights gives for '{name}'")
         return runtime.weights[name]
     if kind == "official":
-        raise ConfigError(f"init: no file is given for '{name}': add --weights {name}=FILE (known: {list(runtime.weights)})")
+        known = ", ".join(runtime.weights) or "none"
+        raise ConfigError(f"init: no file is given for '{name}' (known: {known}); add --weights {name}=FILE")
     import timm
 
     return timm.create_model(name, pretrained=True, num_classes=0)

@@ -43,7 +43,8 @@ def start_follower(runs: Path, uri: str | None = None) -> Follower:
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "multimae.tracking", str(runs)],
-            env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},  # not in the arguments: may hold secrets
+            # Not in the arguments, which anyone can read: the address may hold a password.
+            env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

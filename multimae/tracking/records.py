@@ -196,7 +196,7 @@ def state_of(folder: RunFolder) -> State:
 
 
 def _lives(pid: int, since: float) -> bool:
-    """Whether the process that was `pid` at time `since` lives; a process started later has only inherited its number."""
+    """Whether the process that was `pid` at time `since` lives; one started later has only inherited its number."""
     try:
         process = psutil.Process(pid)
         return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE

@@ -238,6 +238,6 @@ def _one_sender(runs: Path, wait: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise Busy(f"another process is sending the runs of {runs}; what it misses, run `multimae sync`") from None
+                    raise Busy(f"another process sends the runs of {runs}; what it misses: `multimae sync`") from None
                 time.sleep(0.1)
         yield
