@@ -17,7 +17,10 @@ PICTURES = 6
 
 
 class TrainingModule(nn.Module):
-    """Per-pixel cross-entropy over labelled pixels."""
+    """Cross-entropy, the mean over the labelled pixels of a micro-batch (the authors' code too).
+
+    Micro-batches count alike whatever part of them is labelled, so this loss depends a little on their size.
+    """
 
     def __init__(self, model: TransferModel, patch_size: int):
         super().__init__()
