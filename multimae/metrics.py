@@ -5,8 +5,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-IGNORE = 255  # the label of pixels that count neither in a loss nor in a metric
-
+from .modalities import IGNORE
 
 class Accuracy:
     """Top-1, in percent of the samples."""

@@ -36,6 +36,8 @@ TARGETS = {
     "semseg": Target("semseg", "cross_entropy"),
 }
 
+IGNORE = 255  # in a class map: unlabelled; counts neither in a loss nor in a metric
+
 # ImageNet statistics, in [0, 1]: what official and timm weights were trained with.
 RGB_MEAN = (0.485, 0.456, 0.406)
 RGB_STD = (0.229, 0.224, 0.225)

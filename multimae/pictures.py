@@ -9,8 +9,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .metrics import IGNORE
-from .modalities import MODALITIES, RGB_MEAN, RGB_STD
+from .modalities import IGNORE, MODALITIES, RGB_MEAN, RGB_STD
 
 TILE = 128  # px, at least
 GAP, CAPTION, GREY = 4, 16, 0.6

@@ -26,7 +26,7 @@ LIBRARY = {
     "weights": BASE | MODEL,
     "data": BASE,
     "metrics": BASE,
-    "pictures": BASE | {"metrics"},
+    "pictures": BASE,
     "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
     "engine": BASE,
     "run": BASE | {"engine", "tasks"},

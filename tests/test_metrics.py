@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from multimae.metrics import IGNORE, Accuracy, MeanIoU, MeanLosses
+from multimae.metrics import Accuracy, MeanIoU, MeanLosses
+from multimae.modalities import IGNORE
 
 CPU = torch.device("cpu")
 

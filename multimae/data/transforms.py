@@ -20,9 +20,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from ..config import Augmentation, Classify, Model, Pretrain, Segment
-from ..modalities import DEPTH_QUANTILES, MODALITIES, RGB_MEAN, STANDARDIZE_EPS, TARGETS
+from ..modalities import DEPTH_QUANTILES, IGNORE, MODALITIES, RGB_MEAN, STANDARDIZE_EPS, TARGETS
 
-IGNORE = 255  # of a class map: unlabelled
 RGB_PADDING = [round(255 * mean) for mean in RGB_MEAN]
 
 Sample = dict[str, Tensor]

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ..config import ConfigError, Runtime, Segment
 from ..data import SegmentTransform, eval_batches
-from ..metrics import IGNORE, MeanIoU
+from ..metrics import MeanIoU
+from ..modalities import IGNORE
 from ..model.heads import ConvNeXtHead
 from ..pictures import segmentation_sheet
 from ..shards import Shard
