@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from ..config import ConfigError, RunConfig, Runtime
+from ..seeds import derive
 from ..shards import Shard
 
 
@@ -124,7 +125,7 @@ class Processes:
 
 def seed_everything(*entropy: int) -> None:
     """Seed torch, numpy and Python from integers that name a moment, such as (seed, step, shard)."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    seed = derive(*entropy)
     # torch.manual_seed would also seed every device that might exist, at a millisecond a call.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
