@@ -82,8 +82,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"multimae: {error}", file=sys.stderr)
         return 1
     finally:
-        if follower:
-            follower.stop()
+        if follower and not follower.stop():
+            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
     if writer:
         print(f"{outcome}: {config.signature}" + ("" if outcome == "finished" else "; the same command continues it"))
     return 0 if outcome == "finished" else 130
