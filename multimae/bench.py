@@ -25,7 +25,12 @@ from .config import Pretrain, build
 from .masking import sample_visible
 from .model.multimae import MultiMAE
 
-MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49, "decoder.kind": "self_attention"}
+MAE = {
+    "inputs": ["rgb"],
+    "targets": ["rgb_standardized"],
+    "masking.visible_tokens": 49,
+    "decoder.kind": "self_attention",
+}
 VARIANTS = {
     "MultiMAE": {},
     "MAE D2": MAE,
@@ -37,7 +42,8 @@ TABLE_15 = {"MAE D2": 2.7, "MAE D8": 5.0, "MultiMAE": 6.0, "MultiMAE w/ [M]": 43
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 SORTS = {"sort", "argsort", "topk"}
 # What makes the host wait for a GPU, as Python calls it: reading values, or a shape that depends on values.
-SYNCS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "nonzero", "masked_select", "unique"}
+READS = {"item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__"}
+SYNCS = READS | {"nonzero", "masked_select", "unique"}
 
 
 class CountSyncs(TorchFunctionMode):
@@ -53,7 +59,7 @@ class CountSyncs(TorchFunctionMode):
 
 
 class CountOps(TorchDispatchMode):
-    """Counts aten operations that compute something (no views), and the shapes of matrix products, while it is entered."""
+    """Counts aten operations that compute something (no views), and the shapes of matrix products."""
 
     def __init__(self):
         super().__init__()
@@ -207,9 +213,9 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        f"Medians of {args.turns} turns, variants interleaved; ratios are paired within a turn. 'products only': every matrix "
-        "product of the step alone, at its shape; 'share': its part of the step, 100 % when nothing else costs time. 'ratio', "
-        "'FLOPs' and 'Table 15' (minutes an epoch on 8 A100) are beside MultiMAE."
+        f"Medians of {args.turns} turns, variants interleaved; ratios are paired within a turn. 'products only': every "
+        "matrix product of the step alone, at its shape; 'share': its part of the step, 100 % when nothing else costs "
+        "time. 'ratio', 'FLOPs' and 'Table 15' (minutes an epoch on 8 A100) are beside MultiMAE."
     )
 
 

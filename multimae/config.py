@@ -4,10 +4,8 @@ An experiment is a value. A config is frozen and validated; its *signature* is a
 the defaults of its task, and the defaults are the paper's published settings (Tables 5, 6 and 8). Imports no torch.
 """
 
-import difflib
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -16,16 +14,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .modalities import MODALITIES, TARGETS
+from .settings import ConfigError, difference, merged, parse_overrides, plain, set_dotted, unknown_key
 
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
 SIGNATURE_LENGTH = 10
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used. The message names the key, what was found and what would do."""
 
 
 def _in_order(table: Iterable[str]):
@@ -185,11 +180,11 @@ class RunConfig(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting, as plain YAML-able values."""
-        return _plain(self.model_dump())
+        return plain(self.model_dump())
 
     def delta(self) -> dict[str, Any]:
         """What differs from the defaults of this task, and the task."""
-        return {"task": self.task} | _difference(self.resolved(), defaults(self.task))
+        return {"task": self.task} | difference(self.resolved(), defaults(self.task))
 
     @property
     def signature(self) -> str:
@@ -200,7 +195,7 @@ class RunConfig(Section):
         """A new config with dotted keys changed: `config.edit({"masking.alpha": 0.2})`."""
         values = self.resolved()
         for key, value in changes.items():
-            _set(values, key, value)
+            set_dotted(values, key, value)
         return build(values)
 
     def to_yaml(self) -> str:
@@ -335,7 +330,7 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     if task not in RunConfig.tasks:
         raise ConfigError(f"task: expected one of {sorted(RunConfig.tasks)}, found {task!r}")
     cls = RunConfig.tasks[task]
-    return validate(cls, _merged(defaults(task), values))
+    return validate(cls, merged(defaults(task), values))
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
@@ -368,20 +363,6 @@ def recipes() -> list[str]:
     return sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.glob("*/*.yaml"))
 
 
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """`["masking.alpha=.inf"]` -> `{"masking.alpha": inf}`; values are YAML."""
-    parsed = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"an override is written key=value, for example epochs=20; found '{text}'")
-        try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"{text}: '{value}' is not a YAML value") from None
-    return parsed
-
-
 def defaults(task: str) -> dict[str, Any]:
     return RunConfig.tasks[task]().resolved()
 
@@ -394,14 +375,6 @@ def validate(cls: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    flat = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     *parents, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
@@ -412,49 +385,3 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     for parent in parents:
         cls = cls.model_fields[parent].annotation
     return unknown_key(key, str(last), list(cls.model_fields))
-
-
-def unknown_key(key: str, last: str, valid: list[str]) -> str:
-    nearest = difflib.get_close_matches(last, valid, n=1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-    return f"unknown key '{key}'{hint} Valid here: {', '.join(valid)}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    delta = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            if inner := _difference(value, base[key]):
-                delta[key] = inner
-        elif value != base[key]:
-            # JSON has no infinity; a string keeps the hash portable.
-            delta[key] = "inf" if isinstance(value, float) and math.isinf(value) else value
-    return delta
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        inner = base.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    here = values
-    for i, parent in enumerate(parents):
-        if not isinstance(here.get(parent), dict):
-            raise ConfigError(unknown_key(".".join(parents[: i + 1]), parent, list(here)))
-        here = here[parent]
-    if last not in here:
-        raise ConfigError(unknown_key(dotted, last, list(here)))
-    here[last] = value

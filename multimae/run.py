@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import torch
 
@@ -30,6 +31,8 @@ def run(config: RunConfig, runtime: Runtime) -> str:
         try:
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
+            if writer:
+                same_data(task, folder, runtime.data_roots.get(config.data.name))
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used
             if writer:
                 folder.journal.write("failed", step=0, reason=str(error))
@@ -37,6 +40,21 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 raise
             raise ConfigError(str(error)) from error
         return train(task, config, runtime, folder)
+
+
+def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
+    """Journal what a run learns from; refuse to continue on anything else. A name is identity, and may be given twice."""
+    sets = {"train": task.train_set, "eval": task.eval_set}
+    now = {name: {"n": len(data), "fingerprint": data.fingerprint} for name, data in sets.items()}
+    begun = next((record for _, record in folder.journal.read() if record["kind"] == "data"), None)
+    if begun is None:
+        folder.journal.write("data", root=str(root) if root else None, **now)
+    elif differ := [name for name in now if now[name] != begun[name]]:
+        raise ConfigError(
+            f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
+            f"{begun['root']}, and {root} differs (number, names or sizes of files). Give other data another name, or "
+            f"remove {folder.path} to begin anew"
+        )
 
 
 def make_task(config: RunConfig, runtime: Runtime) -> Task:

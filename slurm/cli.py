@@ -207,6 +207,8 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
     if not (args.dry_run or args.cancel):
         make_runs(args.runs)
     planned = launch.plan(study, args.scale, rows, args.runs, args.retry_failed)
+    for line in launch.other_data(planned, runtime_from(args).data_roots):
+        print(f"note: {line}", file=sys.stderr)
     if args.dry_run:
         print_plan(console, planned, slots, "GPU" if gpus() else "core")
         return 0

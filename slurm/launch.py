@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -134,6 +134,20 @@ def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str]) -> l
         if last and (last["study"], last["scale"]) == (study.name, scale):
             found.append(Extra(folder.signature, last["row"], last["stage"], read(folder)))
     return found
+
+
+def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of runs that learnt from a folder other than the one that is given now under the same name."""
+    told = {}
+    for entry in plan.entries.values():
+        name = entry.run.config.data.name
+        begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
+        if name in roots and begun.get("root") not in (None, str(roots[name])):
+            told[begun["root"]] = (
+                f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are taken "
+                "for the same: if they are not, rename the folder"
+            )
+    return list(told.values())
 
 
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:

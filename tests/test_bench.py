@@ -8,7 +8,8 @@ from multimae.config import build
 from multimae.flops import training_flops
 
 CPU = torch.device("cpu")
-TINY = {"model.image_size": 64, "model.dim": 32, "model.depth": 2, "model.heads": 2, "decoder.dim": 16, "decoder.heads": 2}
+TINY = {"model.image_size": 64, "model.dim": 32, "model.depth": 2, "model.heads": 2, "decoder.dim": 16}
+TINY |= {"decoder.heads": 2}
 
 
 def variant(name, **changes):

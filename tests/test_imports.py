@@ -12,13 +12,14 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
-BASE = {"config", "modalities", "seeds", "shards"}
+BASE = {"config", "modalities", "seeds", "settings", "shards"}
 MODEL = {"masking", "model", "losses", "weights"}
 LIBRARY = {
     "modalities": set(),
     "seeds": set(),
     "shards": set(),
-    "config": {"modalities"},
+    "config": {"modalities", "settings"},
+    "settings": set(),
     "flops": BASE,
     "masking": BASE,
     "model": BASE | MODEL,

@@ -222,3 +222,13 @@ def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
     (asked,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
     assert asked.run.signature == PRETRAIN.signature
     assert process.wait(10) == -15
+
+
+def test_data_of_the_same_name_in_another_folder_are_told(tmp_path, folder):
+    name = PRETRAIN.data.name
+    told = lambda root: launch.other_data(launch.plan(tiny_study, "smoke", ROWS, tmp_path), {name: Path(root)})  # noqa: E731
+    assert told("/images") == []
+    folder.journal.write("data", root="/images", train={}, eval={})
+    assert told("/images") == []
+    (line,) = told("/elsewhere")
+    assert "/images" in line and "/elsewhere" in line

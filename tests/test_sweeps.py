@@ -19,7 +19,8 @@ import pytest
 from training import tiny_study
 
 import sweeps
-from multimae.config import SCALES, ConfigError, Pretrain, build, flatten
+from multimae.config import SCALES, ConfigError, Pretrain, build
+from multimae.settings import flatten
 from slurm.cli import add_study_arguments, main, rows_from, runtime_from, study_words
 from slurm.study import Row, Study
 

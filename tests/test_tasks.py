@@ -9,7 +9,7 @@ from multimae.config import ConfigError, Runtime, build
 from multimae.engine.folder import RunFolder
 from multimae.model.encoder import Encoder
 from multimae.model.heads import ClassificationHead
-from multimae.run import make_task, run
+from multimae.run import make_task, run, same_data
 from multimae.seeds import derive
 from multimae.shards import Shard
 from multimae.tasks.transfer import TransferModel
@@ -122,6 +122,18 @@ def test_a_transfer_runs_to_its_metric(settings, runtime):
     assert run(config, runtime) == "finished"
     record = RunFolder.of(runtime.runs, config.signature).journal.last("eval")
     assert record["n"] == 9 and ("accuracy" in record["metrics"] or "mIoU" in record["metrics"])
+
+
+def test_a_run_does_not_continue_on_other_data(runtime):
+    config = build(CLASSIFY | TINY).edit({"seed": 7})
+    folder = RunFolder.of(runtime.runs, config.signature)
+    folder.create(config)
+    task = task_of(CLASSIFY, runtime, seed=7)
+    same_data(task, folder, None)
+    same_data(task, folder, None)
+    assert len(folder.journal.records("data")) == 1
+    with pytest.raises(ConfigError, match=f"run {config.signature} was begun on other data: its train samples"):
+        same_data(task_of(CLASSIFY, runtime, seed=7, **{"data.train_samples": 8}), folder, "elsewhere")
 
 
 def test_mistakes_are_told_before_training(runtime):

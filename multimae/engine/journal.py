@@ -3,7 +3,7 @@
 Every record has `time` (seconds since the epoch) and `kind`. A run that is killed and continues repeats the steps since
 its last checkpoint, with the same values; `curve` therefore keeps the last record of each step.
 
-kinds: start, train, epoch, eval, sample, checkpoint, nonfinite, interrupted, failed, finished.
+kinds: data, start, train, epoch, eval, sample, checkpoint, nonfinite, interrupted, failed, finished.
 """
 
 import json

@@ -6,7 +6,8 @@ import socket
 import traceback
 from typing import Any
 
-from ..config import RunConfig, flatten
+from ..config import RunConfig
+from ..settings import flatten
 from .distributed import Processes
 from .environment import capture
 from .folder import RunFolder, write_atomic

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ..config import RunConfig, flatten
+from ..config import RunConfig
 from ..engine.folder import RunFolder, read_json, write_atomic
+from ..settings import flatten
 
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 # Seconds without a heartbeat after which a process on another machine counts as gone.

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import RunConfig, Transfer, flatten
+from ..config import RunConfig, Transfer
 from ..engine.folder import RunFolder
+from ..settings import flatten
 from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
 from .store import Store, StoreUnavailable, brief, default_uri, public
 

@@ -1,0 +1,86 @@
+"""Settings as nested mappings: compared, merged, changed by a dotted key, and errors that name the key."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used. The message names the key, what was found and what would do."""
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`["masking.alpha=.inf"]` -> `{"masking.alpha": inf}`; values are YAML."""
+    parsed = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"an override is written key=value, for example epochs=20; found '{text}'")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{text}: '{value}' is not a YAML value") from None
+    return parsed
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    flat = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def unknown_key(key: str, last: str, valid: list[str]) -> str:
+    """Says so, with the nearest valid key."""
+    nearest = difflib.get_close_matches(last, valid, n=1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+    return f"unknown key '{key}'{hint} Valid here: {', '.join(valid)}"
+
+
+def plain(value: Any) -> Any:
+    """As YAML can hold it: no tuples, no paths."""
+    if isinstance(value, Mapping):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """What in `values` differs from `base`, which has the same keys."""
+    delta = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            if inner := difference(value, base[key]):
+                delta[key] = inner
+        elif value != base[key]:
+            # JSON has no infinity; a string keeps the hash portable.
+            delta[key] = "inf" if isinstance(value, float) and math.isinf(value) else value
+    return delta
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section."""
+    values = dict(base)
+    for key, value in changes.items():
+        inner = base.get(key)
+        values[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return values
+
+
+def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Change `a.b.c` in place. Raises ConfigError for a key that is not there."""
+    *parents, last = dotted.split(".")
+    here = values
+    for i, parent in enumerate(parents):
+        if not isinstance(here.get(parent), dict):
+            raise ConfigError(unknown_key(".".join(parents[: i + 1]), parent, list(here)))
+        here = here[parent]
+    if last not in here:
+        raise ConfigError(unknown_key(dotted, last, list(here)))
+    here[last] = value
