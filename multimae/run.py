@@ -43,7 +43,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
 
 
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
-    """Journal what a run learns from; refuse to continue on anything else. A name is identity, and may be given twice."""
+    """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
     sets = {"train": task.train_set, "eval": task.eval_set}
     now = {name: {"n": len(data), "fingerprint": data.fingerprint} for name, data in sets.items()}
     begun = next((record for _, record in folder.journal.read() if record["kind"] == "data"), None)

@@ -144,8 +144,8 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
         if name in roots and begun.get("root") not in (None, str(roots[name])):
             told[begun["root"]] = (
-                f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are taken "
-                "for the same: if they are not, rename the folder"
+                f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are "
+                "taken for the same: if they are not, rename the folder"
             )
     return list(told.values())
 

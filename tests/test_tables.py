@@ -128,7 +128,7 @@ def test_the_command(tmp_path, capsys):
     assert "41.0" in out and "alpha=0.5" not in out
     assert tables.main(["alpha_ablatoin", "--runs", str(tmp_path)]) == 2
     assert "did you mean 'alpha_ablation'?" in capsys.readouterr().err
-    assert tables.main(["alpha_ablation", "--set", "pretrain.epochs=3", "--runs", str(tmp_path)]) == 0
+    assert tables.main(["alpha_ablation", "--set", "pretrain.epochs=7", "--runs", str(tmp_path)]) == 0
     assert "41.0" not in capsys.readouterr().out
 
 
