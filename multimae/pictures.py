@@ -49,11 +49,13 @@ def segmentation_sheet(images: dict[str, Tensor], predicted: Tensor, target: Ten
     return _sheet(blocks, [*images, "prediction", "truth"])
 
 
-def classification_sheet(images: dict[str, Tensor], predicted: Tensor, labels: Tensor) -> Image.Image:
-    """Each sample under `predicted / true` class numbers."""
+def classification_sheet(
+    images: dict[str, Tensor], predicted: Tensor, labels: Tensor, names: Sequence[str]
+) -> Image.Image:
+    """Each sample under the `names` of its predicted and its true class."""
     name, image = next(iter(images.items()))
     blocks = [[[_tile(name, image[i], image[i])]] for i in range(len(image))]
-    captions = [[f"{p} / {t}"] for p, t in zip(predicted.tolist(), labels.tolist())]
+    captions = [[f"{names[p]} / {names[t]}"] for p, t in zip(predicted.tolist(), labels.tolist())]
     return _sheet(blocks, captions, across=8)
 
 

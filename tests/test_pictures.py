@@ -34,7 +34,7 @@ def test_sheets_hold_every_sample():
     labels = torch.randint(5, (5, 32, 32))
     block = pictures.TILE + pictures.GAP
     assert pictures.segmentation_sheet(images, labels, labels).height >= 2 * block
-    assert pictures.classification_sheet(images, torch.arange(5), torch.arange(5)).width >= 5 * block
+    assert pictures.classification_sheet(images, torch.arange(5), torch.arange(5), list("abcde")).width >= 5 * block
 
 
 def test_neighbouring_classes_differ_in_colour():

@@ -85,7 +85,8 @@ class ClassifyTask(TransferTask):
     def pictures(self, module: nn.Module, device: torch.device):
         batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
         predicted = self.scores(batch, device).argmax(1)
-        return {"predictions": classification_sheet(self.images(batch, device), predicted, batch["label"])}
+        names = self.eval_set.class_names
+        return {"predictions": classification_sheet(self.images(batch, device), predicted, batch["label"], names)}
 
     def scores(self, batch: dict[str, Tensor], device: torch.device) -> Tensor:
         return self.model.head(self.model.encoder(self.images(batch, device)))
