@@ -207,7 +207,7 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
     if not (args.dry_run or args.cancel):
         make_runs(args.runs)
     planned = launch.plan(study, args.scale, rows, args.runs, args.retry_failed)
-    for line in launch.other_data(planned, runtime_from(args).data_roots):
+    for line in (*launch.other_data(planned, runtime_from(args).data_roots), *_slow(planned)):
         print(f"note: {line}", file=sys.stderr)
     if args.dry_run:
         print_plan(console, planned, slots, "GPU" if gpus() else "core")
@@ -217,6 +217,14 @@ def _dispatch(study: Study, args: argparse.Namespace) -> int:
         print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs on this machine")
         return 0
     return _apply(console, planned, args, slots)
+
+
+def _slow(planned: launch.Plan) -> list[str]:
+    runs = sum(entry.run.config.precision == "bf16" for entry in planned.todo)
+    if gpus() or not runs:
+        return []
+    hint = "--set STAGE.precision=fp32, or --scale smoke, is for CPUs"
+    return [f"no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; {hint}"]
 
 
 def _apply(console: Console, planned: launch.Plan, args: argparse.Namespace, slots: int) -> int:
