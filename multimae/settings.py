@@ -37,9 +37,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def unknown_key(key: str, last: str, valid: list[str]) -> str:
     """Says so, with the nearest valid key."""
-    nearest = difflib.get_close_matches(last, valid, n=1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-    return f"unknown key '{key}'{hint} Valid here: {', '.join(valid)}"
+    return f"unknown key '{key}'{nearest(last, valid)} Valid here: {', '.join(valid)}"
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """`; did you mean 'x'?` where one of `valid` is close to `name`, else a full stop."""
+    found = difflib.get_close_matches(name, valid, n=1)
+    return f"; did you mean '{found[0]}'?" if found else "."
 
 
 def plain(value: Any) -> Any:

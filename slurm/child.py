@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from multimae.engine.folder import RunLocked
+from multimae.engine.heartbeat import alive
 
 from .job import Job
 from .launch import Entry
-from .state import alive
 
 GRACE = 60.0  # seconds that a child has to save after it was asked to stop
 LOCKED, INTERRUPTED = 73, 75  # exit codes

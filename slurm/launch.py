@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from multimae.engine.folder import RunFolder
+from multimae.engine.heartbeat import alive
 
-from .state import Status, alive, read
+from .state import Status, read
 from .study import Row, Run, Study, runs_of
 
 ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
@@ -141,8 +142,10 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     told = {}
     for entry in plan.entries.values():
         name = entry.run.config.data.name
+        if name not in roots:
+            continue
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
-        if name in roots and begun.get("root") not in (None, str(roots[name])):
+        if begun.get("root") not in (None, str(roots[name])):
             told[begun["root"]] = (
                 f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are "
                 "taken for the same: if they are not, rename the folder"

@@ -12,17 +12,15 @@ blocked      waits for a run that will not be done (only a study knows this: `sl
 unknown      the folder does not tell
 """
 
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any
 
-import psutil
-
 from multimae.config import ConfigError, Transfer
 from multimae.engine.folder import RunFolder, read_json
+from multimae.engine.heartbeat import alive
 
 STATES = ("missing", "pending", "waiting", "running", "interrupted", "dead", "failed", "done", "blocked", "unknown")
 UNDER_WAY = ("pending", "waiting", "running")
@@ -31,7 +29,6 @@ UNDER_WAY = ("pending", "waiting", "running")
 # seconds; the rest is for clocks and shared file systems that lag.
 STALE = 180.0
 REASON = 160  # characters of a reason; all of it is in the journal
-CLOCK = 2.0  # how exactly a process's start time is known
 
 
 @dataclass(frozen=True)
@@ -50,23 +47,14 @@ def read(folder: RunFolder) -> Status:
     """The status of one run."""
     try:
         record = folder.journal.last()
+        if record and record["kind"] == "data":
+            record = None  # written before the first attempt's start, while nothing beats yet
         beat = read_json(folder.heartbeat) or {}
         submitted = folder.jobs.last("submitted")
         ended = folder.jobs.last("ended")
         return _status(folder, record, beat, submitted, ended)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Status("unknown", f"{folder.path} cannot be read: {type(error).__name__}: {error}")
-
-
-def alive(pid: int, host: str, since: float) -> bool | None:
-    """Whether the process that wrote as `pid` on `host` at time `since` still lives; None: not on this machine."""
-    if host != socket.gethostname():
-        return None
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _status(folder: RunFolder, record, beat, submitted, ended) -> Status:

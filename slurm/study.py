@@ -1,11 +1,11 @@
 """A study is a table of the paper as rows of run configs. Imports no torch."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from multimae.config import ConfigError, RunConfig, Transfer
+from multimae.settings import nearest
 
 Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
 
@@ -87,9 +87,7 @@ def only(rows: tuple[Row, ...], names: Iterable[str]) -> tuple[Row, ...]:
 
 
 def unknown(noun: str, name: str, valid: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-    return f"unknown {noun} '{name}'{hint} Valid: {', '.join(valid)}"
+    return f"unknown {noun} '{name}'{nearest(name, valid)} Valid: {', '.join(valid)}"
 
 
 def _edited(row: Row, edits: Edits, moved: dict[str, str]) -> Row:

@@ -66,6 +66,12 @@ def test_pending_until_its_launcher_is_gone(folder, process):
     assert state.read(folder) == state.Status("missing", "submitted, but never begun")
 
 
+def test_pending_while_it_makes_its_data_and_model(folder, process):
+    submit(folder, process.pid)
+    folder.journal.write("data", root=None, train={}, eval={})  # before anything beats
+    assert seen(folder) == "pending"
+
+
 def test_a_launchers_process_id_may_be_another_process_by_now(folder, process):
     record = {"time": time.time() - 1000, "kind": "submitted", "job": f"local:{process.pid}"}
     folder.jobs.path.write_text(json.dumps(record | {"host": socket.gethostname()}) + "\n")

@@ -3,6 +3,7 @@ epoch and the sample alone: workers, processes and interruptions change nothing.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import count
 
 import numpy as np
@@ -66,12 +67,18 @@ def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:
     """The images of a batch as the model takes them: rgb float32 with ImageNet's mean and deviation, semseg int64."""
     images = {name: batch[name].to(device, non_blocking=True) for name in MODALITIES if name in batch}
     if "rgb" in images:
-        scale = 1 / (255 * torch.tensor(RGB_STD, device=device).view(3, 1, 1))
-        shift = -torch.tensor(RGB_MEAN, device=device).view(3, 1, 1) * 255 * scale
+        scale, shift = _rgb_constants(torch.device(device))
         images["rgb"] = torch.addcmul(shift, images["rgb"].float(), scale)
     if "semseg" in images:
         images["semseg"] = images["semseg"].long()
     return images
+
+
+@cache
+def _rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """(scale, shift) of 8-bit rgb, made once: making them on a GPU waits for it."""
+    scale = 1 / (255 * torch.tensor(RGB_STD, device=device).view(3, 1, 1))
+    return scale, -torch.tensor(RGB_MEAN, device=device).view(3, 1, 1) * 255 * scale
 
 
 class _Fetch:

@@ -6,9 +6,24 @@ import socket
 import time
 from typing import Any
 
+import psutil
+
 from .folder import RunFolder, write_atomic
 
 SECONDS_BETWEEN = 2.0
+CLOCK = 2.0  # how exactly, in seconds, a process's start time is known
+
+
+def alive(pid: int, host: str, since: float) -> bool | None:
+    """Whether the process that wrote as `pid` on `host` at time `since` still lives, and is not one that inherited
+    its number; None: not on this machine."""
+    if host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Heartbeat:

@@ -5,22 +5,19 @@ Knows the journal's records and nothing of MLflow's calls.
 
 import json
 import math
-import socket
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-import psutil
-
 from ..config import RunConfig
 from ..engine.folder import RunFolder, read_json, write_atomic
+from ..engine.heartbeat import alive
 from ..settings import flatten
 
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 # Seconds without a heartbeat after which a process on another machine counts as gone.
 STALE = 600.0
-CLOCK = 2.0  # how exactly, in seconds, the start of a process is known
 STATUS = {  # of a run -> of MLflow
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -191,18 +188,9 @@ def state_of(folder: RunFolder) -> State:
     beat = read_json(folder.heartbeat) or event or {}
     last = folder.journal.last() or {}
     seen = max(beat.get("time", 0.0), last.get("time", 0.0))
-    here = beat.get("host") == socket.gethostname()
-    gone = not _lives(beat["pid"], beat["time"]) if here else time.time() - seen > STALE
+    lives = alive(beat["pid"], beat["host"], beat["time"]) if "pid" in beat else None
+    gone = time.time() - seen > STALE if lives is None else not lives
     return State("lost", seen, "its process is gone") if gone else State("running", seen)
-
-
-def _lives(pid: int, since: float) -> bool:
-    """Whether the process that was `pid` at time `since` lives; one started later has only inherited its number."""
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:
