@@ -7,7 +7,6 @@ costs nothing; what runs, or waits in somebody's queue, is left to them.
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

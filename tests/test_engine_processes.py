@@ -12,7 +12,7 @@ from multimae.engine.distributed import Processes
 from multimae.engine.folder import RunFolder
 from multimae.engine.optimizer import Optimizer, load_module
 from test_engine import bad_values, die_at_step, same_run, signal_at_step
-from toy_task import EXIT, ToyTask, curve, in_children, toy_config, train_in_children
+from toy_task import EXIT, ToyTask, in_children, toy_config, train_in_children
 
 WIDTH = 333  # its square is more than DeepSpeed leaves unpartitioned, and does not divide by 2 or 4
 

@@ -15,7 +15,6 @@ from slurm.study import Row, Study
 
 def tiny_rows(scale: str):
     """Two rows; their transfers start from pre-trainings that differ in alpha."""
-    model = {"image_size": 32, "patch_size": 8, "dim": 32, "depth": 1, "heads": 2}
     for alpha in (1.0, 0.5):
         pretrain = Pretrain().edit({"masking.alpha": alpha, "data.train_samples": 4096})
         init = {"init": f"run:{pretrain.signature}", "data.train_samples": 4096}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import render
-from .render import COLUMNS, ROOM_SURFACES, Scene
+from .render import Scene
 
 VERSION = 4  # of everything that changes a pixel; part of the cache's name and of the fingerprint
 SPLITS = {"train": 0, "val": 1, "test": 2}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F

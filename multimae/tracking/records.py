@@ -4,7 +4,6 @@ Knows the journal's records and nothing of MLflow's calls.
 """
 
 import json
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
