@@ -20,7 +20,7 @@ import sweeps
 from multimae.config import ConfigError, RunConfig
 from multimae.engine.folder import RunFolder
 from slurm import state
-from slurm.cli import add_study_arguments, rows_from
+from slurm.arguments import add_study_arguments, rows_from
 from slurm.study import Row, Study, unknown
 
 from .paper import paper_table

@@ -21,7 +21,8 @@ from training import tiny_study
 import sweeps
 from multimae.config import SCALES, ConfigError, Pretrain, build
 from multimae.settings import flatten
-from slurm.cli import add_study_arguments, main, rows_from, runtime_from, study_words
+from slurm.arguments import add_study_arguments, rows_from, runtime_from, study_words
+from slurm.cli import main
 from slurm.study import Row, Study
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,0 +1,119 @@
+"""The arguments that decide what a study's rows are. Shared with analysis/: the same words give the same rows there."""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment, validate
+from multimae.modalities import MODALITIES
+
+from .study import Row, Study, only, unknown
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is run")
+    group.add_argument("--scale", default="smoke", metavar="|".join(SCALES), help="how big (default: %(default)s)")
+    group.add_argument("--only", action="append", default=[], metavar="ROW", help="this row; may be repeated")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="change a setting: pretrain.epochs=20"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="the seed of every stage")
+    group.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="train every stage on this folder, not on the recipes' data; NAME=DIR says where a recipe's dataset lies",
+    )
+    group.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
+
+
+def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
+    """The study's rows with the edits of the command line; raises ConfigError."""
+    if args.scale not in SCALES:
+        raise ConfigError(unknown("scale", args.scale, list(SCALES)))
+    rows = study.build(args.scale)
+    stages = {stage: config for row in reversed(rows) for stage, config in row.stages.items()}
+    edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+    if folder := _data_folder(args):
+        for stage, config in stages.items():
+            edits[stage] |= _own_data(folder, config)
+    if args.seed is not None:
+        for stage in edits:
+            edits[stage]["seed"] = args.seed
+    for text in args.set:
+        stage, key, value = _setting(text, list(edits))
+        edits[stage][key] = value
+    return study.build(args.scale, edits) if any(edits.values()) else rows
+
+
+def rows_from(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
+    """The rows that the arguments of `add_study_arguments` ask for; raises ConfigError."""
+    return only(all_rows(study, args), args.only)
+
+
+def runtime_from(args: argparse.Namespace) -> Runtime:
+    roots = dict(text.split("=", 1) for text in args.data if "=" in text)
+    if folder := _data_folder(args):
+        roots[folder.name] = str(folder)
+    return validate(Runtime, {"runs": args.runs, "data_roots": roots})
+
+
+def study_words(args: argparse.Namespace) -> list[str]:
+    """The words that make another command see the same rows."""
+    words = ["--scale", args.scale, "--runs", str(args.runs)]
+    for option in ("only", "set", "data"):
+        words += [word for value in getattr(args, option) for word in (f"--{option}", value)]
+    return words + (["--seed", str(args.seed)] if args.seed is not None else [])
+
+
+def _setting(text: str, stages: list[str]) -> tuple[str, str, Any]:
+    path, equals, value = text.partition("=")
+    stage, dot, key = path.partition(".")
+    if not equals or not dot or not key:
+        raise ConfigError(f"--set takes STAGE.KEY=VALUE, such as {stages[0]}.epochs=20; found '{text}'")
+    if stage not in stages:
+        raise ConfigError(unknown("stage", stage, stages))
+    try:
+        return stage, key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: '{value}' is not a YAML value") from None
+
+
+def _data_folder(args: argparse.Namespace) -> Path | None:
+    folders = [Path(text).resolve() for text in args.data if "=" not in text]
+    if len(folders) > 1:
+        raise ConfigError(f"--data: one folder for all stages, found {len(folders)}; NAME=DIR places single datasets")
+    for folder in folders:
+        if not (folder / "train").is_dir():
+            raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but there is no such folder")
+    return folders[0] if folders else None
+
+
+def _own_data(folder: Path, config: Pretrain | Classify | Segment) -> dict[str, Any]:
+    """The edits that turn a stage to a folder in the layout `<split>/<modality>/<class>/<image>`."""
+    train = folder / "train"
+    rgb = train / "rgb" if (train / "rgb").is_dir() else train
+    edits = {"data.name": folder.name, "model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
+    # The recipe's number of images where there are as many, else all of them, however many can be read.
+    for split, key in ((config.data.train_split, "train_samples"), (config.data.eval_split, "eval_samples")):
+        limit = getattr(config.data, key)
+        images = folder / split / "rgb" if (folder / split / "rgb").is_dir() else folder / split
+        if limit and images.is_dir():
+            enough = sum(1 for _ in islice(_files(images), limit)) == limit
+            edits[f"data.{key}"] = limit if enough else None
+    if isinstance(config, Classify):
+        classes = sorted(p.name for p in rgb.iterdir() if p.is_dir() and p.name not in MODALITIES)
+        if len(classes) < 2:
+            raise ConfigError(f"--data: classification needs at least two class folders in {rgb}, found {len(classes)}")
+        edits["classes"] = len(classes)
+    if isinstance(config, Segment):
+        edits |= {"classes": 133, "zero_is_unlabelled": False}
+    return edits
+
+
+def _files(folder: Path):
+    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
