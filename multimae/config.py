@@ -318,7 +318,18 @@ class Runtime(Section):
     checkpoint_minutes: Positive = 15.0
     log_every_steps: Count = 10
     nonfinite_budget: Annotated[int, Field(ge=0)] = 3  # steps with a non-finite loss that are skipped before failing
+    timeout_minutes: Positive = 30.0  # without a word from another process, after which the run fails instead of waiting
     tracking_uri: str | None = None  # None: MLFLOW_TRACKING_URI, else SQLite beside the runs
+
+    def micro_batches(self, batch_size: int, processes: int) -> int:
+        """Of each process in a step. Raises ConfigError where the global batch cannot be split like that."""
+        micro = self.micro_batch_size or max(1, batch_size // processes)
+        if batch_size % (processes * micro):
+            raise ConfigError(
+                f"batch_size: {batch_size} is not a multiple of {processes} processes x micro_batch_size {micro}; "
+                "choose a micro_batch_size (or a number of processes) that divides it"
+            )
+        return batch_size // (processes * micro)
 
 
 # ---- building
@@ -384,4 +395,4 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
         return f"{key}: {message}{found}" if key else message
     for parent in parents:
         cls = cls.model_fields[parent].annotation
-    return unknown_key(key, str(last), list(cls.model_fields))
+    return unknown_key(key, str(last), [field.alias or name for name, field in cls.model_fields.items()])

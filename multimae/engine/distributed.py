@@ -85,13 +85,7 @@ class Processes:
 
     def shards(self, config: RunConfig, runtime: Runtime) -> list[Shard]:
         """This process's micro-batches of a step, as slices of the global batch."""
-        micro = runtime.micro_batch_size or max(1, config.batch_size // self.count)
-        if config.batch_size % (self.count * micro):
-            raise ConfigError(
-                f"batch_size: {config.batch_size} is not a multiple of {self.count} processes x micro_batch_size "
-                f"{micro}; choose a micro_batch_size (or a number of processes) that divides it"
-            )
-        accumulated = config.batch_size // (self.count * micro)
+        accumulated = runtime.micro_batches(config.batch_size, self.count)
         return [Shard(self.rank * accumulated + i, self.count * accumulated) for i in range(accumulated)]
 
     def maximum(self, values: torch.Tensor) -> torch.Tensor:
