@@ -319,7 +319,8 @@ class Runtime(Section):
     log_every_steps: Count = 10
     nonfinite_budget: Annotated[int, Field(ge=0)] = 3  # steps with a non-finite loss that are skipped before failing
     timeout_minutes: Positive = 30.0  # without a word from another process, after which the run fails instead of waiting
-    tracking_uri: str | None = None  # None: MLFLOW_TRACKING_URI, else SQLite beside the runs
+    # None: MLFLOW_TRACKING_URI, else SQLite beside the runs. May hold a password.
+    tracking_uri: str | None = Field(None, repr=False)
 
     def micro_batches(self, batch_size: int, processes: int) -> int:
         """Of each process in a step. Raises ConfigError where the global batch cannot be split like that."""
