@@ -1,0 +1,146 @@
+"""What SLURM says of jobs, in at most two calls however many they are. Imports no torch.
+
+The controller (squeue) is asked first: it knows a job from the moment it is submitted, and why it waits; the accounting
+database lags by seconds. How a job ended that the controller has forgotten, only the accounting (sacct) tells; not
+every site has one.
+
+The commands find their cluster as they always do: by SLURM_CONF in the environment, else by the site's default.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+TIMEOUT = 20.0  # seconds for one command; squeue gives up on a controller that is down after ten
+
+# Neither pending, nor running, nor ended: the scheduler has no such job any more, and nobody knows how it ended.
+GONE = "GONE"
+
+FORGOTTEN = "Invalid job id specified"  # how squeue refuses a single id; among several it passes over an unknown one
+QUEUE_FIELDS = ("JobArrayID", "Cluster", "State", "Reason", "NodeList", "exit_code", "StartTime")
+ACCOUNTING_FIELDS = ("JobID", "Cluster", "State", "Reason", "NodeList", "ExitCode", "Start")
+
+
+class Unreachable(RuntimeError):
+    """The scheduler cannot be asked."""
+
+
+@dataclass(frozen=True)
+class SchedulerJob:
+    id: str  # `123`, or `123_4` of an array
+    cluster: str
+    state: str  # SLURM's word, such as PENDING or OUT_OF_MEMORY; or GONE
+    reason: str = ""  # SLURM's word for why it waits or failed, such as Dependency
+    nodes: str = ""  # `node[1-2]`
+    exit_code: str = ""  # `1:0`, the code and the signal; of a job that ended
+    started: float | None = None  # seconds since the epoch, of its last start
+
+
+def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
+    """What is known of each job; an id that nothing is known of is left out. None: nobody can be asked."""
+    ids = set(ids)
+    queue, accounting = _queue(ids), None
+    seen = dict(queue or {})
+    if missing := ids - seen.keys():
+        accounting = _accounting(missing)
+        seen |= accounting or {}
+    if queue is None and accounting is None:
+        return None
+    if queue is not None:
+        seen |= {id: SchedulerJob(id, "", GONE) for id in ids - seen.keys()}
+    return {id: job for id, job in seen.items() if id in ids}
+
+
+def cluster_name() -> str:
+    """ClusterName of the cluster that commands given here reach. Raises Unreachable."""
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", _run("scontrol", "show", "config"), re.MULTILINE)
+    if not found:
+        raise Unreachable("`scontrol show config` names no ClusterName")
+    return found[1]
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """End jobs for good, by one command; those that ended already are passed over. Raises Unreachable."""
+    tasks: dict[str, list[str]] = {}
+    for id in sorted(ids):
+        master, _, task = id.partition("_")
+        tasks.setdefault(master, []).append(task)
+    if tasks:
+        _run("scancel", *(f"{master}_[{','.join(of)}]" if of[0] else master for master, of in tasks.items()))
+
+
+def _queue(ids: set[str]) -> dict[str, SchedulerJob] | None:
+    """The jobs that the controller still has, those that ended a few minutes ago among them."""
+    fields = ",".join(f"{field}:|" for field in QUEUE_FIELDS)
+    try:
+        text = _run("squeue", "-harO", fields, "-t", "all", "-j", _masters(ids)) if ids else ""
+    except Unreachable as error:
+        return {} if FORGOTTEN in str(error) else None
+    jobs = {}
+    for line in text.splitlines():
+        id, cluster, state, reason, nodes, status, start = line.split("|")[: len(QUEUE_FIELDS)]
+        code = f"{int(status) >> 8}:{int(status) & 127}"  # as `wait` gives it
+        jobs[id] = SchedulerJob(id, cluster, state, _word(reason), nodes, code, _seconds(start))
+    return jobs
+
+
+def _accounting(ids: set[str]) -> dict[str, SchedulerJob] | None:
+    """The last state of each job in the database."""
+    fields = ",".join(ACCOUNTING_FIELDS)
+    try:
+        # -S: were it left out, some versions would look at today's jobs only.
+        text = _run("sacct", "-XPn", "-S", "2000-01-01", "-o", fields, "-j", _masters(ids))
+    except Unreachable:
+        return None
+    jobs = {}
+    for line in text.splitlines():
+        expression, cluster, state, reason, nodes, code, start = line.split("|")
+        state = state.split()[0]  # `CANCELLED by 0`
+        for id in expand(expression):
+            jobs[id] = SchedulerJob(id, cluster, state, _word(reason), _word(nodes), code, _seconds(start))
+    return jobs
+
+
+def expand(expression: str) -> Iterator[str]:
+    """The jobs that `12`, `12_3` or `12_[0-3,7,10-20:2%5]` stands for."""
+    master, _, tasks = expression.partition("_")
+    if not tasks.startswith("["):
+        yield expression
+        return
+    for part in tasks.strip("[]").partition("%")[0].split(","):
+        first, last, step = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part).groups()
+        for task in range(int(first), int(last or first) + 1, int(step or 1)):
+            yield f"{master}_{task}"
+
+
+def _masters(ids: Iterable[str]) -> str:
+    """Arrays as a whole, so that the command stays short."""
+    return ",".join(sorted({id.partition("_")[0] for id in ids}))
+
+
+def _word(text: str) -> str:
+    return "" if text in ("None", "None assigned", "(null)") else text
+
+
+def _seconds(time: str) -> float | None:
+    return float(time) if time.isdigit() else None
+
+
+def _run(*command: str) -> str:
+    """The output of one of SLURM's commands. Raises Unreachable."""
+    # Whatever the user has set to filter or format their own squeue and sacct is left out.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
+    environment = own | {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+    hint = "Is this a login node of the cluster? SLURM_CONF names the configuration of another one"
+    try:
+        done = subprocess.run(command, env=environment, timeout=TIMEOUT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Unreachable(f"there is no `{command[0]}` here. {hint}") from None
+    except subprocess.TimeoutExpired:
+        raise Unreachable(f"`{command[0]}` did not answer within {TIMEOUT:.0f} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"`{command[0]}` failed with exit code {done.returncode}"]
+        raise Unreachable(f"{said[-1]}. {hint}")
+    return done.stdout

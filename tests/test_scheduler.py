@@ -1,0 +1,160 @@
+"""Asking SLURM, through commands that answer what a real SLURM 22.05 was seen to answer; then a real one."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from slurm import scheduler
+from slurm.scheduler import GONE, Unreachable, cancel, cluster_name, expand, query
+
+QUEUE = """\
+12_1|alpha|RUNNING|None|n[1-2]|0|1795412230|
+12_2|alpha|PENDING|JobArrayTaskLimit||0|N/A|
+13|alpha|PENDING|Dependency||0|N/A|
+14|alpha|FAILED|NonZeroExitCode|n1|768|1795412230|
+"""
+ACCOUNTING = """\
+12_0|alpha|CANCELLED by 1000|None|n1|0:15|1795412230
+12_[2-3,5%2]|alpha|CANCELLED by 0|JobArrayTaskLimit|None assigned|0:0|Unknown
+13|alpha|PENDING|None|None assigned|0:0|Unknown
+15|alpha|OUT_OF_MEMORY|None|n1|0:125|1795412230
+"""
+REFUSED = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """slurm(squeue=(exit code, text), ...): commands in PATH that answer so, and write down how they were called."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def answer(**commands: tuple[int, str]) -> Path:
+        calls = tmp_path / "calls"
+        for name, (code, text) in commands.items():
+            (tmp_path / f"{name}.txt").write_text(text)
+            where = " >&2" if code else ""
+            script = f"#!/bin/sh\necho {name} $* >> {calls}\ncat {tmp_path}/{name}.txt{where}\nexit {code}\n"
+            (tmp_path / name).write_text(script)
+            (tmp_path / name).chmod(stat.S_IRWXU)
+        return calls
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "expression, tasks",
+    [
+        ("12", ["12"]),
+        ("12_3", ["12_3"]),
+        ("12_[4]", ["12_4"]),
+        ("12_[0-2,7%2]", ["12_0", "12_1", "12_2", "12_7"]),
+        ("12_[0-6:2]", ["12_0", "12_2", "12_4", "12_6"]),
+    ],
+)
+def test_array_expressions(expression, tasks):
+    assert list(expand(expression)) == tasks
+
+
+def test_one_call_where_the_controller_knows_all(slurm):
+    calls = slurm(squeue=(0, QUEUE), sacct=(0, ACCOUNTING))
+    jobs = query(["12_1", "12_2", "13", "14"])
+    assert {id: (job.state, job.reason) for id, job in jobs.items()} == {
+        "12_1": ("RUNNING", ""),
+        "12_2": ("PENDING", "JobArrayTaskLimit"),
+        "13": ("PENDING", "Dependency"),
+        "14": ("FAILED", "NonZeroExitCode"),
+    }
+    running, failed = jobs["12_1"], jobs["14"]
+    assert (running.cluster, running.nodes, running.started) == ("alpha", "n[1-2]", 1795412230.0)
+    assert (jobs["13"].started, failed.exit_code) == (None, "3:0")
+    (call,) = calls.read_text().splitlines()
+    assert call.endswith("-j 12,13,14")
+
+
+def test_the_accounting_tells_of_what_the_controller_forgot(slurm):
+    calls = slurm(squeue=(0, QUEUE), sacct=(0, ACCOUNTING))
+    jobs = query(["12_0", "12_1", "12_3", "15", "99"])
+    assert {id: job.state for id, job in jobs.items()} == {
+        "12_0": "CANCELLED",
+        "12_1": "RUNNING",
+        "12_3": "CANCELLED",
+        "15": "OUT_OF_MEMORY",
+        "99": GONE,
+    }
+    assert (jobs["12_0"].nodes, jobs["12_3"].nodes, jobs["12_3"].reason) == ("n1", "", "JobArrayTaskLimit")
+    assert len(calls.read_text().splitlines()) == 2
+
+
+def test_a_single_forgotten_job_is_no_error(slurm):
+    slurm(squeue=(1, f"slurm_load_jobs error: {scheduler.FORGOTTEN}"), sacct=(0, ACCOUNTING))
+    assert query(["15"])["15"].state == "OUT_OF_MEMORY"
+    assert query(["16"])["16"].state == GONE
+
+
+def test_without_accounting_what_left_the_queue_is_gone(slurm):
+    slurm(squeue=(0, QUEUE), sacct=(1, "Slurm accounting storage is disabled"))
+    assert {id: job.state for id, job in query(["12_1", "15"]).items()} == {"12_1": "RUNNING", "15": GONE}
+
+
+def test_without_the_controller_an_unknown_job_is_not_gone(slurm):
+    slurm(squeue=(1, REFUSED), sacct=(0, ACCOUNTING))
+    assert {id: job.state for id, job in query(["13", "15", "99"]).items()} == {"13": "PENDING", "15": "OUT_OF_MEMORY"}
+
+
+def test_nobody_can_be_asked(slurm):
+    slurm(squeue=(1, REFUSED), sacct=(1, "sacct: error: Problem talking to the database: Connection refused"))
+    assert query(["12"]) is None
+
+
+def test_no_slurm_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert query(["12"]) is None
+    with pytest.raises(Unreachable, match="no `scontrol` here.*SLURM_CONF"):
+        cluster_name()
+
+
+def test_a_controller_that_hangs(slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "TIMEOUT", 0.2)
+    for name in ("squeue", "sacct", "scontrol"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 30\n")
+        (tmp_path / name).chmod(stat.S_IRWXU)
+    assert query(["12"]) is None
+    with pytest.raises(Unreachable, match="did not answer"):
+        cluster_name()
+
+
+def test_no_job_no_call(slurm):
+    calls = slurm(squeue=(0, ""), sacct=(0, ""), scancel=(0, ""))
+    assert query([]) == {}
+    cancel([])
+    assert not calls.exists()
+
+
+def test_600_jobs_make_a_short_command(slurm):
+    calls = slurm(squeue=(0, ""), sacct=(0, ""))
+    assert len(query([f"12_{task}" for task in range(600)])) == 600
+    assert max(map(len, calls.read_text().splitlines())) < 200
+
+
+def test_the_users_own_format_changes_nothing(slurm, tmp_path, monkeypatch):
+    slurm(squeue=(0, QUEUE))
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\n[ -z "$SQUEUE_STATES" ] && cat {tmp_path}/squeue.txt\n')
+    monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
+    assert query(["13"])["13"].state == "PENDING"
+
+
+def test_cluster_name(slurm):
+    slurm(scontrol=(0, "Configuration data as of now\nClusterName             = alpha\nCommunicationParameters = (null)\n"))
+    assert cluster_name() == "alpha"
+    slurm(scontrol=(1, f"first line\n{REFUSED}"))
+    with pytest.raises(Unreachable, match="^slurm_load_jobs error.*connect failure"):
+        cluster_name()
+
+
+def test_cancel_is_one_command(slurm):
+    calls = slurm(scancel=(0, ""))
+    cancel(["13", "12_3", "12_10", "14_0"])
+    assert calls.read_text() == "scancel 12_[10,3] 13 14_[0]\n"
+    slurm(scancel=(8, REFUSED))
+    with pytest.raises(Unreachable, match="connect failure"):
+        cancel(["13"])
