@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .folder import read_json
+
+SNAPSHOT = Path(__file__).parents[2] / "snapshot.json"  # beside the packages, where they are a snapshot (slurm/)
 DIFF_BYTES = 200_000
 PACKAGES = ("torch", "torchvision", "deepspeed", "timm", "numpy", "safetensors", "torchmetrics", "pydantic", "mlflow")
 # An allow-list: an environment may hold tokens under any name.
@@ -21,7 +24,7 @@ VARIABLES += ("SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_CPUS_PER_TASK"
 def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
     """The commit and its uncommitted diff, package versions, machine, and the variables that change a result."""
     return {
-        **checkout(Path(__file__).parent),
+        **(read_json(SNAPSHOT) or checkout(Path(__file__).parent)),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
@@ -35,13 +38,16 @@ def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
     }
 
 
-def checkout(folder: Path) -> dict[str, Any]:
-    """The commit of the git checkout around `folder`, whether it is dirty, and its diff; None outside of one."""
+def checkout(folder: Path, *paths: str) -> dict[str, Any]:
+    """The commit of the git checkout around `folder`, whether it is dirty, and its diff; None outside of one.
+
+    Of the whole checkout, or of these paths in `folder`.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None}
-    diff = _git(folder, "diff", "HEAD") or ""
-    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", ":/") or ""
+    diff = _git(folder, "diff", "HEAD", "--", *(paths or [":/"])) or ""
+    untracked = _git(folder, "ls-files", "--others", "--exclude-standard", "--", *(paths or [":/"])) or ""
     if len(diff) > DIFF_BYTES:
         diff = f"{diff[:DIFF_BYTES]}\n... cut: {len(diff)} characters in all"
     return {"commit": commit, "dirty": bool(diff or untracked), "diff": diff, "untracked": untracked.splitlines()[:100]}

@@ -1,0 +1,82 @@
+"""The code as it is when jobs are submitted, beside the runs: editing the checkout while jobs wait changes nothing."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multimae.engine.environment import checkout
+from multimae.engine.folder import write_atomic
+
+ROOT = Path(__file__).parents[1]
+WHAT = ("multimae", "slurm", "sweeps", "analysis", "pyproject.toml")
+RECORD = "snapshot.json"  # multimae.engine.environment reads it
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`<runs>/.code/<name>`: what a job runs in, and first on its path."""
+
+    path: Path
+    commit: str | None  # None: the code was no git checkout
+    dirty: bool | None  # whether it differed from the commit
+
+
+def take(runs: Path, root: Path = ROOT) -> Snapshot:
+    """Copy the code of `root` beside the runs, if it is not there yet.
+
+    What is named by its commit is clean; otherwise a hash of the content makes the name. Of a git checkout, tracked
+    files are copied and those that git does not ignore; else the packages as they are installed.
+    """
+    record = checkout(root, *WHAT)
+    files = _tracked(root) if record["commit"] else []
+    if not files:  # installed, perhaps into a folder that lies in somebody else's checkout
+        record = {"commit": None, "dirty": None, "diff": None}
+        files = _installed(root)
+    name = record["commit"][:12] if record["commit"] else "installed"
+    if record["dirty"] is not False:
+        name += f"-{_content(root, files)}"
+    path = Path(runs).resolve() / ".code" / name
+    if not path.exists():
+        _copy(root, files, path, record)
+    return Snapshot(path, record["commit"], record["dirty"])
+
+
+def _tracked(root: Path) -> list[Path]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *WHAT]
+    names = subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
+    return sorted(Path(name) for name in set(names) if name and (root / name).is_file())
+
+
+def _installed(root: Path) -> list[Path]:
+    files = (path for name in WHAT for path in [root / name, *(root / name).rglob("*")])
+    return sorted(path.relative_to(root) for path in files if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _content(root: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}\0{(root / file).stat().st_size}\0".encode())
+        digest.update((root / file).read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _copy(root: Path, files: list[Path], path: Path, record: dict[str, Any]) -> None:
+    """Beside, then renamed, so that a snapshot is whole or not there; of two that copy at once, either will do."""
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        for file in files:
+            (beside / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / file, beside / file)
+        write_atomic(beside / RECORD, json.dumps(record))
+        beside.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
