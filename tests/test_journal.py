@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from multimae.engine.journal import TAIL, Journal
+from multimae.engine.journal import CHUNK, Journal
 
 
 @pytest.fixture
@@ -59,8 +59,17 @@ def test_the_last_record_of_a_kind_is_found_far_back(journal):
     start = journal.write("start", step=0)
     line = json.dumps({"time": 0.0, "kind": "train", "step": 1, "note": "x" * 1000}).encode() + b"\n"
     with open(journal.path, "ab") as file:
-        file.write(line * (9 * TAIL // len(line)))
+        file.write(line * (9 * CHUNK // len(line)))
     assert journal.last("start") == start and journal.last("train")["step"] == 1
+
+
+@pytest.mark.parametrize("length", [10, 1000, 3 * CHUNK])
+def test_backwards_is_forwards_reversed(journal, length):
+    for step in range(30):
+        journal.write("train", step=step, note="x" * (length + 37 * step))
+    with open(journal.path, "ab") as file:
+        file.write(b'{"time": 1, "kind": "torn')
+    assert list(journal.backwards()) == journal.records()[::-1]
 
 
 def test_a_curve_has_each_step_once_and_the_latest_value(journal):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TAIL = 1 << 16  # bytes; more than any record
+CHUNK = 1 << 13  # bytes of the first read from the end; more than most records
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,27 @@ class Journal:
     def records(self, *kinds: str) -> list[dict[str, Any]]:
         return [record for _, record in self.read() if not kinds or record["kind"] in kinds]
 
+    def backwards(self) -> Iterator[dict[str, Any]]:
+        """The records from the last to the first. Reads only as far as it is asked to."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            start = os.fstat(file.fileno()).st_size
+            rest, chunk = b"", CHUNK  # of a line whose beginning is not read yet
+            while start:
+                size = min(chunk, start)
+                start, chunk = start - size, chunk * 4
+                file.seek(start)
+                lines = (file.read(size) + rest).splitlines(keepends=True)
+                rest = lines.pop(0) if start else b""
+                for line in reversed(lines):
+                    record = _parse(line) if line.endswith(b"\n") else None
+                    if record is not None:
+                        yield record
+
     def last(self, *kinds: str) -> dict[str, Any] | None:
         """The last record (of these kinds). Reads backwards, only as far as it must."""
-        if not self.path.exists():
-            return None
-        with open(self.path, "rb") as file:
-            end = os.fstat(file.fileno()).st_size
-            tail = TAIL
-            while True:
-                start = max(0, end - tail)
-                file.seek(start)
-                lines = file.read(end - start).splitlines(keepends=True)
-                for line in reversed(lines if start == 0 else lines[1:]):  # the first may be half a line
-                    record = _parse(line) if line.endswith(b"\n") else None
-                    if record is not None and (not kinds or record["kind"] in kinds):
-                        return record
-                if start == 0:
-                    return None
-                tail *= 8
+        return next((record for record in self.backwards() if not kinds or record["kind"] in kinds), None)
 
     def curve(self, kind: str) -> list[dict[str, Any]]:
         """The records of a kind in the order of their `step`, one a step."""
