@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, in at most two calls however many they are. Imports no torch.
+"""What SLURM says of jobs, in two calls at most, however many they are. Imports no torch.
 
 The controller (squeue) is asked first: it knows a job from the moment it is submitted, and why it waits; the accounting
 database lags by seconds. How a job ended that the controller has forgotten, only the accounting (sacct) tells; not
@@ -7,6 +7,7 @@ every site has one.
 The commands find their cluster as they always do: by SLURM_CONF in the environment, else by the site's default.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -39,7 +40,10 @@ class SchedulerJob:
 
 
 def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
-    """What is known of each job; an id that nothing is known of is left out. None: nobody can be asked."""
+    """What is known of each job; an id that nothing is known of is left out. None: nobody can be asked.
+
+    Where no id is known, a third call names the cluster that does not know them.
+    """
     ids = set(ids)
     queue, accounting = _queue(ids), None
     seen = dict(queue or {})
@@ -48,8 +52,10 @@ def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
         seen |= accounting or {}
     if queue is None and accounting is None:
         return None
-    if queue is not None:
-        seen |= {id: SchedulerJob(id, "", GONE) for id in ids - seen.keys()}
+    if queue is not None and (gone := ids - seen.keys()):
+        with contextlib.suppress(Unreachable):
+            cluster = next((job.cluster for job in seen.values()), None) or cluster_name()
+            seen |= {id: SchedulerJob(id, cluster, GONE) for id in gone}
     return {id: job for id, job in seen.items() if id in ids}
 
 

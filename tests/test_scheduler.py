@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slurm import scheduler
-from slurm.scheduler import GONE, Unreachable, cancel, cluster_name, expand, query
+from slurm.scheduler import GONE, SchedulerJob, Unreachable, cancel, cluster_name, expand, query
 
 QUEUE = """\
 12_1|alpha|RUNNING|None|n[1-2]|0|1795412230|
@@ -88,7 +88,15 @@ def test_the_accounting_tells_of_what_the_controller_forgot(slurm):
 def test_a_single_forgotten_job_is_no_error(slurm):
     slurm(squeue=(1, f"slurm_load_jobs error: {scheduler.FORGOTTEN}"), sacct=(0, ACCOUNTING))
     assert query(["15"])["15"].state == "OUT_OF_MEMORY"
-    assert query(["16"])["16"].state == GONE
+
+
+def test_who_does_not_know_a_job_is_named(slurm):
+    slurm(squeue=(0, QUEUE), sacct=(0, ACCOUNTING), scontrol=(0, "ClusterName = beta\n"))
+    assert query(["13", "16"])["16"].cluster == "alpha"
+    slurm(squeue=(0, ""), sacct=(0, ""))
+    assert query(["16"])["16"] == SchedulerJob("16", "beta", GONE)
+    slurm(scontrol=(1, REFUSED))
+    assert query(["16"]) == {}
 
 
 def test_without_accounting_what_left_the_queue_is_gone(slurm):
@@ -131,7 +139,7 @@ def test_no_job_no_call(slurm):
 
 
 def test_600_jobs_make_a_short_command(slurm):
-    calls = slurm(squeue=(0, ""), sacct=(0, ""))
+    calls = slurm(squeue=(0, ""), sacct=(0, ""), scontrol=(0, "ClusterName = alpha\n"))
     assert len(query([f"12_{task}" for task in range(600)])) == 600
     assert max(map(len, calls.read_text().splitlines())) < 200
 
