@@ -151,8 +151,10 @@ def _status(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status:
         status = _scheduled(run, job, needs)
     else:
         return _launched(run, needs)
-    node = job.nodes if job and job.nodes else (run.began or {}).get("nodes") or ""
-    return replace(status, job=run.job, node="" if status.state in ("pending", "waiting", "blocked") else node)
+    if status.state in ("pending", "waiting", "blocked", "unknown"):
+        return replace(status, job=run.job)
+    node = (job.nodes if job else "") or (run.began["nodes"] if run.began else "")
+    return replace(status, job=run.job, node=node)
 
 
 # ---- runs that SLURM has
