@@ -100,6 +100,12 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint; -1 where there is none."""
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
+        return max((int(step) for step in steps if step.isdigit()), default=-1)
+
+    @property
     def weights(self) -> Path:
         return self.path / "weights.safetensors"
 

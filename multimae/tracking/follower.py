@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .store import default_uri
@@ -35,14 +36,13 @@ class Follower:
             return False
 
 
-def start_follower(runs: Path, uri: str | None = None) -> Follower:
-    """Begin to sync all runs in `runs`, in a process of its own that training never waits for."""
-    runs = Path(runs)
-    runs.mkdir(parents=True, exist_ok=True)
-    log = runs / ".mlflow.log"
+def start_follower(runs: Path, uri: str | None = None, signature: str | None = None) -> Follower:
+    """Begin to sync all runs in `runs`, or one of them, in a process of its own that training never waits for."""
+    log = Path(runs) / signature / "log" / "mlflow.log" if signature else Path(runs) / ".mlflow.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "multimae.tracking", str(runs)],
+            [sys.executable, "-m", "multimae.tracking", str(runs), *([signature] if signature else [])],
             # Not in the arguments, which anyone can read: the address may hold a password.
             env=os.environ | {"MLFLOW_TRACKING_URI": uri or default_uri(runs)},
             stdin=subprocess.PIPE,
@@ -53,8 +53,8 @@ def start_follower(runs: Path, uri: str | None = None) -> Follower:
     return Follower(process, log)
 
 
-def follow(runs: Path) -> int:
-    """Sync until standard input ends. Returns 0 if everything has arrived."""
+def follow(runs: Path, signatures: Sequence[str] | None = None) -> int:
+    """Sync all runs (or these) until standard input ends. Returns 0 if everything has arrived."""
     stop = threading.Event()
 
     def wait_for_parent() -> None:
@@ -68,10 +68,10 @@ def follow(runs: Path) -> int:
     syncer = Syncer(runs)
     told: list[str] = []
     while not stop.wait(SECONDS_BETWEEN):
-        report = syncer.once()
+        report = syncer.once(signatures)
         if report.problems != told:
             print(report, flush=True)
         told = report.problems
-    report = syncer.once(wait=LAST_SECONDS)
+    report = syncer.once(signatures, wait=LAST_SECONDS)
     print(report, flush=True)
     return 0 if report.ok else 1

@@ -39,6 +39,11 @@ def default_uri(runs: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(Path(runs).resolve().parent / DEFAULT_FILE)
 
 
+def is_server(uri: str) -> bool:
+    """Whether many processes on many machines may write there at the same time: not into a file."""
+    return uri.startswith("databricks") or ("://" in uri and not uri.startswith(("sqlite:", "file:")))
+
+
 def public(text: str) -> str:
     """`text` without the `user:password@` of any address in it."""
     return re.sub(r"://[^/@\s]*@", "://", text)

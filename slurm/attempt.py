@@ -1,0 +1,138 @@
+"""One start of a SLURM job: what it writes into the run's jobs.jsonl, and whether it may start again. Imports no torch.
+
+began     {job, cluster, restart, nodes, host, step, cpus}    first of all; `step` is the newest checkpoint's, or -1
+released  {job, reason}                                       it was asked to stop, has saved, and gives the job back
+ended     {job, state, reason}                                it ended for good, by an error that no restart mends
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from multimae.engine.folder import RunFolder, RunLocked
+from multimae.engine.task import RunFailed
+
+from . import logs
+from .rendezvous import Place
+
+LOCK_SECONDS = 120.0  # how long a shared file system may take to give up the lock of a process whose node died
+
+
+class NoProgress(RunFailed):
+    """The job was started again and again, and never came further."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """This start of the job, seen from one of its processes."""
+
+    run: RunFolder
+    place: Place
+    files: Path  # the job's folder, with all that its processes print
+
+    @classmethod
+    def of(cls, run: RunFolder, place: Place) -> "Attempt":
+        return cls(run, place, logs.folder_of(run.path.parent, place.job))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.place.rank == 0
+
+    @property
+    def job(self) -> str:
+        return f"slurm:{self.place.job}"
+
+    @property
+    def _leave(self) -> Path:
+        """The file without which slurm/restart.sh does not queue the job again."""
+        return self.files / "may-restart"
+
+    def begin(self, restarts_without_progress: int) -> None:
+        """Raises RunLocked where another job writes the run, NoProgress after too many starts in vain."""
+        until = time.monotonic() + (LOCK_SECONDS if self.place.restart else 0)
+        while True:
+            try:
+                with self.run.claim():
+                    self._begin(restarts_without_progress)
+                return
+            except RunLocked:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(1)
+
+    def _begin(self, restarts_without_progress: int) -> None:
+        step = self.run.saved_step
+        self.run.jobs.write(
+            "began",
+            job=self.job,
+            cluster=os.environ.get("SLURM_CLUSTER_NAME"),
+            restart=self.place.restart,
+            nodes=os.environ.get("SLURM_JOB_NODELIST"),
+            host=socket.gethostname(),
+            step=step,
+            cpus=_cpus(),
+        )
+        self.run.log.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (self.run.log / f"slurm-{self.place.job}").symlink_to(os.path.relpath(self.files, self.run.log))
+        restarts = self.starts_in_vain - 1
+        if restarts > restarts_without_progress:
+            self._fail(step, restarts)
+        self._leave.touch()
+
+    @property
+    def starts_in_vain(self) -> int:
+        """How often in a row, this one included, the run was begun at one step without having been asked to stop."""
+        count, step = 0, None
+        for record in self.run.jobs.backwards():
+            if record["kind"] in ("submitted", "released") or (step is not None and record.get("step", step) != step):
+                break
+            if record["kind"] == "began":
+                count, step = count + 1, record["step"]
+        return count
+
+    def _fail(self, step: int, restarts: int) -> None:
+        """Journal the evidence."""
+        errors = logs.last_errors(self.files)
+        last = self.run.journal.last("failed", "interrupted") or {}
+        cause = logs.cause(self.files) or last.get("reason") or "its processes ended without a word"
+        place = f"step {step}" if step >= 0 else "its beginning"
+        reason = f"{restarts} restarts did not get past {place}: {cause}. What each process printed is in {self.files}"
+        told = {f"rank {rank}": error for rank, error in errors.items()}
+        self.run.journal.write("failed", step=max(step, 0), reason=reason, restarts=restarts, errors=told)
+        raise NoProgress(reason)
+
+    def tell_few_cpus(self, workers: int) -> None:
+        """Data loaders that share one CPU with the training starve it, and nothing else would say why."""
+        if (cpus := _cpus()) < workers + 1:
+            print(
+                f"process {self.place.rank} is bound to {cpus} CPUs, and {workers} workers and the training need "
+                f"{workers + 1}: raise cpus_per_task in the profile, or lower runtime.workers",
+                file=sys.stderr,
+            )
+
+    def release(self) -> None:
+        """Write down, once, that the run stops because it was asked to."""
+        last = self.run.jobs.last("began", "released")
+        if last and last["kind"] == "began":
+            asked = self.run.journal.last("interrupted") or {"time": 0.0}
+            reason = asked["reason"] if asked["time"] >= last["time"] else "a signal before the training began"
+            self.run.jobs.write("released", job=self.job, reason=reason)
+
+    def end(self, reason: str) -> None:
+        """End for good, with an error."""
+        self.forbid_restart()
+        self.run.jobs.write("ended", job=self.job, state="failed", reason=reason)
+
+    def forbid_restart(self) -> None:
+        self._leave.unlink(missing_ok=True)
+
+
+def _cpus() -> int:
+    """That this process is bound to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

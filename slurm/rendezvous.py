@@ -1,0 +1,162 @@
+"""How the processes of a SLURM job find each other: from SLURM's variables and a small file in the job's folder.
+
+The first process opens a store on a port derived from the job, and announces it with its addresses; the others take
+the first address at which that very store answers. The store stays open until the training has taken it over, so no
+other program can slip in at the port. torch is imported where it is used.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from multimae.engine.folder import read_json, write_atomic
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+# Below the ports that systems give to outgoing connections (Linux: from 32768 on).
+FIRST_PORT, PORTS = 12_000, 20_000
+CANDIDATES = 64  # ports that are tried
+KNOCK = 3.0  # seconds that an address has to answer
+PAUSE = 0.5  # seconds between two looks
+KEY = "multimae.rendezvous"
+
+
+class NoRendezvous(RuntimeError):
+    """The processes of a job did not find each other."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands in a SLURM job."""
+
+    rank: int
+    local_rank: int
+    processes: int
+    job: str  # `123`, or `123_4` in an array
+    restart: int  # how often the job was requeued before
+
+    @classmethod
+    def here(cls) -> "Place":
+        """From SLURM's variables, which every task of a job step has."""
+        env = os.environ
+        array, task = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
+        return cls(
+            rank=int(env["SLURM_PROCID"]),
+            local_rank=int(env["SLURM_LOCALID"]),
+            processes=int(env["SLURM_NTASKS"]),
+            job=f"{array}_{task}" if array else env["SLURM_JOB_ID"],
+            restart=int(env.get("SLURM_RESTART_COUNT", 0)),
+        )
+
+    @property
+    def ports(self) -> list[int]:
+        """Where to open the store, in the order in which to try: jobs that share a node begin at different ports."""
+        first = int(os.environ["SLURM_JOB_ID"]) * 131 + self.restart * 17
+        return [FIRST_PORT + (first + i) % PORTS for i in range(CANDIDATES)]
+
+
+def meet(place: Place, folder: Path, seconds: float) -> "TCPStore | None":
+    """Find the other processes of the job through `folder`, which all of them see, within `seconds`.
+
+    Sets RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, from which torch and DeepSpeed start. Returns the
+    store in which the processes of this start of the job may leave each other words; None where there is only one.
+    The first process serves it: it must keep it until the end. Raises NoRendezvous.
+    """
+    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(_device(place))}
+    if place.processes == 1:
+        return None
+    file = folder / f"rendezvous-{place.restart}.json"
+    server = _announce(place, file, seconds) if place.rank == 0 else None
+    address, port, client = _find(file, seconds)
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    return server or client
+
+
+def _device(place: Place) -> int:
+    """Which of the visible GPUs is this process's: some sites show each process its own and no other."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return 0 if visible and "," not in visible else place.local_rank
+
+
+def _announce(place: Place, file: Path, seconds: float) -> "TCPStore":
+    """Open the store, and write down where."""
+    from torch.distributed import DistNetworkError, TCPStore
+
+    timeout = timedelta(seconds=seconds)
+    for port in place.ports:
+        try:
+            # Multi-tenant: the training's process group, in this process, uses the same server.
+            server = TCPStore("127.0.0.1", port, None, True, timeout, wait_for_workers=False, multi_tenant=True)
+        except DistNetworkError:  # taken
+            continue
+        token = secrets.token_hex(8)
+        server.set(KEY, token)
+        write_atomic(file, json.dumps({"addresses": addresses(), "port": port, "token": token}))
+        return server
+    raise NoRendezvous(
+        f"none of the ports {place.ports[0]} to {place.ports[-1]} of {socket.gethostname()} is free for the processes "
+        "of this job to meet on"
+    )
+
+
+def addresses() -> list[str]:
+    """What this machine may be reached by, the best first: nodes' names resolve on most clusters, not on all."""
+    found = [os.environ.get("SLURMD_NODENAME"), socket.gethostname()]
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    for name, of_interface in psutil.net_if_addrs().items():
+        found += [a.address for a in of_interface if a.family == socket.AF_INET and name in up]
+    found.sort(key=lambda address: bool(address) and address.startswith("127."))  # only from the same machine
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _find(file: Path, seconds: float) -> "tuple[str, int, TCPStore]":
+    """The address and port at which the announced store answers, and a connection to it."""
+    until = time.monotonic() + seconds
+    said = None
+    while time.monotonic() < until:
+        said = read_json(file)
+        for address in said["addresses"] if said else ():
+            if client := _connect(address, said["port"], said["token"], seconds):
+                return address, said["port"], client
+        time.sleep(PAUSE)
+    here = f"process {os.environ['RANK']} on {socket.gethostname()}"
+    if said is None:
+        raise NoRendezvous(
+            f"{here} waited {seconds:.0f} s for {file}, which process 0 writes: it has not begun, or this node does "
+            "not see the same folder"
+        )
+    raise NoRendezvous(
+        f"{here} tried for {seconds:.0f} s to reach process 0 at port {said['port']} of any of "
+        f"{', '.join(said['addresses'])} (as announced in {file}): it has ended, or no address can be reached from here"
+    )
+
+
+def _connect(address: str, port: int, token: str, seconds: float) -> "TCPStore | None":
+    """A connection to the store, if it is the one that wrote the token."""
+    found: list[TCPStore] = []
+
+    def attempt() -> None:
+        from torch.distributed import DistError, TCPStore
+
+        # A name that is unknown, torch would try for long; a stranger that never answers, for ever.
+        with contextlib.suppress(OSError, DistError):
+            socket.create_connection((address, port), KNOCK).close()
+            client = TCPStore(address, port, None, False, timeout=timedelta(seconds=seconds))
+            if client.check([KEY]) and client.get(KEY).decode() == token:
+                found.append(client)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(2 * KNOCK)
+    return found[0] if found else None
