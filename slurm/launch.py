@@ -7,15 +7,16 @@ costs nothing; what runs, or waits in somebody's queue, is left to them.
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from multimae.engine.folder import RunFolder
 from multimae.engine.heartbeat import alive
 
-from .state import Status, read
+from . import scheduler
+from .state import Status, read_all
 from .study import Row, Run, Study, runs_of
 
 ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
@@ -41,12 +42,17 @@ class Extra:
     status: Status
 
 
+AnyRun = TypeVar("AnyRun", Entry, Extra)
+
+
 @dataclass(frozen=True)
 class Plan:
     study: Study
     scale: str
     rows: tuple[Row, ...]
     entries: dict[str, Entry]  # by signature, those that others need first
+    runs: Path  # the folder of run folders
+    retry_failed: bool = False
 
     @property
     def todo(self) -> list[Entry]:
@@ -61,30 +67,45 @@ class Event:
     """Something that happened to a run while a study was applied."""
 
     entry: Entry
-    kind: str  # started | ended | blocked | elsewhere (another launcher has it) | asked (to stop)
+    kind: str  # submitted | started | ended | blocked | elsewhere (another launcher has it) | asked (to stop)
     status: Status
 
 
 class Backend(Protocol):
     """Where jobs run. `work` may end at once (a scheduler has them) or when all of them did (local processes)."""
 
-    name: str  # of this launcher in jobs.jsonl: `local:<process id>`
-
     def work(self, plan: Plan) -> Iterator[Event | None]:
-        """Run the plan's entries; yields None about twice a second, so that a display can follow."""
+        """`submit` and run the plan's entries; yields None about twice a second, so that a display can follow."""
 
 
 def plan(study: Study, scale: str, rows: tuple[Row, ...], runs: Path, retry_failed: bool = False) -> Plan:
-    """What is, and what `apply` would do. Reads only."""
+    """What is, and what `apply` would do. Reads only, and asks the scheduler at most once."""
+    wanted = runs_of(rows)
+    needs = {signature: run.needs for signature, run in wanted.items()}
+    statuses = read_all([RunFolder.of(runs, signature) for signature in wanted], needs)
     entries: dict[str, Entry] = {}
-    for signature, run in runs_of(rows).items():
-        folder = RunFolder.of(runs, signature)
-        status = read(folder)
-        action = "retry" if status.state == "failed" and retry_failed else ACTIONS.get(status.state)
+    for signature, run in wanted.items():
+        status, needed = statuses[signature], entries.get(run.needs or "")
+        action = _action(status, needed, retry_failed)
         if action and (reason := _obstacle(run, entries, runs)):
             status, action = replace(status, state="blocked", reason=reason), None
-        entries[signature] = Entry(run, folder, status, action)
-    return Plan(study, scale, rows, entries)
+        entries[signature] = Entry(run, RunFolder.of(runs, signature), status, action)
+    return Plan(study, scale, rows, entries, Path(runs), retry_failed)
+
+
+def replan(seen: Plan) -> Plan:
+    """The same plan as things are now."""
+    return plan(seen.study, seen.scale, seen.rows, seen.runs, seen.retry_failed)
+
+
+def _action(status: Status, needed: Entry | None, retry_failed: bool) -> str | None:
+    # A job that waits in a scheduler's queue for one that ended badly would wait for ever.
+    orphaned = status.state in ("pending", "waiting") and needed is not None and needed.action is not None
+    if status.job and (status.state == "blocked" or orphaned):
+        return "run"
+    if status.state == "failed" and retry_failed:
+        return "retry"
+    return ACTIONS.get(status.state)
 
 
 def status(study: Study, scale: str, rows: tuple[Row, ...], runs: Path) -> Plan:
@@ -99,41 +120,57 @@ def status(study: Study, scale: str, rows: tuple[Row, ...], runs: Path) -> Plan:
 
 def apply(plan: Plan, backend: Backend) -> Iterator[Event | None]:
     """Run what the plan says is missing. Nothing is touched where there is nothing to do."""
-    for entry in plan.todo:
-        submit(entry, plan, backend.name)
     yield from backend.work(plan)
 
 
-def submit(entry: Entry, plan: Plan, job: str) -> None:
-    """Write down who has this run in a queue, and for what."""
+def submit(entry: Entry, plan: Plan, job: str, **where: str) -> None:
+    """Write down who has this run in a queue (`job`), and for what."""
     entry.folder.create(entry.run.config)
     for row, stage in entry.run.cells:
-        where = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale}
-        entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where)
+        what = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale}
+        entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where, **what)
 
 
 def cancel(plan: Plan) -> list[Entry]:
-    """Ask the processes of this machine that train these runs to save and stop; the runs that were asked."""
-    asked = []
-    for entry in plan.entries.values():
-        beat = entry.status.heartbeat
-        if entry.status.state == "running" and alive(beat["pid"], beat["host"], beat["time"]):
+    """Stop what a plan has under way; the runs that were asked. Raises scheduler.Unreachable.
+
+    Processes of this machine save first; jobs of a scheduler are cancelled, by one command.
+    """
+    return _stop(plan.entries.values())
+
+
+def cancel_removed(extras: Iterable[Extra]) -> list[Extra]:
+    """`cancel` for runs that the study no longer has."""
+    return _stop(extras)
+
+
+def _stop(runs: Iterable[AnyRun]) -> list[AnyRun]:
+    asked, jobs = [], []
+    for run in runs:
+        status, beat = run.status, run.status.heartbeat
+        if status.job and (status.under_way or status.state == "blocked"):
+            jobs.append(status.job)
+        elif status.state == "running" and alive(beat["pid"], beat["host"], beat["time"]):
             os.kill(beat["pid"], signal.SIGTERM)
-            asked.append(entry)
+        else:
+            continue
+        asked.append(run)
+    scheduler.cancel(jobs)
     return asked
 
 
 def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str]) -> list[Extra]:
     """Runs that were submitted for this study at this scale and are none of `signatures`."""
-    found = []
+    found = {}
     for jobs in sorted(Path(runs).glob("*/jobs.jsonl")):
         folder = RunFolder(jobs.parent)
         if folder.signature in signatures:
             continue
         last = folder.jobs.last("submitted")
         if last and (last["study"], last["scale"]) == (study.name, scale):
-            found.append(Extra(folder.signature, last["row"], last["stage"], read(folder)))
-    return found
+            found[folder] = last
+    statuses = read_all(list(found))
+    return [Extra(f.signature, last["row"], last["stage"], statuses[f.signature]) for f, last in found.items()]
 
 
 def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:

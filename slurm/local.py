@@ -63,13 +63,20 @@ class Local:
         self._queue: list[Entry] = []
         self._children: dict[str, Child] = {}
         self._elsewhere: dict[str, Entry] = {}  # runs of another launcher, which this one's may wait for
+        self._clusters: dict[str, Entry] = {}  # runs that a cluster has, for as long as it takes
         self._processes = multiprocessing.get_context(start_method())
         self._processes.set_forkserver_preload(list(preload))
 
     def work(self, plan: Plan) -> Iterator[Event | None]:
         """Catches signals while it runs, so it belongs to the main thread."""
+        for entry in plan.todo:
+            submit(entry, plan, self.name)
         self._queue = list(plan.todo)
-        self._elsewhere = {s: e for s, e in plan.entries.items() if e.status.under_way}
+        under_way = {s: e for s, e in plan.entries.items() if e.status.under_way}
+        self._clusters = {s: e for s, e in under_way.items() if e.status.job}
+        self._elsewhere = {s: e for s, e in under_way.items() if s not in self._clusters}
+        for entry in self._clusters.values():
+            yield Event(entry, "elsewhere", entry.status)
         with self._catching_stops():
             try:
                 while self._children or (not self.stops and (self._queue or self._elsewhere)):
@@ -97,12 +104,17 @@ class Local:
                 continue
             self._queue.remove(entry)
             needed = plan.entries.get(needs)
-            if needed and (reason := obstacle(needs, _seen(needed), self.runtime.runs)):
+            if needed and (reason := self._obstacle(needs, needed)):
                 _withdraw(entry, reason)
                 yield Event(entry, "blocked", Status("blocked", reason))
             else:
                 self._children[entry.run.signature] = self._child(entry)
                 yield Event(entry, "started", Status("pending"))
+
+    def _obstacle(self, needs: str, needed: Entry) -> str | None:
+        if needs in self._clusters:
+            return f"starts from {needed.run.label}, job {needed.status.job} of the cluster; run it when that is done"
+        return obstacle(needs, _seen(needed), self.runtime.runs)
 
     def _wait(self) -> None:
         sentinels = [child.process.sentinel for child in self._children.values() if child.process.is_alive()]
@@ -127,10 +139,12 @@ class Local:
         """Take over what another launcher has left unfinished."""
         for signature, entry in list(self._elsewhere.items()):
             seen = replace(entry, status=read(entry.folder))
-            if seen.status.under_way:
+            if seen.status.under_way and not seen.status.job:
                 continue
             del self._elsewhere[signature]
-            if action := ACTIONS.get(seen.status.state):
+            if seen.status.under_way:
+                self._clusters[signature] = seen
+            elif action := ACTIONS.get(seen.status.state):
                 submit(seen, plan, self.name)
                 self._queue.insert(0, replace(seen, action=action))
 

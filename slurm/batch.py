@@ -1,0 +1,125 @@
+"""The batch script of an array: what it asks for, what surrounds the command, and how often it may start again.
+
+The script is submitit's, and so is what runs in the job. submitit is imported when a script is made.
+"""
+
+import functools
+import math
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .arrays import Array
+from .estimate import job_seconds
+from .profile import Profile
+from .snapshot import Snapshot
+
+COMMENT = 512  # characters; the database keeps more, but a queue is read by people
+# An estimate is rough, and preemptions count as well. Jobs that get nowhere end by `restarts_without_progress`.
+RESTARTS, MARGIN, UNCOUNTED = 50, 10, 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How scripts are made for one profile, one snapshot and one folder of runs (absolute)."""
+
+    profile: Profile
+    runs: Path
+    snapshot: Snapshot
+    study: str
+
+    @property
+    def folder(self) -> Path:
+        """One folder for each job, which submitit names."""
+        return self.runs / ".slurm" / "%j"
+
+    def script(self, array: Array) -> str:
+        """The text that sbatch gets."""
+        executor = self.executor(array)
+        return executor._make_submission_file_text(executor._submitit_command_str, "")
+
+    def executor(self, array: Array) -> Any:
+        """submitit's, with the parameters of this array."""
+        resources = self.profile.resources(array.stage)
+        executor = _executor()(self.folder, max_num_timeout=self.restarts(array), python=self.profile.python)
+        asked = {
+            "partition": resources.partition,
+            "account": resources.account,
+            "qos": resources.qos,
+            "constraint": resources.constraint,
+            "gpus_per_node": resources.gpus_per_node or None,
+            "mem": None if resources.mem_gb is None else f"{resources.mem_gb * 1024:.0f}M",  # 0M: all of a node's
+            "dependency": array.dependency,
+        }
+        executor.update_parameters(
+            job_name=f"{self.study}-{array.stage}",
+            comment=array.comment(self.study, COMMENT),
+            nodes=resources.nodes,
+            ntasks_per_node=resources.tasks,
+            cpus_per_task=resources.cpus_per_task,
+            time=resources.minutes,
+            wckey=None,
+            signal_delay_s=self.profile.signal_seconds,
+            srun_args=[
+                f"--cpus-per-task={resources.cpus_per_task}",  # srun does not take it from the job since SLURM 22.05
+                "--cpu-bind=cores",
+                "--kill-on-bad-exit=1",
+                "--open-mode=append",
+            ],
+            setup=self._setup(),
+            teardown=self._teardown(array),
+            additional_parameters=self._options(array) | resources.sbatch,
+            **{key: value for key, value in asked.items() if value is not None},
+        )
+        if None not in array.tasks:
+            executor.parameters["map_count"] = len(array.tasks)
+        return executor
+
+    def restarts(self, array: Array) -> int:
+        """How often each job may go back to the queue: many times what the estimate says it must."""
+        resources = self.profile.resources(array.stage)
+        seconds = [job_seconds(entry.run.config, resources) for entry in array.entries]
+        if None in seconds:
+            return UNCOUNTED
+        return max(RESTARTS, MARGIN * math.ceil(max(seconds) / 60 / resources.minutes))
+
+    def _options(self, array: Array) -> dict[str, Any]:
+        # The folder of a job is not there yet when SLURM opens the script's own output.
+        name = "%j" if None in array.tasks else "%A_%a"
+        output = str(self.runs / ".slurm" / "batch" / f"{name}.log")
+        options = {"requeue": True, "chdir": str(self.snapshot.path), "output": output, "error": output}
+        if None not in array.tasks:
+            options["array"] = f"{array.indices}%{min(len(array.tasks), self.profile.max_jobs)}"
+        return options
+
+    def _setup(self) -> list[str]:
+        folder = shlex.quote(str(self.runs / ".slurm"))
+        return [
+            *self.profile.setup,
+            *(f"export {name}={shlex.quote(value)}" for name, value in self.profile.environment.items()),
+            # An editable install would win over the snapshot otherwise.
+            f"export PYTHONPATH={shlex.quote(str(self.snapshot.path))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"cd {shlex.quote(str(self.snapshot.path))}",
+            "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}",
+            f"mkdir -p {folder}/$job",
+        ]
+
+    def _teardown(self, array: Array) -> list[str]:
+        script = shlex.quote(str(self.snapshot.path / "slurm" / "restart.sh"))
+        marker = f"{shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart"
+        return ["code=$?", f"bash {script} $code $job {marker} {self.restarts(array)}", "exit $code"]
+
+
+@functools.cache
+def _executor() -> type:
+    from submitit import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        """Makes scripts on machines without SLURM too."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
+    return Executor

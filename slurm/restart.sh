@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Ends a job's script: a job whose processes failed goes back to the queue, unless it has ended for good.
+#
+# usage: restart.sh CODE JOB MAY_RESTART LIMIT
+#   CODE         srun's exit code
+#   JOB          the job's id, 123 or 123_4
+#   MAY_RESTART  a file that is there while a restart can help: the job's first process makes and removes it
+#   LIMIT        restarts of the job in all
+code=$1 job=$2 may_restart=$3 limit=$4
+restarts=${SLURM_RESTART_COUNT:-0}
+
+((code)) && [[ -e $may_restart ]] || exit 0
+if ((restarts >= limit)); then
+    echo "exit code $code after $restarts restarts, which is the limit: not queued again"
+    exit 0
+fi
+while :; do
+    if state=$(squeue --noheader --format=%T --jobs="$job" 2>&1); then
+        # Otherwise it was cancelled, or given back to the queue already.
+        [[ $state == RUNNING ]] || exit 0
+        if scontrol requeue "$job"; then
+            echo "exit code $code: queued again, after $restarts restarts"
+            sleep 300 # until SLURM ends this script
+            exit 0
+        fi
+    elif [[ $state == *"Invalid job id"* ]]; then
+        exit 0
+    fi
+    echo "the scheduler does not answer: $state"
+    sleep 10
+done
