@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from multimae.engine.folder import write_atomic
 
 from . import launch, scheduler, snapshot
 from .arrays import Array, arrays
-from .batch import Batch
+from .batch import COMMENT, Batch
 from .estimate import cluster_text
 from .launch import Entry, Event, Plan
 from .profile import Profile
@@ -38,7 +39,7 @@ class Cluster:
         """Raises ConfigError where the profile's cluster cannot be spoken to from here."""
         self.profile, self.runs = profile, Path(os.path.abspath(runs))
         self.data_roots = dict(data_roots or {})
-        self.calls = 0  # of sbatch
+        self.calls: Counter[str] = Counter()  # of SLURM's commands that change something
         self.submitted: list[Array] = []
 
     def scripts(self, plan: Plan) -> list[tuple[str, str]]:
@@ -58,7 +59,7 @@ class Cluster:
             if not plan.todo:
                 return
             cluster = self._cluster()
-            scheduler.cancel(_stale(plan))
+            self._cancel(_stale(plan))
             batch = self._batch(plan)
             for array in arrays(plan, self.profile.max_array_size):
                 for entry in array.entries:
@@ -67,6 +68,8 @@ class Cluster:
                     self._submit(batch, array)
                     for task, entry in array.tasks.items():
                         launch.submit(entry, plan, f"slurm:{array.job_of(task)}", cluster=cluster)
+                if array.each:
+                    self._split(array, plan.study.name)
                 for task, entry in array.tasks.items():
                     state = "waiting" if array.after else "pending"
                     yield Event(entry, "submitted", Status(state, job=array.job_of(task)))
@@ -96,8 +99,27 @@ class Cluster:
         write_atomic(JobPaths(batch.folder, array.job).submission_file, script, durable=False)
         self.submitted.append(array)
 
+    def _split(self, array: Array, study: str) -> None:
+        """Let SLURM look at each task's dependency by itself, from now on.
+
+        It does so for ten waiting tasks of an array, and for others once those have started; a job that they wait for
+        and that ended well may be forgotten by then (MinJobAge), which counts as failed. Naming some of its tasks in
+        an update, of whatever, makes each a job of its own.
+        """
+        tasks = sorted(array.tasks)[1:]
+        self.calls["scontrol"] += 1
+        words = [f"JobId={array.job}_[{','.join(map(str, tasks))}]", f"Comment={array.comment(study, COMMENT)}"]
+        done = subprocess.run(["scontrol", "update", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"note: the tasks of job {array.job} were not split: {_last_line(done.stderr)}", file=sys.stderr)
+
+    def _cancel(self, jobs: list[str]) -> None:
+        if jobs:
+            self.calls["scancel"] += 1
+            scheduler.cancel(jobs)
+
     def _sbatch(self, script: str, array: Array) -> str:
-        self.calls += 1
+        self.calls["sbatch"] += 1
         try:
             done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, check=False)
         except FileNotFoundError:
