@@ -1,10 +1,13 @@
 """The command line of every study: `sys.exit(main(study))` in a file of sweeps/."""
 
 import argparse
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
 from rich.console import Console
 
@@ -14,8 +17,11 @@ from multimae.tracking import start_follower
 
 from . import launch
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words
-from .display import Progress, print_plan, print_status
+from .cluster import Cluster
+from .display import Progress, print_plan, print_scripts, print_status
+from .estimate import Estimate
 from .local import Local, cores, gpus
+from .profile import Profile, load_profile
 from .state import UNDER_WAY
 from .study import Study, only, runs_of
 
@@ -29,22 +35,174 @@ examples:
   python sweeps/{name}.py --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
   python sweeps/{name}.py --scale paper --data imagenet=DIR --data ade20k=DIR
 What is done is never run again. Ctrl-C saves and stops; the same command continues.
+
+on a SLURM cluster (PROFILE: a file in slurm/profiles/ or a path; `python -m slurm.doctor PROFILE` proves it):
+  python sweeps/{name}.py --cluster PROFILE            submit what is missing and return; give it again at any time
+  python sweeps/{name}.py --cluster PROFILE --dry-run  rows, jobs, GPU-hours, and the exact sbatch scripts
+  python sweeps/{name}.py --cluster PROFILE --retry-failed
+  python sweeps/{name}.py --cluster PROFILE --cancel   stop its jobs; --cluster PROFILE continues them
 """
 
+SLOW = (
+    "note: no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; "
+    "--set STAGE.precision=fp32, or --scale smoke, is for CPUs"
+)
 STOPPED = "Stopped. Everything is kept; to continue, give the same command again."
+SECONDS_BETWEEN_LOOKS = 2.0  # of --watch; a scheduler serves many, and is asked less often:
+SECONDS_BETWEEN_QUERIES = 10.0
 
 
 def main(study: Study, argv: Sequence[str] | None = None) -> int:
-    """0: all is done. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
-    args = _parser(study).parse_args(argv)
+    """0: all is done, or on its way. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
     try:
-        return _dispatch(study, args)
+        return Command(study, argv).run()
     except ConfigError as error:
         print(f"{study.name}: {'; '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{STOPPED}")
         return 130
+
+
+class Command:
+    """What one command line asks of a study."""
+
+    def __init__(self, study: Study, argv: Sequence[str] | None):
+        parser = _parser(study)
+        args = parser.parse_args(argv)
+        self.profile: Profile | None = None
+        if args.cluster is not None:
+            self.profile = load_profile(args.cluster or None)
+            parser.set_defaults(scale=self.profile.scale, runs=self.profile.runs or args.runs)
+            args = parser.parse_args(argv)  # again: what is said on the command line goes before the profile
+            with suppress(ConfigError) if args.dry_run else nullcontext():  # a plan can be shown anywhere
+                self.profile.use_cluster()
+        if args.jobs is not None and self.profile:
+            raise ConfigError("--jobs is for this machine; on a cluster it is max_jobs in the profile")
+        if args.jobs is not None and args.jobs < 1:
+            raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
+        self.study, self.args = study, args
+        self.slots = args.jobs or min(4, len(gpus()) or cores())
+        self.everything = all_rows(study, args)
+        self.rows = only(self.everything, args.only)
+        self.console = Console() if sys.stdout.isatty() else Console(width=120)
+
+    def run(self) -> int:
+        args = self.args
+        if args.status:
+            return self.status()
+        if args.cancel_removed:
+            return self.cancel_removed()
+        if not (args.dry_run or args.cancel):
+            make_runs(args.runs)
+        planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed)
+        if args.cancel:
+            return self.cancel(planned)
+        for line in launch.other_data(planned, runtime_from(args).data_roots):
+            print(f"note: {line}", file=sys.stderr)
+        if self.profile:
+            return self.on_cluster(planned, self.profile)
+        return self.here(planned)
+
+    # ---- reading, and stopping
+
+    def status(self) -> int:
+        with _following(self.args.runs) if self.args.watch else nullcontext():
+            while True:
+                seen = launch.status(self.study, self.args.scale, self.rows, self.args.runs)
+                print_status(self.console, seen, self.removed(), clear=self.args.watch)
+                states = [entry.status for entry in seen.entries.values()]
+                if not self.args.watch or not any(status.under_way for status in states):
+                    return 0
+                time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
+
+    def removed(self) -> list[launch.Extra]:
+        return launch.extras(self.study, self.args.scale, self.args.runs, list(runs_of(self.everything)))
+
+    def cancel(self, planned: launch.Plan) -> int:
+        asked = launch.cancel(planned)
+        print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs or is queued")
+        return 0
+
+    def cancel_removed(self) -> int:
+        asked = launch.cancel_removed(self.removed())
+        print(f"asked {len(asked)} runs to save and stop" if asked else "no run that left this study is under way")
+        return 0
+
+    # ---- on a cluster
+
+    def on_cluster(self, planned: launch.Plan, profile: Profile) -> int:
+        """Submit what is missing, say what is, and return; the table once all is done."""
+        args = self.args
+        cluster = Cluster(profile, args.runs, runtime_from(args).data_roots)
+        if args.dry_run:
+            print_plan(self.console, planned, cluster.estimate(planned))
+            print_scripts(self.console, cluster.scripts(planned))
+            return 0
+        told = 0
+        for _ in launch.apply(planned, cluster):
+            for array in cluster.submitted[told:]:
+                after = f", {array.dependency}" if array.dependency else ""
+                print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
+            told = len(cluster.submitted)
+        seen = launch.status(self.study, args.scale, self.rows, args.runs)
+        if seen.count("done") == len(seen.entries):
+            self.console.print("Everything is done already.")
+            with _following(args.runs):
+                return self.table()
+        print_status(self.console, seen, self.removed())
+        again = f"python sweeps/{self.study.name}.py --cluster {args.cluster}".rstrip()
+        if not told:
+            print("Nothing to submit.")
+        print(f"Follow with: {again} --status --watch")
+        if seen.count("failed"):
+            print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
+        return int(seen.count("failed", "blocked") > 0)
+
+    # ---- on this machine
+
+    def here(self, planned: launch.Plan) -> int:
+        """Run what is missing, then print the table."""
+        if planned.todo and not gpus():
+            slow = sum(entry.run.config.precision == "bf16" for entry in planned.todo)
+            if slow:
+                print(SLOW.format(runs=slow), file=sys.stderr)
+        if self.args.dry_run:
+            estimate = Estimate.of([entry.run.config for entry in planned.todo])
+            print_plan(self.console, planned, estimate.text(self.slots, "GPU" if gpus() else "core"))
+            return 0
+        progress = Progress(self.console, planned, self.slots)
+        if (planned.todo or planned.count(*UNDER_WAY)) and self.work(planned, progress):
+            print(STOPPED)
+            return 130
+        return progress.report() or self.table()
+
+    def work(self, planned: launch.Plan, progress: Progress) -> bool:
+        """Run what is missing; returns whether the user stopped it."""
+        backend = Local(runtime_from(self.args), self.slots)
+        with _following(self.args.runs), progress:
+            for event in launch.apply(planned, backend):
+                progress.update(event)
+        return bool(backend.stops)
+
+    def table(self) -> int:
+        # A process of its own, because analysis/ imports sweeps/, which import this.
+        command = [sys.executable, "-m", "analysis.tables", self.study.name, *study_words(self.args)]
+        return subprocess.run(command, check=False).returncode
+
+
+@contextmanager
+def _following(runs: Path) -> Iterator[None]:
+    """Keep MLflow up to date meanwhile, where these runs may be written."""
+    if not os.access(runs, os.W_OK):
+        yield
+        return
+    follower = start_follower(runs)
+    try:
+        yield
+    finally:
+        if not follower.stop():
+            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
 
 
 def _parser(study: Study) -> argparse.ArgumentParser:
@@ -54,82 +212,25 @@ def _parser(study: Study) -> argparse.ArgumentParser:
         row = "ROW"
     parser = argparse.ArgumentParser(
         prog=f"sweeps/{study.name}.py",
-        description=f"{study.title} (Table {study.table} of the paper), run on this machine.",
+        description=f"{study.title} (Table {study.table} of the paper), run on this machine or on a SLURM cluster.",
         epilog=EXAMPLES.format(name=study.name, row=row),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print what would run and what it would cost")
     what.add_argument("--status", action="store_true", help="print what every run is doing")
-    what.add_argument("--cancel", action="store_true", help="ask what runs on this machine to save and stop")
+    what.add_argument("--cancel", action="store_true", help="stop what runs here or is on the cluster; it is kept")
+    what.add_argument("--cancel-removed", action="store_true", help="the same for runs that left the study")
     add_study_arguments(parser)
     how = parser.add_argument_group("how")
+    how.add_argument(
+        "--cluster",
+        nargs="?",
+        const="",
+        metavar="PROFILE",
+        help="on the SLURM cluster of slurm/profiles/PROFILE.yaml, or of a YAML file ($MULTIMAE_PROFILE, else site)",
+    )
     how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one a core or GPU, at most 4)")
     how.add_argument("--retry-failed", action="store_true", help="run again what failed")
     how.add_argument("--watch", action="store_true", help="with --status: keep looking")
     return parser
-
-
-def _dispatch(study: Study, args: argparse.Namespace) -> int:
-    everything = all_rows(study, args)
-    rows = only(everything, args.only)
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
-    slots = args.jobs or min(4, len(gpus()) or cores())
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    if args.status:
-        while True:
-            seen = launch.status(study, args.scale, rows, args.runs)
-            extra = launch.extras(study, args.scale, args.runs, list(runs_of(everything)))
-            print_status(console, seen, extra, clear=args.watch)
-            if not args.watch or not any(e.status.under_way for e in seen.entries.values()):
-                return 0
-            time.sleep(2)
-    if not (args.dry_run or args.cancel):
-        make_runs(args.runs)
-    planned = launch.plan(study, args.scale, rows, args.runs, args.retry_failed)
-    for line in (*launch.other_data(planned, runtime_from(args).data_roots), *_slow(planned)):
-        print(f"note: {line}", file=sys.stderr)
-    if args.dry_run:
-        print_plan(console, planned, slots, "GPU" if gpus() else "core")
-        return 0
-    if args.cancel:
-        asked = launch.cancel(planned)
-        print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs on this machine")
-        return 0
-    return _apply(console, planned, args, slots)
-
-
-def _slow(planned: launch.Plan) -> list[str]:
-    runs = sum(entry.run.config.precision == "bf16" for entry in planned.todo)
-    if gpus() or not runs:
-        return []
-    hint = "--set STAGE.precision=fp32, or --scale smoke, is for CPUs"
-    return [f"no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; {hint}"]
-
-
-def _apply(console: Console, planned: launch.Plan, args: argparse.Namespace, slots: int) -> int:
-    progress = Progress(console, planned, slots)
-    if planned.todo or planned.count(*UNDER_WAY):
-        if _work(progress, planned, args, slots):
-            print(STOPPED)
-            return 130
-    code = progress.report()
-    words = [planned.study.name, *study_words(args)]
-    # A process of its own, because analysis/ imports sweeps/, which import this.
-    table = subprocess.run([sys.executable, "-m", "analysis.tables", *words], check=False).returncode
-    return code or table
-
-
-def _work(progress: Progress, planned: launch.Plan, args: argparse.Namespace, slots: int) -> bool:
-    """Run what is missing; returns whether the user stopped it."""
-    backend = Local(runtime_from(args), slots)
-    follower = start_follower(args.runs)
-    try:
-        with progress:
-            for event in launch.apply(planned, backend):
-                progress.update(event)
-    finally:
-        if not follower.stop():
-            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
-    return bool(backend.stops)

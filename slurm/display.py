@@ -33,8 +33,8 @@ SAID = {"started": "started", "asked": "asked to save and stop"}  # of events th
 BAR = 12  # columns of a progress bar
 
 
-def print_plan(console: Console, plan: Plan, slots: int, device: str) -> None:
-    """Of --dry-run: what would run, and what it would cost on `slots` devices (`core` or `GPU`)."""
+def print_plan(console: Console, plan: Plan, cost: str) -> None:
+    """Of --dry-run: what would run, and what it would cost."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("row", "stage", "run", "is", "would"):
         table.add_column(name, no_wrap=True)
@@ -58,7 +58,14 @@ def print_plan(console: Console, plan: Plan, slots: int, device: str) -> None:
     _title(console, plan)
     console.print(table)
     _reasons(console, ((entry.run.label, entry.status) for entry in plan.entries.values()))
-    console.print(Estimate.of([entry.run.config for entry in plan.todo]).text(slots, device))
+    console.print(cost, highlight=False, soft_wrap=True)
+
+
+def print_scripts(console: Console, scripts: Iterable[tuple[str, str]]) -> None:
+    """Of --cluster --dry-run: each batch script, as sbatch would get it."""
+    for title, script in scripts:
+        console.rule(title, align="left")
+        console.out(script, highlight=False)
 
 
 def print_status(console: Console, plan: Plan, extra: list[Extra], clear: bool = False) -> None:

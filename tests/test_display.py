@@ -77,7 +77,7 @@ def test_status_and_plan_say_the_same_states(tmp_path):
     apply(tmp_path, shown()[0])
     status, plan = shown(), shown()
     print_status(status[0], launch.status(tiny_study, "smoke", ROWS, tmp_path), [])
-    print_plan(plan[0], launch.plan(tiny_study, "smoke", ROWS, tmp_path, retry_failed=True), 2, "core")
+    print_plan(plan[0], launch.plan(tiny_study, "smoke", ROWS, tmp_path, retry_failed=True), "2 minutes on 2 cores")
     assert [status[1].getvalue().count(f"{mark} {word}") for mark, word in (("✓", "done"), ("✗", "failed"))] == [3, 1]
     assert status[1].getvalue().count("– blocked") == 2
     assert "retry" in plan[1].getvalue() and "Would run 3 runs" in plan[1].getvalue()
