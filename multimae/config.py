@@ -4,6 +4,7 @@ An experiment is a value. A config is frozen and validated; its *signature* is a
 the defaults of its task, and the defaults are the paper's published settings (Tables 5, 6 and 8). Imports no torch.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -364,6 +365,7 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
+@functools.cache  # a large study asks for the same recipes again and again, and YAML is slow to read
 def recipe(name: str, scale: str) -> RunConfig:
     """A published setting at a scale: `recipe("pretrain", "smoke")`."""
     if scale not in SCALES:
@@ -375,7 +377,9 @@ def recipes() -> list[str]:
     return sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.glob("*/*.yaml"))
 
 
-def defaults(task: str) -> dict[str, Any]:
+@functools.cache
+def defaults(task: str) -> Mapping[str, Any]:
+    """Every setting of a task; not to be changed."""
     return RunConfig.tasks[task]().resolved()
 
 
