@@ -14,7 +14,8 @@ class Accuracy:
         self.metric = MulticlassAccuracy(classes, average="micro").to(device)
 
     def update(self, scores: Tensor, labels: Tensor) -> None:
-        self.metric.update(scores, labels)
+        if len(labels):  # a process may have only padding, where there are few samples
+            self.metric.update(scores, labels)
 
     def compute(self) -> dict[str, float]:
         return {"accuracy": 100 * self.metric.compute().item()}

@@ -30,3 +30,10 @@ def test_losses_are_weighted_by_samples():
     means.update({"rgb": torch.tensor(5.0), "depth": torch.tensor(2.0)}, 1)
     means.update({"rgb": torch.tensor(99.0), "depth": torch.tensor(99.0)}, 0)  # padding
     assert means.compute() == pytest.approx({"loss": 4.0, "loss_rgb": 2.0, "loss_depth": 2.0})
+
+
+def test_a_process_without_samples_adds_nothing():
+    accuracy = Accuracy(3, torch.device("cpu"))
+    accuracy.update(torch.eye(3), torch.tensor([0, 1, 1]))
+    accuracy.update(torch.empty(0, 3), torch.empty(0, dtype=torch.long))
+    assert accuracy.compute()["accuracy"] == pytest.approx(200 / 3)
