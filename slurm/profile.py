@@ -35,7 +35,7 @@ OF_THE_LAUNCHER = ("array", "comment", "dependency", "error", "job-name", "open-
 TIME = re.compile(r"(?:(?P<days>\d+)-(?P<after>\d+(?::\d+){0,2})|(?P<clock>\d+(?::\d+){0,2}))")
 
 
-def _minutes(text: str) -> float | None:
+def minutes_of(text: str) -> float | None:
     """Minutes that one of SLURM's forms of a time limit stands for; None where it is none of them."""
     if not (found := TIME.fullmatch(text)):
         return None
@@ -48,7 +48,7 @@ def _minutes(text: str) -> float | None:
 
 
 def _time_limit(text: str) -> str:
-    if not _minutes(text):
+    if not minutes_of(text):
         raise ValueError("expected minutes, hours:minutes:seconds or days-hours, such as 30, 24:00:00 or 7-00")
     return text
 
@@ -110,7 +110,7 @@ class Resources(Section):
     @property
     def minutes(self) -> int:
         """The time limit, rounded up as SLURM does."""
-        return -int(-_minutes(self.time_limit) // 1)
+        return -int(-minutes_of(self.time_limit) // 1)
 
     @property
     def tasks(self) -> int:

@@ -1,0 +1,125 @@
+"""What a partition has: its time limit and its nodes, as `sinfo` tells. Imports no torch."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from multimae.settings import nearest
+
+from .finding import Finding, bad, good, note
+from .profile import Resources, minutes_of
+
+FIELDS = "%R|%P|%a|%l|%c|%m|%G|%D|%t"
+USABLE = ("idle", "mix", "alloc", "comp", "plnd", "resv")  # now, or when what runs there ends
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Some equal nodes of a partition."""
+
+    count: int
+    state: str  # sinfo's short word, such as idle or drain
+    cpus: int
+    memory_gb: float
+    gpus: int
+
+    @property
+    def usable(self) -> bool:
+        return self.state.rstrip("*~#!%$@^-+").startswith(USABLE)
+
+    def lacks(self, resources: Resources) -> Iterator[Finding]:
+        """What a job's share of one node asks for, and these nodes do not have."""
+        cpus = resources.tasks * resources.cpus_per_task
+        if cpus > self.cpus:
+            fits = max(1, self.cpus // resources.tasks)
+            yield bad(
+                f"{resources.tasks} processes x {resources.cpus_per_task} CPUs are {cpus}, a node has {self.cpus}",
+                f"cpus_per_task: {fits}" if resources.tasks <= self.cpus else f"tasks_per_node: {self.cpus}",
+            )
+        if resources.gpus_per_node > self.gpus:
+            yield bad(
+                f"gpus_per_node {resources.gpus_per_node}, but a node has {self.gpus}", f"gpus_per_node: {self.gpus}"
+            )
+        if (resources.mem_gb or 0) > self.memory_gb:
+            yield bad(
+                f"mem_gb {resources.mem_gb:g}, but a node has {self.memory_gb:.0f}", "mem_gb: 0 takes all there is"
+            )
+
+
+@dataclass(frozen=True)
+class Partition:
+    name: str
+    default: bool
+    up: bool
+    minutes: float | None  # None: no limit
+    limit: str  # as sinfo writes it
+    nodes: tuple[Nodes, ...]
+
+    def judge(self, resources: Resources) -> Iterator[Finding]:
+        """Whether a job that asks for `resources` can ever start here."""
+        if not self.up:
+            yield bad(f"partition {self.name} is not up", "choose another partition, or ask the administrators")
+        if self.minutes is not None and resources.minutes > self.minutes:
+            yield bad(
+                f"time_limit {resources.time_limit}, but partition {self.name} allows {self.limit}",
+                f"time_limit: {self.limit}",
+            )
+        suited = [nodes for nodes in self.nodes if not list(nodes.lacks(resources))]
+        if not suited:
+            best = max(self.nodes, key=lambda nodes: (nodes.gpus, nodes.cpus, nodes.memory_gb), default=None)
+            yield from best.lacks(resources) if best else [bad(f"partition {self.name} has no nodes", "choose another")]
+            return
+        there, usable = (sum(n.count for n in some) for some in (suited, [n for n in suited if n.usable]))
+        if there < resources.nodes:
+            yield bad(
+                f"{resources.nodes} nodes, but partition {self.name} has {there} that are large enough",
+                f"nodes: {there}",
+            )
+        elif usable < resources.nodes:
+            yield note(f"only {usable} of the {there} nodes that are large enough are up: a job waits for more")
+        else:
+            yield good(f"partition {self.name}: {usable} nodes that are large enough, time limit {self.limit}")
+
+
+def partitions() -> list[Partition]:
+    """All that the user can see; none where SLURM cannot be asked."""
+    try:
+        command = ["sinfo", "--noheader", "--format", FIELDS]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse(done.stdout)
+
+
+def parse(text: str) -> list[Partition]:
+    """Of sinfo's lines in FIELDS, one for each kind of nodes."""
+    found: dict[str, Partition] = {}
+    for line in text.splitlines():
+        name, marked, up, limit, cpus, memory, gres, count, state = line.split("|")
+        kind = Nodes(int(count), state, _number(cpus), _number(memory) / 1024, _gpus(gres))
+        before = found[name].nodes if name in found else ()
+        minutes = minutes_of(limit)
+        found[name] = Partition(name, marked.endswith("*"), up == "up", minutes, limit, (*before, kind))
+    return list(found.values())
+
+
+def choose(name: str | None, among: list[Partition]) -> Partition | Finding:
+    """The partition of this name; None: the cluster's default."""
+    for partition in among:
+        if partition.name == name or (name is None and partition.default):
+            return partition
+    names = [partition.name for partition in among]
+    if name is None:
+        return bad("no partition is the default here", f"partition: one of {', '.join(names)}")
+    return bad(f"unknown partition '{name}'{nearest(name, names)}", f"partition: one of {', '.join(names)}")
+
+
+def _number(text: str) -> int:
+    return int(text.rstrip("+"))
+
+
+def _gpus(gres: str) -> int:
+    """Of `gpu:a100:8(S:0-1),nvme:1`."""
+    of_gpus = re.findall(r"(?:^|,)gpu(?::[^:,(]+)?:(\d+)", gres)
+    return sum(int(count) for count in of_gpus)
