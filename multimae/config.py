@@ -301,8 +301,7 @@ class Runtime(Section):
     """Where and how a run is computed; never hashed.
 
     Changes no result beyond the order of floating-point sums, with two exceptions, both of the size of a micro-batch:
-    stochastic depth is drawn for each, and a mean over what counts in it (labelled pixels, samples with a masked token
-    of a modality) gives each the same weight.
+    stochastic depth is drawn for each, and segmentation's mean over its labelled pixels gives each the same weight.
     """
 
     runs: Path = Path("runs")

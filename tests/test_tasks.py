@@ -38,6 +38,25 @@ def task_of(settings, runtime, **changes):
     return make_task(build(settings | TINY).edit(changes), runtime)
 
 
+@pytest.mark.parametrize("targets", [["rgb", "depth", "semseg"], ["rgb", "depth"]], ids=len)
+def test_the_number_of_shards_changes_no_loss(targets, runtime):
+    """With a small alpha many samples have no masked token of a modality: the mean is over those that have."""
+    task = task_of(PRETRAIN, runtime, **{"masking.alpha": 0.05, "masking.visible_tokens": 32, "targets": targets})
+
+    def losses(step, count):
+        shards = [Shard(i, count) for i in range(count)]
+        batches = next(task.batches(step, shards, 0))
+        parts = [task.module(task.prepare(batch, CPU, step, shard)) for batch, shard in zip(batches, shards)]
+        return torch.stack([torch.stack(list(part.values())) for part in parts])
+
+    shards_differ = 0
+    for step in range(4):
+        whole, shared = losses(step, 1)[0], losses(step, 4)
+        shards_differ += int((shared == 0).sum())
+        torch.testing.assert_close(shared.mean(0), whole, rtol=1e-5, atol=1e-7)
+    assert shards_differ  # a shard without any such sample was among them
+
+
 def test_layer_wise_decay_is_lr_times_decay_to_the_13_minus_i():
     model = TransferModel(Encoder(build({"task": "classify"}).model, ("rgb",)), ClassificationHead(768, 10))
     names = {id(p): name for name, p in model.named_parameters()}

@@ -9,6 +9,7 @@ from ..config import Pretrain, Runtime
 from ..data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
 from ..masking import sample_visible
 from ..metrics import MeanLosses
+from ..modalities import TARGETS
 from ..model.multimae import MultiMAE
 from ..pictures import prediction_sheet
 from ..seeds import generator
@@ -25,8 +26,13 @@ class TrainingModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: tuple[dict[str, Tensor], dict[str, Tensor] | None]) -> dict[str, Tensor]:
-        return self.model.training_losses(*batch)
+    def forward(
+        self, batch: tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Tensor] | None]
+    ) -> dict[str, Tensor]:
+        """Of (images, visible, shares); `shares` weigh this micro-batch's losses among those of the global batch."""
+        images, visible, shares = batch
+        losses = self.model.training_losses(images, visible)
+        return losses if shares is None else {t: loss * shares[TARGETS[t].modality] for t, loss in losses.items()}
 
 
 class PretrainTask:
@@ -49,12 +55,21 @@ class PretrainTask:
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
-        """(images, visible). The masks of the whole global batch are drawn, whatever the number of processes."""
-        visible = self.masks(self.config.batch_size, device, "mask", step)
-        if visible is not None and shard.count > 1:
-            rows = torch.from_numpy(shard.rows(self.config.batch_size)).to(device)
-            visible = {modality: mask[rows] for modality, mask in visible.items()}
-        return self.images(batch, device), visible
+        """(images, visible, shares). The masks of the whole global batch are drawn, whatever the number of processes.
+
+        A loss is a mean over the samples that have a masked token of its modality. The shares make the mean of the
+        micro-batches' losses the mean over those of the global batch.
+        """
+        images = self.images(batch, device)
+        of_all = self.masks(self.config.batch_size, device, "mask", step)
+        if of_all is None or shard.count == 1:
+            return images, of_all, None
+        rows = torch.from_numpy(shard.rows(self.config.batch_size)).to(device)
+        visible = {modality: mask[rows] for modality, mask in of_all.items()}
+        counted = {modality: _with_masked(mask) for modality, mask in of_all.items()}
+        shares = {m: shard.count * _with_masked(mask) / counted[m].clamp(min=1) for m, mask in visible.items()}
+        one = torch.ones((), device=device)
+        return images, visible, {TARGETS[t].modality: one for t in self.config.targets} | shares
 
     def masks(self, samples: int, device: torch.device, *key: str | int) -> dict[str, Tensor] | None:
         masking = self.config.masking
@@ -76,7 +91,7 @@ class PretrainTask:
         for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
             batch, count = real_rows(batch)
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
-            means.update(module((self.images(batch, device), masks)), count)
+            means.update(module((self.images(batch, device), masks, None)), count)
         return [evaluation(self.eval_set, means.compute())]
 
     def pictures(self, module: nn.Module, device: torch.device):
@@ -86,3 +101,8 @@ class PretrainTask:
         visible = self.masks(len(batch["index"]), device, "pictures")
         predictions = self.model(images, visible)
         return {"predictions": prediction_sheet(images, visible, predictions, self.config.model.patch_size)}
+
+
+def _with_masked(visible: Tensor) -> Tensor:
+    """How many samples have a masked token, without a host synchronisation."""
+    return (~visible).any(1).sum()
