@@ -82,7 +82,7 @@ class Diagnosis:
         if fewest < asked:
             yield bad(
                 f"a process is bound to {fewest} CPUs, not to the {asked} of cpus_per_task",
-                "`scontrol show config | grep TaskPlugin` says how the site binds; sbatch: {hint: multithread} may help",
+                "`scontrol show config | grep TaskPlugin` says how the site binds; sbatch: {hint: multithread} helps",
             )
         elif fewest < workers + 1:
             yield note(
@@ -151,7 +151,7 @@ class Diagnosis:
         if abs(ahead["ahead"]) - ahead["seconds"] / 2 > CLOCKS:
             yield note(
                 f"the clocks of the nodes and of this machine differ by {abs(ahead['ahead']):.0f} s",
-                "--status takes a run for dead whose heartbeat is older than three minutes: have the clocks synchronised",
+                "have them synchronised: --status takes a run for dead whose heartbeat is older than three minutes",
             )
 
     def _saving(self) -> Iterator[Finding]:
@@ -179,7 +179,8 @@ class Diagnosis:
             lost = {self._node(rank): data["error"] for rank, data in seen.items() if "error" in data}
             if lost:
                 node, error = next(iter(lost.items()))
-                yield bad(f"data_roots.{name}: {root} {error} on {', '.join(lost)}", f"data_roots: {{{name}: its folder}}")
+                text = f"data_roots.{name}: {root} {error} on {', '.join(lost)}"
+                yield bad(text, f"data_roots: {{{name}: its folder}}")
             elif seen:
                 data = next(iter(seen.values()))
                 yield good(f"data_roots.{name}: {data['entries']} folders and files in {data['folder']}, on every node")

@@ -5,6 +5,7 @@ every process, at what a training relies on. What is wrong is told with the line
 """
 
 import argparse
+import getpass
 import json
 import math
 import shutil
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from multimae.config import RECIPES, ConfigError, Runtime, recipe
 from multimae.engine.folder import make_runs, read_json, write_atomic
+from multimae.settings import nearest
 
 from . import logs, scheduler, snapshot
 from .arrays import Array
@@ -144,7 +147,7 @@ def has_tools() -> Iterator[Finding]:
     except scheduler.Unreachable as error:
         yield bad(str(error), "`scontrol ping` says whether the controller is up")
         return
-    if _answers("sacct", "--noheader", "--allocations", "--starttime", "now-1minutes"):
+    if _output("sacct", "--noheader", "--allocations", "--starttime", "now-1minutes") is not None:
         yield good("sacct answers: how jobs ended is known for good")
     else:
         yield note("sacct does not answer: the state of runs comes from squeue and their heartbeats")
@@ -153,9 +156,12 @@ def has_tools() -> Iterator[Finding]:
 def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     """What can be told of a profile without a job."""
     resources = profile.resources(stage)
-    for name in [stage] if stage else ["pretrain", "classify", "segment"]:
-        if (RECIPES / profile.scale / f"{name}.yaml").exists():
+    stages = [path.stem for path in sorted((RECIPES / profile.scale).glob("*.yaml"))]
+    for name in [stage] if stage else [*stages, *(other for other in profile.stages if other not in stages)]:
+        if name in stages:
             yield from _suits(profile, name)
+        else:
+            yield note(f"stage {name}: no recipe of scale {profile.scale} has this name{nearest(name, stages)}")
     among = partitions()
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
@@ -175,17 +181,17 @@ def _suits(profile: Profile, stage: str) -> Iterator[Finding]:
 
 def _associations() -> str:
     """What the user may name, where the site has accounting."""
-    command = ["sacctmgr", "-nP", "show", "assoc", "where", "user=$USER", "format=account,partition,qos"]
-    done = subprocess.run(f"{' '.join(command)}", shell=True, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line]
+    asked = ("where", f"user={getpass.getuser()}", "format=account,partition,qos")
+    lines = (_output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *asked) or "").split()
     return f"; yours (account|partition|qos): {', '.join(lines)}" if lines else ""
 
 
-def _answers(*command: str) -> bool:
+def _output(*command: str) -> str | None:
+    """What an optional command prints; None where there is none, or it fails."""
     try:
-        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 # ---- the job
@@ -252,7 +258,7 @@ class Visit:
 
         Raises NotStarted when it is still in the queue after `wait` seconds.
         """
-        began, asked, signalled = time.monotonic(), -ASK, False
+        began, asked, signalled, told = time.monotonic(), -ASK, False, ""
         seen = scheduler.SchedulerJob(self.id, "", "PENDING")
         with console.status("") as line:
             while True:
@@ -261,7 +267,10 @@ class Visit:
                     seen, asked = (scheduler.query([self.id]) or {}).get(self.id, seen), time.monotonic()
                 reports = self.reports()
                 self._answer(reports)
-                line.update(f"{waited:.0f} s: {self._doing(seen, reports)}")
+                if (doing := self._doing(seen, reports)) != told and not console.is_terminal:
+                    console.print(f"{waited:.0f} s: {doing}", markup=False)
+                told = doing
+                line.update(f"{waited:.0f} s: {escape(doing)}")
                 states = [report["state"] for report in reports.values()]
                 if len(states) == processes and "begun" not in states and not signalled:
                     signalled = True

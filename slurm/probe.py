@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -27,6 +27,9 @@ from multimae.tracking import is_server
 
 from .logs import folder_of
 from .rendezvous import Place, meet
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PATIENCE = 60.0  # seconds that a process waits for the doctor's answers
 PAUSE = 0.2
@@ -61,7 +64,7 @@ class Probe:
         if place.local_rank == 0:
             report.look("data", lambda: {name: _classes(root) for name, root in self.runtime.data_roots.items()})
         if place.rank == 0:
-            report.look("disk", lambda: _disk(self.runtime.runs))
+            report.look("disk", lambda: _disk(report.folder))
             report.look("tracking", lambda: _tracking(self.runtime.tracking_uri))
         report.look("meet", lambda: _meet(place, report.folder, self.runtime))
         report.say("ready")
@@ -138,7 +141,7 @@ def _meet(place: Place, folder: Path, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _sum(values: "torch.Tensor") -> float:  # noqa: F821
+def _sum(values: "Tensor") -> float:
     """The last element of the sum over all processes; waits for the device."""
     import torch.distributed as dist
 
@@ -155,8 +158,8 @@ def _classes(root: Path) -> dict[str, Any]:
     return {"folder": str(folder), "entries": len(os.listdir(folder))}
 
 
-def _disk(runs: Path) -> dict[str, float]:
-    file = runs / f".probe.{socket.gethostname()}.{os.getpid()}"
+def _disk(folder: Path) -> dict[str, float]:
+    file = folder / "written"
     block = os.urandom(1 << 20)
     began = time.monotonic()
     try:
@@ -168,7 +171,7 @@ def _disk(runs: Path) -> dict[str, float]:
         seconds = time.monotonic() - began
     finally:
         file.unlink(missing_ok=True)
-    return {"write_bytes_per_second": WRITTEN / seconds, "free_bytes": psutil.disk_usage(str(runs)).free}
+    return {"write_bytes_per_second": WRITTEN / seconds, "free_bytes": psutil.disk_usage(str(folder)).free}
 
 
 def _tracking(uri: str | None) -> dict[str, Any]:

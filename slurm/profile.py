@@ -188,7 +188,8 @@ class Profile(Resources):
                 f"{where}: {tasks} processes cannot share {gpus} GPUs; leave tasks_per_node out: one for each GPU"
             )
         if gpus > tasks:
-            notes.append(f"{where}: {tasks} processes leave {gpus - tasks} of {gpus} GPUs idle; leave tasks_per_node out")
+            idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
+            notes.append(f"{where}: {idle}; leave tasks_per_node out")
         if runtime.device == "cuda" and not gpus:
             raise ConfigError(f"{where}: runtime.device is cuda, but gpus_per_node is 0")
         try:
@@ -202,8 +203,8 @@ class Profile(Resources):
             )
         if resources.cpus_per_task < runtime.workers + 1:
             notes.append(
-                f"{where}: cpus_per_task {resources.cpus_per_task} for a process and its {runtime.workers} data workers; "
-                f"cpus_per_task: {runtime.workers + 1} gives each a CPU"
+                f"{where}: cpus_per_task {resources.cpus_per_task} for a process and its {runtime.workers} data "
+                f"workers; cpus_per_task: {runtime.workers + 1} gives each a CPU"
             )
         return notes
 
