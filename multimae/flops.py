@@ -54,6 +54,22 @@ def training_flops(config: RunConfig) -> float:
     return images * flops(config).training
 
 
+def parameters(config: RunConfig) -> int:
+    """Weights of a run's model: the matrices, which are all but a percent of them."""
+    model = config.model
+    count = 12 * model.depth * model.dim**2
+    count += sum(_patch_values(model, modality) * model.dim for modality in config.inputs)
+    match config:
+        case Pretrain():
+            return count + sum(_decoder_parameters(config, target) for target in config.targets)
+        case Classify():
+            return count + model.dim * config.classes
+        case Segment():
+            width = config.head_dim // (model.patch_size // 4) ** 2
+            return count + model.dim * config.head_dim + 8 * config.head_depth * width**2 + width * config.classes
+    raise ValueError(f"no count for the task '{config.task}'")
+
+
 # ---- parts
 
 
@@ -118,11 +134,22 @@ def _pretrain(config: Pretrain, every_patch: bool) -> Flops:
     return Flops(projections, _encoder(model, encoded), heads, on_images)
 
 
-def _decoder(config: Pretrain, target: str, encoded: float, compared: float) -> float:
-    model, dim = config.model, config.decoder.dim
+def _target_values(model: Model, target: str) -> int:
+    """Numbers in a patch, as it is predicted."""
     modality = TARGETS[target].modality
     channels = MODALITIES[modality].channels or model.semseg_classes
-    values = channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+    return channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+
+
+def _decoder_parameters(config: Pretrain, target: str) -> int:
+    dim, cross = config.decoder.dim, 12 * (config.decoder.kind == "cross_attention")
+    values = _target_values(config.model, target)
+    return (config.model.dim + (12 * config.decoder.depth + cross) * dim + values) * dim
+
+
+def _decoder(config: Pretrain, target: str, encoded: float, compared: float) -> float:
+    model, dim = config.model, config.decoder.dim
+    values = _target_values(model, target)
     context, queries = encoded + 1, model.tokens
     output = _linear(compared, dim, values)
     if config.decoder.kind == "self_attention":

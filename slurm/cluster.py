@@ -21,8 +21,8 @@ from pathlib import Path
 from multimae.config import ConfigError
 from multimae.engine.folder import write_atomic
 
-from . import launch, scheduler, snapshot
-from .arrays import Array, arrays
+from . import launch, lead, scheduler, snapshot
+from .arrays import Array, arrays, stage_of
 from .batch import COMMENT, Batch
 from .estimate import cluster_text
 from .launch import Entry, Event, Plan
@@ -51,6 +51,19 @@ class Cluster:
         """What `work` would submit, for a person: jobs, hours and how often they are queued again."""
         return cluster_text(arrays(plan, self.profile.max_array_size), self.profile)
 
+    def check(self, plan: Plan) -> list[str]:
+        """What to tell before the plan is submitted. Raises ConfigError for what cannot work with this profile."""
+        notes = lead.check(list(plan.entries.values()), self.profile, self.runs)
+        configs = {(stage_of(entry), entry.run.config.batch_size): entry.run.config for entry in plan.todo}
+        notes += [note for (stage, _), config in configs.items() for note in self.profile.check(config, stage)]
+        orphans = len(plan.todo) - sum(len(a.tasks) for a in arrays(plan, self.profile.max_array_size))
+        if orphans:
+            notes.append(
+                f"{orphans} runs start from runs that a launcher of a machine has, for which no job can wait; "
+                "give the command again once those are done"
+            )
+        return list(dict.fromkeys(notes))
+
     def work(self, plan: Plan) -> Iterator[Event]:
         """Submit what the plan says is missing. Raises ConfigError where SLURM refuses; what it took stays recorded."""
         self.profile.use_cluster()
@@ -58,6 +71,7 @@ class Cluster:
             plan = launch.replan(plan)
             if not plan.todo:
                 return
+            self.check(plan)
             cluster = self._cluster()
             self._cancel(_stale(plan))
             batch = self._batch(plan)

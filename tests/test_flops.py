@@ -3,7 +3,7 @@
 import pytest
 
 from multimae.config import Classify, Pretrain, Segment
-from multimae.flops import flops, training_flops
+from multimae.flops import flops, parameters, training_flops
 
 MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49}
 MAE |= {"decoder.kind": "self_attention"}
@@ -105,3 +105,21 @@ def test_transfers_as_torch_counts_them():
             else:
                 ConvNeXtHead(48, 64, 2, 7, 8)(tokens[:, :-1], (4, 4))
         assert counter.get_total_flops() == pytest.approx(flops(config).forward, rel=0.001), config.task
+
+
+def test_parameters_as_torch_counts_them():
+    import torch
+
+    from multimae.model.encoder import Encoder
+    from multimae.model.heads import ClassificationHead, ConvNeXtHead
+    from multimae.model.multimae import MultiMAE
+
+    pretrain, classify, segment = Pretrain(), Classify(), Segment()
+    with torch.device("meta"):
+        whole = MultiMAE(pretrain)
+        classifier = Encoder(classify.model, classify.inputs), ClassificationHead(768, classify.classes)
+        head = ConvNeXtHead(768, segment.head_dim, segment.head_depth, segment.classes, 16)
+        segmenter = Encoder(segment.model, segment.inputs), head
+    for config, modules in ((pretrain, [whole]), (classify, classifier), (segment, segmenter)):
+        count = sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
+        assert parameters(config) == pytest.approx(count, rel=0.01), config.task

@@ -1,0 +1,344 @@
+"""What the SLURM back end submits: scripts as text, on any machine; then for real, on the dev cluster.
+
+After a change that is meant, `UPDATE_GOLDEN=1 python -m pytest -n 0 tests/test_cluster.py -k golden` rewrites
+tests/golden/*.sbatch.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
+from training import tiny_study
+
+from multimae.config import ConfigError, recipe
+from multimae.engine.folder import RunFolder
+from slurm import cluster as cluster_module
+from slurm import launch, lead
+from slurm.arrays import Array, arrays
+from slurm.batch import RESTARTS, UNCOUNTED, Batch
+from slurm.cluster import Cluster
+from slurm.estimate import job_seconds
+from slurm.profile import Profile, load_profile
+from slurm.study import Row, Study
+
+GOLDEN = Path(__file__).parent / "golden"
+ROWS = tiny_study.build("smoke")
+PRETRAIN, CLASSIFY = ROWS[0].stages["pretrain"], ROWS[0].stages["classify"]
+
+
+def profile(**changes) -> Profile:
+    return Profile(**{"name": "test", "partition": "main", "signal_seconds": 30, "time_limit": "30"} | changes)
+
+
+def plan_of(runs: Path, **options) -> launch.Plan:
+    return launch.plan(tiny_study, "smoke", ROWS, runs, **options)
+
+
+# ---- scripts
+
+
+@pytest.mark.parametrize("name", ["site", "devcluster"])
+def test_golden_scripts(name, tmp_path, monkeypatch):
+    """Of the profiles that come with the project."""
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.setenv("PATH", "/nowhere")  # no SLURM is needed, and no git
+    monkeypatch.setenv("USER", "somebody")
+    cluster = Cluster(load_profile(name), tmp_path)
+    scripts = "\n".join(f"# {title}\n{text}\n" for title, text in cluster.scripts(plan_of(tmp_path)))
+    (snapshot,) = (tmp_path / ".code").iterdir()
+    scripts = scripts.replace(str(snapshot), "RUNS/.code/SNAPSHOT").replace(str(tmp_path), "RUNS")
+    scripts = scripts.replace(sys.executable, "PYTHON")
+    golden = GOLDEN / f"{name}.sbatch"
+    if "UPDATE_GOLDEN" in os.environ:
+        golden.write_text(scripts)
+    assert scripts == golden.read_text()
+
+
+def test_scripts_are_what_is_submitted_but_for_the_ids(tmp_path, monkeypatch):
+    sent = fake_sbatch(monkeypatch)
+    cluster = Cluster(profile(), tmp_path)
+    shown = [text for _, text in cluster.scripts(plan_of(tmp_path))]
+    list(launch.apply(plan_of(tmp_path), cluster))
+    assert [text.replace("aftercorr:100", "aftercorr:<job of pretrain>") for text in sent] == [
+        text.replace("'aftercorr:<job of pretrain>'", "aftercorr:<job of pretrain>") for text in shown
+    ]
+    assert dict(cluster.calls) == {"sbatch": 3, "scontrol": 2}
+
+
+def test_a_long_pre_training_may_start_again_often_enough(tmp_path):
+    batch = Batch(profile(time_limit="24:00:00", gpus_per_node=8), tmp_path, None, "tiny")
+    (pretraining, *_) = arrays(plan_of(tmp_path), 1000)
+    assert batch.restarts(pretraining) == RESTARTS  # minutes of work
+    study = Study("long", "Long", "1", lambda scale: [Row("a", {"pretrain": PRETRAIN.edit({"epochs": 1e6})})])
+    (long,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
+    days = job_seconds(long.entries[0].run.config, batch.profile.resources("pretrain")) / 86400
+    assert days > 7 and batch.restarts(long) >= 10 * days
+    study = Study("all", "All", "1", lambda scale: [Row("a", {"pretrain": PRETRAIN.edit({"data.train_samples": None})})])
+    (uncounted,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
+    assert batch.restarts(uncounted) == UNCOUNTED
+
+
+def test_the_estimate_counts_jobs_calls_and_time_limits(tmp_path):
+    text = Cluster(profile(gpus_per_node=8, nodes=2, time_limit="24:00:00"), tmp_path).estimate(plan_of(tmp_path))
+    assert "6 jobs (3 arrays) by 3 sbatch calls" in text
+    assert "2 jobs, each 2 nodes with 8 GPUs" in text and "within 1 time limit of 24 h" in text and "GPU-hours" in text
+
+
+# ---- submission, with an sbatch that only says yes or no
+
+
+def fake_sbatch(monkeypatch, refuse: str = "", after: int = 99) -> list[str]:
+    """SLURM's commands, without SLURM; returns the scripts that sbatch got. It refuses those after the first few."""
+    sent: list[str] = []
+
+    def run(command, **options):
+        if command[0] == "sbatch":
+            if refuse and len(sent) >= after:
+                return subprocess.CompletedProcess(command, 1, "", f"sbatch: error: {refuse}\n")
+            sent.append(options["input"])
+            return subprocess.CompletedProcess(command, 0, f"{99 + len(sent)}\n", "")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(cluster_module.subprocess, "run", run)
+    monkeypatch.setattr(cluster_module.scheduler, "cluster_name", lambda: "fake")
+    monkeypatch.setattr(cluster_module.snapshot, "checkout", lambda *_: {"commit": None})
+    return sent
+
+
+def test_every_run_is_recorded_with_its_job_and_has_its_pickle(tmp_path, monkeypatch):
+    fake_sbatch(monkeypatch)
+    events = list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    assert {event.status.job for event in events} == {"100_0", "100_1", "101_0", "101_1", "102_0", "102_1"}
+    record = RunFolder.of(tmp_path, CLASSIFY.signature).jobs.last("submitted")
+    assert (record["job"], record["cluster"], record["stage"]) == ("slurm:101_0", "fake", "classify")
+    assert (tmp_path / ".slurm/101_0/101_0_submitted.pkl").exists()
+    assert not list((tmp_path / ".slurm").glob(".*.pkl"))
+
+
+def test_what_sbatch_refuses_is_told_with_its_words_and_the_key(tmp_path, monkeypatch):
+    fake_sbatch(monkeypatch, "Batch job submission failed: Invalid partition name specified", after=1)
+    with pytest.raises(ConfigError, match="classify.*Invalid partition name specified.*partition.*profile test"):
+        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["job"] == "slurm:100_0"
+    assert RunFolder.of(tmp_path, CLASSIFY.signature).jobs.last("submitted") is None
+    assert not list((tmp_path / ".slurm").glob(".*.pkl"))
+
+
+def test_without_slurm_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="login node"):
+        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+
+
+def test_a_launcher_waits_for_another_and_says_for_whom(tmp_path, monkeypatch, capfd):
+    sent = fake_sbatch(monkeypatch)
+    code = "from pathlib import Path; import sys, time; from slurm.cluster import Cluster; from slurm.profile import Profile\n"
+    code += f"c = Cluster(Profile(name='x'), Path({str(tmp_path)!r}))\nwith c._alone():\n  print('held', flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    assert f"process {other.pid} on" in capfd.readouterr().err
+    assert len(sent) == 3
+
+
+# ---- checks before
+
+
+def saves(runs: Path, *seconds: float) -> None:
+    folder = RunFolder.of(runs, PRETRAIN.signature)
+    folder.create(PRETRAIN)
+    for i, value in enumerate(seconds):
+        folder.journal.write("checkpoint", step=i, seconds=value)
+    folder.journal.write("eval", step=9, seconds=10.0)
+    folder.journal.write("interrupted", step=9, reason="SIGUSR2")
+
+
+def test_a_lead_that_is_too_short_for_the_measured_saves_is_refused(tmp_path):
+    saves(tmp_path, 50.0, 51.0)
+    with pytest.raises(ConfigError, match=r"test, stage pretrain: to save takes 60 s.*write `signal_seconds: 130`"):
+        Cluster(profile(), tmp_path).check(plan_of(tmp_path))
+    assert Cluster(profile(signal_seconds=130), tmp_path).check(plan_of(tmp_path)) == []
+
+
+def test_one_save_that_took_long_is_told(tmp_path):
+    saves(tmp_path, 5.0, 5.0, 300.0)
+    (note,) = Cluster(profile(), tmp_path).check(plan_of(tmp_path))
+    assert "to save once took 310 s" in note
+
+
+def test_before_the_first_save_the_doctors_disk_tells(tmp_path):
+    report = tmp_path / ".slurm/doctor-test.json"
+    assert Cluster(profile(), tmp_path).check(plan_of(tmp_path)) == []
+    report.parent.mkdir()
+    report.write_text(json.dumps({"write_bytes_per_second": 1e6}))
+    with pytest.raises(ConfigError, match="the doctor wrote 1 MB/s"):  # 86 million parameters
+        Cluster(profile(), tmp_path).check(plan_of(tmp_path))
+    report.write_text(json.dumps({"write_bytes_per_second": 1e9}))
+    assert lead.check(list(plan_of(tmp_path).entries.values()), profile(), tmp_path) == []
+
+
+# ---- the dev cluster
+
+
+def small_rows(scale: str):
+    """Two rows of runs that take seconds."""
+    small = {"epochs": 1, "batch_size": 4, "data.train_samples": 8, "data.eval_samples": 4, "data.render_size": 32}
+    small |= {"optimizer.warmup_epochs": 0}
+    for seed in (0, 1):
+        pretrain = recipe("pretrain", "smoke").edit(small | {"seed": seed})
+        classify = recipe("classify", "smoke").edit(small | {"init": f"run:{pretrain.signature}"})
+        yield Row(f"seed={seed}", {"pretrain": pretrain, "classify": classify})
+
+
+small_study = Study("small", "Small", "10", small_rows)
+SMALL = small_study.build("smoke")
+FIRST, SECOND = (row.stages for row in SMALL)
+
+
+class Site:
+    """The small study on the dev cluster."""
+
+    def __init__(self, cluster, runs: Path):
+        self.cluster, self.runs = cluster, runs
+        runtime = {"device": "cpu", "threads": 1}
+        self.profile = profile(runtime=runtime, environment={"OMP_NUM_THREADS": "1"})
+
+    def plan(self, **options) -> launch.Plan:
+        return launch.plan(small_study, "smoke", SMALL, self.runs, **options)
+
+    def states(self) -> dict[str, str]:
+        seen = launch.status(small_study, "smoke", SMALL, self.runs)
+        return {entry.run.label: entry.status.state for entry in seen.entries.values()}
+
+    def submit(self, **options) -> Cluster:
+        cluster = Cluster(self.profile, self.runs)
+        list(launch.apply(self.plan(**options), cluster))
+        return cluster
+
+    def wait(self, **states: str) -> None:
+        wanted = {label.replace("_", " "): state for label, state in states.items()}
+        wanted = {f"seed={label[-1]} {label[:-2]}": state for label, state in wanted.items()}
+        self.cluster.wait(lambda: wanted.items() <= self.states().items(), f"{wanted}, not {self.states()}", 180)
+
+    def submissions(self) -> list[str]:
+        folders = (RunFolder.of(self.runs, e.run.signature) for e in self.plan().entries.values())
+        return [record["job"] for folder in folders for record in folder.jobs.records("submitted")]
+
+    @contextlib.contextmanager
+    def closed(self):
+        """While nothing starts."""
+        self.cluster.run("scontrol", "update", "PartitionName=main", "State=DOWN")
+        try:
+            yield
+        finally:
+            self.cluster.run("scontrol", "update", "PartitionName=main", "State=UP")
+
+
+@pytest.fixture
+def site(dev_cluster, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
+    yield Site(dev_cluster, tmp_path / "runs")
+    dev_cluster.run("scancel", "--user=root")
+    dev_cluster.wait_idle()
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_study_from_nothing_to_done(site):
+    with site.closed():
+        made = site.submit()
+        assert dict(made.calls) == {"sbatch": 2, "scontrol": 1}
+        assert set(site.states().values()) == {"pending", "waiting"}
+        job = site.cluster.job(f"{made.submitted[1].job}_1")
+        assert job["JobName"] == "small-classify" and f"aftercorr:{made.submitted[0].job}" in job["Dependency"]
+        assert dict(site.submit().calls) == {}  # it is all in the queue
+    site.wait(pretrain_0="done", pretrain_1="done", classify_0="done", classify_1="done")
+    assert dict(site.submit().calls) == {}
+    environment = json.loads(RunFolder.of(site.runs, FIRST["pretrain"].signature).environment.read_text())
+    (snapshot,) = (site.runs / ".code").iterdir()
+    assert environment["commit"] == json.loads((snapshot / "snapshot.json").read_text())["commit"]
+
+
+@pytest.mark.slurm
+def test_two_launchers_at_once_submit_each_run_once(site):
+    with site.closed():
+        code = "import sys; sys.path.insert(0, {!r}); from pathlib import Path; from test_cluster import *\n"
+        code += "site = Site(None, Path({!r})); plan = site.plan(); print('planned', flush=True); input()\n"
+        code += "list(launch.apply(plan, Cluster(site.profile, site.runs)))"  # of a plan in which all is missing
+        words = [sys.executable, "-c", code.format(str(Path(__file__).parent), str(site.runs))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        launchers = [subprocess.Popen(words, **pipes) for _ in range(2)]
+        assert [launcher.stdout.readline() for launcher in launchers] == ["planned\n", "planned\n"]
+        for launcher in launchers:
+            launcher.stdin.write("\n")
+            launcher.stdin.close()
+        assert [launcher.wait(60) for launcher in launchers] == [0, 0]
+        assert len(site.submissions()) == len(set(site.submissions())) == 4
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_failure_leaves_the_others_alone_and_is_retried(site):
+    folder = RunFolder.of(site.runs, FIRST["pretrain"].signature)
+    folder.create(FIRST["pretrain"])
+    folder.samples.write_text("in the way of the pictures")
+    site.profile = site.profile.model_copy(update={"restarts_without_progress": 1})
+    site.submit()
+    site.wait(pretrain_0="failed", classify_0="blocked", classify_1="done")
+    assert dict(site.submit().calls) == {}  # nothing, unless it is asked for
+    folder.samples.unlink()
+    calls = site.submit(retry_failed=True).calls
+    assert calls["sbatch"] == 2 and calls["scancel"] == 1
+    site.wait(pretrain_0="done", classify_0="done")
+
+
+@pytest.mark.slurm
+def test_a_cancelled_study_is_submitted_again(site):
+    with site.closed():
+        first = site.submit()
+        assert len(launch.cancel(site.plan())) == 4
+        site.cluster.wait(lambda: set(site.states().values()) == {"missing"}, "cancelled")
+        assert site.cluster.run("squeue", "--noheader") == ""
+        second = site.submit()
+        assert [a.indices for a in first.submitted] == [a.indices for a in second.submitted]
+
+
+@pytest.mark.slurm
+def test_what_sbatch_really_says(site):
+    site.profile = site.profile.model_copy(update={"partition": "nowhere"})
+    with pytest.raises(ConfigError, match="(?i)invalid partition.*see partition of the profile"):
+        site.submit()
+    assert set(site.states().values()) == {"missing"}
+
+
+@pytest.mark.slurm
+def test_a_dependency_outlives_the_memory_of_the_job_that_it_names(site):
+    """SLURM tests ten waiting tasks of an array, unless they are split, and forgets what ended well after a while."""
+    conf = Path(site.cluster.environment["SLURM_CONF"])
+    before = conf.read_text()
+    try:
+        conf.write_text(before.replace("MinJobAge=300", "MinJobAge=5"))
+        site.cluster.run("scontrol", "reconfigure")
+        first = site.cluster.sbatch("true", "--array=0-15")
+        second = site.cluster.sbatch("sleep 2", "--array=0-15%1", f"--dependency=aftercorr:{first}", "--nodes=1")
+        waiting = Array("classify", dict.fromkeys(range(16), plan_of(site.runs).todo[0]), after=first, each=True)
+        waiting.job = second
+        Cluster(site.profile, site.runs)._split(waiting, "tiny")
+        site.cluster.wait(lambda: not _queue(site, first), "all of the first ended", 60)
+        time.sleep(12)  # and are forgotten
+        assert "Dependency" not in _queue(site, second)
+    finally:
+        conf.write_text(before)
+        site.cluster.run("scontrol", "reconfigure")
+
+
+def _queue(site: Site, id: str) -> str:
+    with contextlib.suppress(RuntimeError):  # an id that is forgotten
+        return site.cluster.run("squeue", "--noheader", "--array", f"--jobs={id}", "--format=%i %T %r")
+    return ""
