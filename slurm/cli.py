@@ -18,7 +18,7 @@ from multimae.tracking import start_follower
 from . import launch
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words
 from .cluster import Cluster
-from .display import Progress, print_plan, print_scripts, print_status
+from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
 from .local import Local, cores, gpus
 from .profile import Profile, load_profile
@@ -107,14 +107,21 @@ class Command:
     # ---- reading, and stopping
 
     def status(self) -> int:
-        with _following(self.args.runs) if self.args.watch else nullcontext():
+        if not self.args.watch:
+            print_status(self.console, self.seen(), self.removed())
+            return 0
+        with _following(self.args.runs), suppress(KeyboardInterrupt), watching(self.console) as show:
             while True:
-                seen = launch.status(self.study, self.args.scale, self.rows, self.args.runs)
-                print_status(self.console, seen, self.removed(), clear=self.args.watch)
+                seen = self.seen()
+                show(seen, self.removed())
                 states = [entry.status for entry in seen.entries.values()]
-                if not self.args.watch or not any(status.under_way for status in states):
-                    return 0
+                if not any(status.under_way for status in states):
+                    break
                 time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
+        return 0
+
+    def seen(self) -> launch.Plan:
+        return launch.status(self.study, self.args.scale, self.rows, self.args.runs)
 
     def removed(self) -> list[launch.Extra]:
         return launch.extras(self.study, self.args.scale, self.args.runs, list(runs_of(self.everything)))
@@ -145,7 +152,7 @@ class Command:
                 after = f", {array.dependency}" if array.dependency else ""
                 print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
             told = len(cluster.submitted)
-        seen = launch.status(self.study, args.scale, self.rows, args.runs)
+        seen = self.seen()
         if seen.count("done") == len(seen.entries):
             self.console.print("Everything is done already.")
             with _following(args.runs):

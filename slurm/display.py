@@ -1,6 +1,8 @@
 """What the launcher shows: the plan, the status, and live progress (plain lines where there is no terminal)."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 
 from rich.console import Console, Group
@@ -13,7 +15,9 @@ from multimae.flops import training_flops
 
 from .estimate import Estimate, duration, operations
 from .launch import Entry, Event, Extra, Plan
-from .state import Status, read
+from .state import Status, read_all
+
+Cell = tuple[str, str, Status, str]  # row, stage, what the run does, its signature
 
 MARKS = {
     "done": ("✓", "green"),
@@ -27,10 +31,13 @@ MARKS = {
     "blocked": ("–", "red"),
     "unknown": ("?", "magenta"),
 }
-
+QUIET = ("pending", "waiting", "missing", "done")  # shown after what moves or went wrong, where room is short
 
 SAID = {"started": "started", "asked": "asked to save and stop"}  # of events that are no change of state
 BAR = 12  # columns of a progress bar
+FRAME = 6  # lines of a status around its table: title, head, what is left out, counts
+LEAST = 3  # lines that a table has on any terminal
+MANY = 20  # different reasons of what only waits
 
 
 def print_plan(console: Console, plan: Plan, cost: str) -> None:
@@ -55,9 +62,10 @@ def print_plan(console: Console, plan: Plan, cost: str) -> None:
             operations(work) if work else "?",
         )
         above = row
-    _title(console, plan)
+    console.print(_head(plan))
     console.print(table)
-    _reasons(console, ((entry.run.label, entry.status) for entry in plan.entries.values()))
+    for line in _reasons((entry.run.label, entry.status) for entry in plan.entries.values()):
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(cost, highlight=False, soft_wrap=True)
 
 
@@ -68,18 +76,45 @@ def print_scripts(console: Console, scripts: Iterable[tuple[str, str]]) -> None:
         console.out(script, highlight=False)
 
 
-def print_status(console: Console, plan: Plan, extra: list[Extra], clear: bool = False) -> None:
-    """Of --status."""
-    if clear:
-        console.clear()
-    _title(console, plan)
-    console.print(_table((row, stage, entry.status, entry.run.signature) for row, stage, entry, _ in _cells(plan)))
-    _reasons(console, ((entry.run.label, entry.status) for entry in plan.entries.values()))
-    console.print(_summary(plan.count("done"), len(plan.entries)))
-    if extra:
-        console.print(f"\nNo longer in the study as it is asked for ({len(extra)}; nothing touches them):", style="dim")
-        for run in extra:
-            console.print(f"  {run.signature}  {run.row} {run.stage}: {run.status.state}", style="dim", highlight=False)
+def print_status(console: Console, plan: Plan, extra: list[Extra]) -> None:
+    """Of --status: everything, or what a terminal has room for."""
+    console.print(_status(console, plan, extra))
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Callable[[Plan, list[Extra]], None]]:
+    """Gives what shows a status in the place of the one before it. The last stays when it is left."""
+    last = None
+    # Of a terminal, the whole screen: nothing scrolls or flickers. Elsewhere one status follows the other.
+    screen = Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop")
+
+    def show(plan: Plan, extra: list[Extra]) -> None:
+        nonlocal last
+        last = _status(console, plan, extra)
+        if console.is_terminal:
+            screen.update(last, refresh=True)
+        else:
+            console.print(last)
+
+    try:
+        with screen if console.is_terminal else nullcontext():
+            yield show
+    finally:
+        if console.is_terminal and last:
+            console.print(last)
+
+
+def _status(console: Console, plan: Plan, extra: list[Extra]) -> Group:
+    statuses = [(entry.run.label, entry.status) for entry in plan.entries.values()]
+    reasons, removed, room = _reasons(statuses), _removed(extra), None
+    if console.is_terminal:
+        # Half of the screen for what is said below the table, the table has the rest.
+        reasons, removed = _first(reasons, console.height // 4), _first(removed, console.height // 4)
+        room = console.height - len(reasons) - len(removed) - FRAME
+    cells = [(row, stage, entry.status, entry.run.signature) for row, stage, entry, _ in _cells(plan)]
+    states = Counter(status.state for _, status in statuses)
+    below = [Text(line, style="dim", no_wrap=bool(room), overflow="ellipsis") for line in (*reasons, *removed)]
+    return Group(_head(plan), *_table(cells, room=room), *below, _summary(states))
 
 
 class Progress:
@@ -91,7 +126,7 @@ class Progress:
         self.hint = ""
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
         self._drawn = console.is_terminal
-        _title(console, plan)
+        console.print(_head(plan))
 
     def __enter__(self) -> "Progress":
         self.hint = "Ctrl-C saves and stops"
@@ -132,18 +167,19 @@ class Progress:
         return int(bool(bad))
 
     def _look(self) -> None:
-        for signature, entry in self.plan.entries.items():
-            if self.statuses[signature].state not in ("done", "failed", "blocked"):
-                self.statuses[signature] = read(entry.folder)
+        """At what may change here. What a cluster has is left to --status: its scheduler serves many."""
+        open_ = [e for s, e in self.plan.entries.items() if self.statuses[s].state not in ("done", "failed", "blocked")]
+        mine = [entry for entry in open_ if not self.statuses[entry.run.signature].job]
+        needs = {entry.run.signature: entry.run.needs for entry in mine}
+        self.statuses |= read_all([entry.folder for entry in mine], needs)
 
     def _render(self) -> Group:
-        rows = ((row, stage, self.statuses[e.run.signature], e.run.signature) for row, stage, e, _ in _cells(self.plan))
-        room = max(6, self.console.height - 5)
-        done = sum(status.state == "done" for status in self.statuses.values())
-        summary = _summary(done, len(self.statuses), self._left())
+        cells = [(row, stage, self.statuses[e.run.signature], "") for row, stage, e, _ in _cells(self.plan)]
+        table = _table(cells, signatures=False, room=self.console.height - FRAME)
+        summary = _summary(Counter(status.state for status in self.statuses.values()), self._left())
         if self.hint:
             summary.append(f" · {self.hint}", style="not bold dim")
-        return Group(_table(rows, signatures=False, room=room), summary)
+        return Group(*table, summary)
 
     def _left(self) -> float | None:
         """Seconds left of the whole plan, from the rate at which the runs under way compute."""
@@ -156,6 +192,8 @@ class Progress:
         if status.state == "done":
             loss = f", loss {_loss(status)}" if _loss(status) else ""
             text += f" in {duration(status.seconds)}{loss} ({done} of {len(self.statuses)} runs)"
+        elif status.job:
+            text += f" as job {status.job} of a cluster"
         elif status.reason and event.kind != "asked":
             text += f": {status.reason}"
         return text
@@ -173,16 +211,19 @@ def _cells(plan: Plan) -> Iterator[tuple[str, str, Entry, bool]]:
             yield row.name, stage, entry, entry.run.cells[0] != (row.name, stage)
 
 
-def _title(console: Console, plan: Plan) -> None:
+def _head(plan: Plan) -> Text:
     study = plan.study
-    console.print(f"[bold]{study.title}[/] · Table {study.table} · {plan.scale} scale · {len(plan.entries)} runs")
+    rest = f" · Table {study.table} · {plan.scale} scale · {len(plan.entries)} runs"
+    return Text.assemble((study.title, "bold"), rest)
 
 
-def _table(cells: Iterable[tuple[str, str, Status, str]], signatures: bool = True, room: int | None = None) -> Table:
-    cells = list(cells)
-    if room and len(cells) > room:  # what moves, or went wrong, comes before what is done or has not begun
-        quiet = ("done", "missing", "waiting", "pending")
-        cells = sorted(cells, key=lambda cell: cell[2].state in quiet)[:room]
+def _table(cells: list[Cell], signatures: bool = True, room: int | None = None) -> list[Table | Text]:
+    """In at most `room` lines (None: as many as it takes), and then a line about the rest."""
+    rest = []
+    if room and len(cells) > (room := max(room, LEAST)):
+        ranked = sorted(cells, key=lambda cell: QUIET.index(cell[2].state) if cell[2].state in QUIET else -1)
+        cells, rest = ranked[:room], ranked[room:]
+    jobs = any(status.job for _, _, status, _ in cells)
     table = Table(box=None, pad_edge=False, header_style="dim")
     # Widths that hold from the first line to the last keep the picture still.
     for name, width in (("row", None), ("stage", 8), ("run", 10), ("", 14), ("", BAR)):
@@ -190,12 +231,18 @@ def _table(cells: Iterable[tuple[str, str, Status, str]], signatures: bool = Tru
             table.add_column(name, min_width=width, no_wrap=True)
     for name, width in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11)):
         table.add_column(name, justify="right", min_width=width, no_wrap=True)
+    if jobs:
+        table.add_column("job", no_wrap=True)
+        table.add_column("node", no_wrap=True)
     above = None
     for row, stage, status, signature in cells:
         run = (Text(signature, style="dim"),) if signatures else ()
-        table.add_row("" if row == above else row, stage, *run, _state(status), *_figures(status))
+        where = (Text(status.job, style="dim"), Text(status.node, style="dim")) if jobs else ()
+        table.add_row("" if row == above else row, stage, *run, _state(status), *_figures(status), *where)
         above = row
-    return table
+    if not rest:
+        return [table]
+    return [table, Text(f"... and {len(rest)} more: {_counts(Counter(c[2].state for c in rest))}", style="dim")]
 
 
 def _state(status: Status) -> Text:
@@ -225,15 +272,42 @@ def _loss(status: Status) -> str:
     return "" if loss is None else f"{loss:.3f}"
 
 
-def _reasons(console: Console, runs: Iterable[tuple[str, Status]]) -> None:
-    """Why what is not done is not done, where that is known."""
+def _reasons(runs: Iterable[tuple[str, Status]]) -> list[str]:
+    """Why what is not done is not done, where that is known: each reason once, what went wrong first."""
+    told: dict[tuple[str, str], list[str]] = {}
     for label, status in runs:
         if status.reason and status.state not in ("running", "missing", "done"):
-            console.print(f"  {label} {status.state}: {status.reason}", style="dim", highlight=False, soft_wrap=True)
+            told.setdefault((status.state, status.reason), []).append(label)
+    wrong = {key: labels for key, labels in told.items() if key[0] not in QUIET}
+    quiet = {key: labels for key, labels in told.items() if key[0] in QUIET}
+    lines = [f"  {_named(labels)} {state}: {reason}" for (state, reason), labels in (wrong | quiet).items()]
+    return _first(lines, len(wrong) + MANY)
 
 
-def _summary(done: int, total: int, left: float | None = None) -> Text:
-    text = Text(f"\n{done} of {total} runs done", style="bold")
+def _removed(extra: list[Extra]) -> list[str]:
+    if not extra:
+        return []
+    head = f"No longer in the study as it is asked for ({len(extra)}; --cancel-removed stops those that are under way):"
+    return ["", head, *(f"  {run.signature}  {run.row} {run.stage}: {run.status.state}" for run in extra)]
+
+
+def _named(labels: list[str]) -> str:
+    named = ", ".join(labels[:3])
+    return f"{named} and {len(labels) - 3} more" if len(labels) > 3 else named
+
+
+def _first(lines: list[str], room: int) -> list[str]:
+    return lines if len(lines) <= room else [*lines[:room], f"  ... and {len(lines) - room} more"]
+
+
+def _counts(states: Counter[str]) -> str:
+    return ", ".join(f"{states[state]} {state}" for state in MARKS if states[state])
+
+
+def _summary(states: Counter[str], left: float | None = None) -> Text:
+    text = Text(f"\n{states['done']} of {states.total()} runs done", style="bold")
+    if others := _counts(states - Counter(done=states["done"])):
+        text.append(f" · {others}", style="not bold")
     if left:
         text.append(f" · about {duration(left)} left", style="not bold")
     return text

@@ -80,7 +80,7 @@ def test_status_and_plan_say_the_same_states(tmp_path):
     print_plan(plan[0], launch.plan(tiny_study, "smoke", ROWS, tmp_path, retry_failed=True), "2 minutes on 2 cores")
     assert [status[1].getvalue().count(f"{mark} {word}") for mark, word in (("✓", "done"), ("✗", "failed"))] == [3, 1]
     assert status[1].getvalue().count("– blocked") == 2
-    assert "retry" in plan[1].getvalue() and "Would run 3 runs" in plan[1].getvalue()
+    assert "retry" in plan[1].getvalue() and "2 minutes on 2 cores" in plan[1].getvalue()
 
 
 @pytest.mark.parametrize(
