@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from multimae.config import Runtime
-from multimae.engine import checkpoint
+from multimae.engine import checkpoint, heartbeat, journal, patience
 from multimae.engine.folder import RunFolder
-from toy_task import EXIT, curve, toy_config, train_in_children
+from toy_task import EXIT, ToyTask, curve, toy_config, train_in_children
 
 RUNTIME = Runtime(log_every_steps=3, threads=1)
 ALWAYS_SAVE = RUNTIME.model_copy(update={"checkpoint_minutes": 1e-9})
@@ -172,6 +172,42 @@ def test_evaluating_does_not_disturb_training(tmp_path, undisturbed):
     assert torch.equal(load_file(folder.weights)["0.weight"], load_file(undisturbed.weights)["0.weight"])
 
 
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory) -> RunFolder:
+    """A run that was left alone, evaluated every second step."""
+    folder = RunFolder(tmp_path_factory.mktemp("evaluated"))
+    assert train_in_children(folder, toy_config(eval_every_epochs=0.5), RUNTIME) == [EXIT["finished"]]
+    return folder
+
+
+def die_in_evaluation(rank, nth) -> dict:
+    original, calls = ToyTask.evaluate, []
+
+    def patched(*arguments):
+        calls.append(1)
+        return die() if len(calls) == nth else original(*arguments)
+
+    ToyTask.evaluate = patched
+    return {}
+
+
+@pytest.mark.parametrize("disturb", ["signal", "signal at the end", "kill"])
+def test_an_evaluation_that_is_due_is_made_once_after_the_restart(tmp_path, evaluated, disturb):
+    folder, config = folder_in(tmp_path, "run"), toy_config(eval_every_epochs=0.5)
+    step, setup = {
+        "signal": (4, functools.partial(signal_at_step, at=3, number=signal.SIGUSR2)),
+        "signal at the end": (20, functools.partial(signal_at_step, at=19, number=signal.SIGUSR2)),
+        "kill": (4, functools.partial(die_in_evaluation, nth=2)),
+    }[disturb]
+    code = -9 if disturb == "kill" else EXIT["interrupted"]
+    assert train_in_children(folder, config, RUNTIME, setup=setup) == [code]
+    assert folder.saved_step == step and folder.journal.last("eval")["step"] == step - 2
+    assert train_in_children(folder, config, RUNTIME) == [EXIT["finished"]]
+    assert [record["step"] for record in folder.journal.records("eval")] == list(range(2, 21, 2))
+    assert folder.journal.last("eval")["seconds"] > 0
+    assert same_run(folder, evaluated)
+
+
 # ---- not finite
 
 
@@ -254,4 +290,58 @@ def full_disk(rank) -> dict:
             resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    patience.PAUSE = 1e9  # gives up at once
     return {"on_step": limit}
+
+
+def test_a_disk_that_recovers_is_waited_for(tmp_path, undisturbed):
+    folder = folder_in(tmp_path, "run")
+    assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=stalling_disk) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+    assert "trying again" in (folder.log / "train.log").read_text()
+
+
+def stalling_disk(rank) -> dict:
+    """Every write fails, and succeeds when it is tried again; a heartbeat's never does."""
+    patience.PAUSE = 0.01
+
+    def stalls(owner, name):
+        original, calls = getattr(owner, name), []
+
+        def patched(*arguments, **options):
+            calls.append(1)
+            if len(calls) % 2:
+                raise OSError(28, "No space left on device")
+            return original(*arguments, **options)
+
+        setattr(owner, name, patched)
+
+    def never(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    stalls(checkpoint, "save_file")
+    stalls(journal.Journal, "write")
+    heartbeat.write_atomic = never
+    return {}
+
+
+def test_a_journal_that_cannot_be_written_fails_the_run_and_names_the_folder(tmp_path, undisturbed, capfd):
+    folder = folder_in(tmp_path, "run")
+    assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=no_journal) == [EXIT["failed"]]
+    assert f"cannot write to {folder.path}" in (folder.log / "train.log").read_text()
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+
+
+def no_journal(rank) -> dict:
+    patience.PAUSE = 1e9
+    original, calls = journal.Journal.write, []
+
+    def patched(*arguments, **fields):
+        calls.append(1)
+        if len(calls) > 5:
+            raise OSError(30, "Read-only file system")
+        return original(*arguments, **fields)
+
+    journal.Journal.write = patched
+    return {}

@@ -1,6 +1,9 @@
 """Several processes and ZeRO stages: they agree, and each continues what any other left."""
 
 import functools
+import os
+import signal
+import subprocess
 
 import pytest
 import torch
@@ -142,6 +145,43 @@ def test_two_processes_killed_are_the_same_to_the_bit(tmp_path, stage):
     assert codes == [EXIT["failed"], -9]
     assert train_in_children(folder, runtime=runtime, processes=2, setup=wide) == [0, 0]
     assert same_run(folder, left_alone)
+
+
+def test_the_failure_of_another_process_is_told_in_its_words(tmp_path):
+    folder = RunFolder(tmp_path)
+    codes = train_in_children(folder, runtime=runtime_of(), processes=2, setup=second_fails)
+    assert codes == [EXIT["failed"]] * 2
+    reason = folder.journal.last("failed")["reason"]
+    assert reason.startswith("process 1 on ") and reason.endswith("ValueError: image 7 is missing")
+
+
+def second_fails(rank) -> dict:
+    def fail(step):
+        if step == 5 and rank == 1:
+            raise ValueError("image 7 is missing")
+
+    return {"on_step": fail}
+
+
+@pytest.mark.parametrize("stage", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_process_that_stops_answering_ends_the_others(tmp_path, stage):
+    """In a reduction of the engine's or of DeepSpeed's."""
+    folder = RunFolder(tmp_path)
+    runtime = runtime_of(stage, timeout_minutes=0.1, checkpoint_minutes=1e-9)
+    codes = train_in_children(folder, runtime=runtime, processes=2, setup=second_hangs)
+    assert codes == [EXIT["failed"], -9]
+    assert "no longer answers" in folder.journal.last("failed")["reason"] and folder.saved_step == 5
+
+
+def second_hangs(rank) -> dict:
+    """It is stopped, and killed much later."""
+
+    def stop(step):
+        if step == 5 and rank == 1:
+            subprocess.Popen(["sh", "-c", f"sleep 40; kill -9 {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return {"on_step": stop}
 
 
 @pytest.mark.parametrize("stage", [0, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2, 3))])

@@ -74,8 +74,8 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             shutil.rmtree(writing, ignore_errors=True)
             raise CheckpointError(
-                f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: make room, "
-                "then start the run again"
+                f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: see to the "
+                "folder (room, permissions, its server), then start the run again"
             ) from error
         for old in self._found()[KEPT:]:
             shutil.rmtree(old)

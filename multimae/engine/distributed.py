@@ -1,14 +1,17 @@
 """The processes that train together, and how they agree."""
 
 import atexit
+import contextlib
 import importlib
 import logging
 import os
 import random
+import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import ModuleType
 
 import numpy as np
@@ -18,9 +21,12 @@ import torch.distributed as dist
 from ..config import ConfigError, RunConfig, Runtime
 from ..seeds import derive
 from ..shards import Shard
+from .task import RunFailed
+
+LAST_WORDS = 5.0  # seconds that a process which failed has to say of what
 
 
-@contextmanager
+@contextlib.contextmanager
 def hidden(module: str) -> Iterator[None]:
     """Within, importing `module` fails as if it were not installed, unless it is imported already."""
     hide = module not in sys.modules
@@ -68,13 +74,16 @@ class Processes:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
             torch.cuda.set_device(device)
         deepspeed = load_deepspeed(kind)
+        timeout = timedelta(minutes=runtime.timeout_minutes)
+        # Of the groups that DeepSpeed makes later, too: it does not pass one on.
+        dist.distributed_c10d.default_pg_timeout = dist.distributed_c10d.default_pg_nccl_timeout = timeout
         if not dist.is_initialized():
             backend = "nccl" if kind == "cuda" else "gloo"
             if int(os.environ.get("WORLD_SIZE", 1)) == 1:
                 # A store of its own needs no port, so many runs on one machine cannot collide.
                 os.environ |= {"RANK": "0", "LOCAL_RANK": os.environ.get("LOCAL_RANK", "0"), "WORLD_SIZE": "1"}
                 dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-            deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+            deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
             atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
@@ -82,6 +91,27 @@ class Processes:
     def main(self) -> bool:
         """Whether this is the process that writes."""
         return self.rank == 0
+
+    def explain(self, error: Exception) -> RunFailed:
+        """The failure to tell of. Where the others broke off, that is what one of them says it failed of."""
+        reason = str(error) if isinstance(error, RunFailed | ConfigError) else f"{type(error).__name__}: {error}"
+        store = dist.distributed_c10d._get_default_store()
+        with contextlib.suppress(dist.DistError):  # it was the first process's, which may be gone
+            if not _lost(error):
+                store.set(f"failed/{self.rank}", f"process {self.rank} on {socket.gethostname()}: {reason}")
+                return error if isinstance(error, RunFailed) else RunFailed(reason)
+            until = time.monotonic() + LAST_WORDS
+            while time.monotonic() < until:
+                for rank in range(self.count):
+                    if store.check([f"failed/{rank}"]):
+                        return RunFailed(store.get(f"failed/{rank}").decode())
+                time.sleep(0.2)
+        if isinstance(error, RunFailed):
+            return error
+        return RunFailed(
+            f"another process broke off or no longer answers ({reason}). It said nothing: it was killed, hangs, or its "
+            "node is gone. What it printed last may tell"
+        )
 
     def shards(self, config: RunConfig, runtime: Runtime) -> list[Shard]:
         """This process's micro-batches of a step, as slices of the global batch."""
@@ -115,6 +145,11 @@ class Processes:
         if self.count > 1:
             dist.broadcast(tensor, 0)
         return int(tensor)
+
+
+def _lost(error: Exception) -> bool:
+    """Whether the error is that another process did not answer."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def seed_everything(*entropy: int) -> None:

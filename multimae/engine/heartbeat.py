@@ -1,5 +1,6 @@
 """heartbeat.json: what a run is doing now, for whoever watches it. Imports no torch."""
 
+import contextlib
 import json
 import os
 import socket
@@ -41,4 +42,5 @@ class Heartbeat:
         self.fields |= {"state": state, **fields}
         if due:
             self._written = now
-            write_atomic(self.path, json.dumps({"time": time.time(), **self.fields}), durable=False)
+            with contextlib.suppress(OSError):  # no training dies of a disk that cannot say how it does
+                write_atomic(self.path, json.dumps({"time": time.time(), **self.fields}), durable=False)

@@ -5,13 +5,14 @@ rate from the step; a checkpoint holds the rest. A run that was killed therefore
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 
 import safetensors.torch
 import torch
 
-from ..config import ConfigError, RunConfig, Runtime
+from ..config import RunConfig, Runtime
 from ..shards import Shard
 from .checkpoint import CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
@@ -19,6 +20,7 @@ from .folder import RunFolder, write_atomic
 from .meter import Clock, Meter
 from .nonfinite import culprits
 from .optimizer import Optimizer, autocast, load_module
+from .patience import patiently
 from .preemption import Preemption
 from .recorder import Recorder
 from .schedule import evaluation_steps, learning_rate
@@ -37,8 +39,8 @@ def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) ->
         try:
             return training.run()
         except Exception as error:
-            failure = error if isinstance(error, RunFailed) else RunFailed(_reason(error))
-            with contextlib.suppress(OSError):  # the disk may be full, and the failure is that
+            failure = training.processes.explain(error)
+            with contextlib.suppress(RunFailed):  # the disk may be full, and the failure is that
                 training.recorder.end("failed", step=training.step, reason=str(failure))
             raise failure from error
         finally:
@@ -72,13 +74,14 @@ class Training:
                 self.log_step()
             if self.step % self.steps_per_epoch == 0:
                 self.log_epoch()
-            if self.step in self.eval_steps:
-                self.evaluate()
-            if due or signal or self.step == self.total_steps:
+            evaluation = self.step in self.eval_steps
+            if due or signal or evaluation or self.step == self.total_steps:
                 self.save()
-            if signal and self.step < self.total_steps:
+            if signal:
                 self.recorder.end("interrupted", step=self.step, reason=Preemption.name(signal))
                 return "interrupted"
+            if evaluation:  # after the save: there is no time for both once a signal came, and a restart makes up for it
+                self.evaluate()
         self.finish()
         return "finished"
 
@@ -109,6 +112,8 @@ class Training:
             damaged_checkpoints=faults,
         )
         self.beat("training")
+        if self.step in self.eval_steps and not self.evaluated():
+            self.evaluate()
 
     def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
         """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), as all agree."""
@@ -196,15 +201,22 @@ class Training:
         )
         self.meter.epoch = Clock()
 
+    def evaluated(self) -> bool:
+        """Whether an earlier attempt has evaluated this step."""
+        done = any(r["step"] == self.step for r in self.folder.journal.records("eval")) if self.processes.main else 0
+        return bool(self.processes.first(done))
+
     def evaluate(self) -> None:
         """Disturbs nothing: every step seeds its own randomness, and the mode is set back."""
         self.beat("evaluating")
+        began = time.monotonic()
         seed_everything(self.config.seed)
         shard = Shard(self.processes.rank, self.processes.count)
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
             results = self.task.evaluate(module, self.device, shard)
         for result in results:
-            self.recorder.write("eval", step=self.step, epoch=self.step / self.steps_per_epoch, **result)
+            now = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": time.monotonic() - began}
+            self.recorder.write("eval", **now, **result)
         self.beat("training")
 
     def save(self) -> None:
@@ -215,7 +227,7 @@ class Training:
         error, size = None, 0
         if self.processes.main:
             try:
-                size = self.checkpoints.save(tensors, progress)
+                size = patiently(lambda: self.checkpoints.save(tensors, progress), CheckpointError, self.recorder.say)
             except CheckpointError as problem:
                 error = problem
         if self.processes.first(error is not None):
@@ -230,15 +242,16 @@ class Training:
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
             pictures = self.task.pictures(module, self.device)
         weights = self.optimizer.weights(self.task.model)
+        # One entry: safetensors writes several in a random order, and equal weights should be equal files.
+        metadata = {"run": f"{self.config.task} {self.config.signature} step {self.step}"}
         if self.processes.main:
             self.folder.samples.mkdir(exist_ok=True)
             for name, picture in pictures.items():
                 file = self.folder.samples / f"{name}.png"
-                picture.save(file)
+                self.recorder.patiently(functools.partial(picture.save, file))
                 self.recorder.write("sample", step=self.step, file=str(file.relative_to(self.folder.path)))
-            # One entry: safetensors writes several in a random order, and equal weights should be equal files.
-            metadata = {"run": f"{self.config.task} {self.config.signature} step {self.step}"}
-            write_atomic(self.folder.weights, safetensors.torch.save(weights, metadata))
+            contents = safetensors.torch.save(weights, metadata)
+            self.recorder.patiently(lambda: write_atomic(self.folder.weights, contents))
         self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds)
 
     def beat(self, state: str) -> None:
@@ -252,7 +265,3 @@ class Training:
             loss=self.loss,
             seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: one live line on a terminal, else a plain line now and then."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -39,16 +40,19 @@ class Progress:
 
     def log(self, text: str) -> None:
         """To the file only."""
-        self._file.write(f"{time.strftime('%F %T')}  {text}\n")
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._file.write(f"{time.strftime('%F %T')}  {text}\n")
 
     def close(self) -> None:
         if self._live:
             self._live.stop()
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _print(self, text: str) -> None:
-        (self._live.console.print if self._live else print)(f"{self._label}  {text}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            (self._live.console.print if self._live else print)(f"{self._label}  {text}")
+            sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:

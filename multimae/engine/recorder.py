@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from ..config import RunConfig
@@ -12,7 +13,9 @@ from .distributed import Processes
 from .environment import capture
 from .folder import RunFolder, write_atomic
 from .heartbeat import Heartbeat
+from .patience import PATIENCE, patiently
 from .progress import Progress, duration
+from .task import RunFailed
 
 
 class Recorder:
@@ -27,16 +30,31 @@ class Recorder:
             self._progress.close()
 
     def write(self, kind: str, **fields: Any) -> None:
-        """One journal record."""
+        """One journal record. Raises RunFailed."""
         if self.processes.main:
-            self.folder.journal.write(kind, **fields)
+            self.patiently(lambda: self.folder.journal.write(kind, **fields), PATIENCE if kind != "failed" else 0)
+
+    def patiently(self, write: Callable[[], Any], seconds: float = PATIENCE) -> None:
+        """Write into the run's folder, and try for a while. Raises RunFailed."""
+        try:
+            patiently(write, OSError, self.say, seconds)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot write to {self.folder.path}: {error}. The last checkpoint is still there: see to the folder "
+                "(room, permissions, its server), then start the run again"
+            ) from error
+
+    def say(self, text: str) -> None:
+        """Tell a person."""
+        if self.processes.main:
+            self._progress.say(text)
 
     def start(self, **fields: Any) -> None:
         """The first record of an attempt, and environment.json."""
         if not self.processes.main:
             return
         environment = capture(self.processes.device.type, self.processes.count)
-        write_atomic(self.folder.environment, json.dumps(environment, indent=1))
+        self.patiently(lambda: write_atomic(self.folder.environment, json.dumps(environment, indent=1)))
         self.write(
             "start",
             attempt=len(self.folder.journal.records("start")) + 1,
