@@ -226,18 +226,17 @@ def _table(cells: list[Cell], signatures: bool = True, room: int | None = None) 
     jobs = any(status.job for _, _, status, _ in cells)
     table = Table(box=None, pad_edge=False, header_style="dim")
     # Widths that hold from the first line to the last keep the picture still.
-    for name, width in (("row", None), ("stage", 8), ("run", 10), ("", 14), ("", BAR)):
+    for name, width in (("row", None), ("stage", 8), ("run", 10), ("", 14)):
         if name != "run" or signatures:
             table.add_column(name, min_width=width, no_wrap=True)
     for name, width in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11)):
         table.add_column(name, justify="right", min_width=width, no_wrap=True)
-    if jobs:
-        table.add_column("job", no_wrap=True)
-        table.add_column("node", no_wrap=True)
+    for name in ("job", "node") if jobs else ("",):  # there is room for these or for a bar
+        table.add_column(name, min_width=None if jobs else BAR, no_wrap=True)
     above = None
     for row, stage, status, signature in cells:
         run = (Text(signature, style="dim"),) if signatures else ()
-        where = (Text(status.job, style="dim"), Text(status.node, style="dim")) if jobs else ()
+        where = (Text(status.job, style="dim"), Text(status.node, style="dim")) if jobs else (_bar(status),)
         table.add_row("" if row == above else row, stage, *run, _state(status), *_figures(status), *where)
         above = row
     if not rest:
@@ -253,18 +252,23 @@ def _state(status: Status) -> Text:
 def _figures(status: Status) -> tuple:
     beat = status.heartbeat
     if status.state == "done":
-        return "", "", "", _loss(status), Text(f"in {duration(status.seconds)}", style="dim")
+        return "", "", _loss(status), Text(f"in {duration(status.seconds)}", style="dim")
     if not beat.get("total_steps"):
-        return ("",) * 5
-    bar = ProgressBar(total=beat["total_steps"], completed=beat["step"], width=BAR)
+        return ("",) * 4
     left = beat.get("seconds_left") if status.state == "running" else None
     return (
-        bar,
         f"{beat['epoch']:.1f}/{beat['epochs']:g}" if beat.get("epoch") is not None else "",
         f"{beat['images_per_second']:,.0f}" if beat.get("images_per_second") else "",
         f"{beat['loss']:.3f}" if beat.get("loss") is not None else "",
         duration(left) if left is not None else "",
     )
+
+
+def _bar(status: Status) -> ProgressBar | str:
+    beat = status.heartbeat
+    if status.state == "done" or not beat.get("total_steps"):
+        return ""
+    return ProgressBar(total=beat["total_steps"], completed=beat["step"], width=BAR)
 
 
 def _loss(status: Status) -> str:

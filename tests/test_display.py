@@ -2,17 +2,22 @@
 
 import io
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from training import ScriptedJob, tiny_study
 
-from multimae.config import Runtime
-from slurm import launch
-from slurm.display import Progress, print_plan, print_status
+from multimae.config import Classify, Pretrain, Runtime
+from slurm import launch, scheduler
+from slurm.display import Progress, print_plan, print_status, watching
 from slurm.estimate import duration, operations
+from slurm.launch import Event, Extra, Plan
 from slurm.local import Local
+from slurm.state import Status
+from slurm.study import Row, Study
 
 ROWS = tiny_study.build("smoke")
 
@@ -94,3 +99,88 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize("count, text", [(5e9, "5.0 GFLOP"), (1.7e12, "1.7 TFLOP"), (186.6e18, "186.6 EFLOP")])
 def test_operations(count, text):
     assert operations(count) == text
+
+
+# ---- a cluster's runs
+
+
+def of_cluster(states: dict[str, Status], rows: int = 2) -> Plan:
+    """A plan of `rows` rows, whose stages do what `states` says."""
+    plan = launch.plan(big_study(rows), "smoke", big_study(rows).build("smoke"), Path("/nowhere"))
+    entries = {s: replace(e, status=states[e.run.cells[0][1]]) for s, e in plan.entries.items()}
+    return replace(plan, entries=entries)
+
+
+def big_study(rows: int) -> Study:
+    def build(scale: str):
+        for row in range(rows):
+            pretrain = Pretrain().edit({"masking.alpha": 0.01 * (row + 1)})
+            yield Row(f"row {row}", {"pretrain": pretrain, "classify": Classify().edit({"init": f"run:{pretrain.signature}"})})
+
+    return Study("big", "A big study", "10", build)
+
+
+RUNNING = Status("running", "no sign of life for 12 min", {"step": 1, "total_steps": 2}, job="7_1", node="n[1-2]")
+PENDING = Status("pending", "Priority", job="8_1")
+FAILED = Status("failed", "OSError: no such file [17.jpg]", job="7_1")
+
+
+def status_of(plan: Plan, terminal: bool = False, extra: tuple[Extra, ...] = ()) -> list[str]:
+    console, out = shown(terminal)
+    print_status(console, plan, list(extra))
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+
+
+def test_jobs_and_nodes_are_shown_where_there_are_some():
+    lines = status_of(of_cluster({"pretrain": RUNNING, "classify": PENDING}))
+    assert lines[1].split()[-2:] == ["job", "node"]
+    assert "● no sign of life for 12 min" in lines[2] and lines[2].split()[-2:] == ["7_1", "n[1-2]"]
+    assert "· pending" in lines[3] and lines[3].split()[-1] == "8_1"
+    assert "job" not in status_of(of_cluster({"pretrain": Status("pending"), "classify": Status("waiting")}))[1]
+
+
+def test_each_reason_is_told_once_and_what_went_wrong_first():
+    text = status_of(of_cluster({"pretrain": PENDING, "classify": FAILED}, rows=5))
+    told = [line for line in text if ": " in line]
+    assert told == [
+        "  row 0 classify, row 1 classify, row 2 classify and 2 more failed: OSError: no such file [17.jpg]",
+        "  row 0 pretrain, row 1 pretrain, row 2 pretrain and 2 more pending: Priority",
+    ]
+    assert text[-1] == "0 of 10 runs done · 5 pending, 5 failed"
+
+
+def test_a_big_study_fits_the_terminal_and_a_pipe_gets_all():
+    plan = of_cluster({"pretrain": PENDING, "classify": FAILED}, rows=50)
+    lines = status_of(plan, terminal=True)
+    assert len(lines) <= 40
+    shown_rows = sum("✗ failed" in line for line in lines)
+    assert 25 < shown_rows < 34 and f"... and {100 - shown_rows} more: 50 pending, {50 - shown_rows} failed" in lines
+    assert sum("✗ failed" in line for line in status_of(plan)) == 50
+
+
+def test_runs_that_left_the_study_are_listed():
+    extra = tuple(Extra(f"{n:010}", f"old {n}", "pretrain", PENDING) for n in range(60))
+    plan = of_cluster({"pretrain": PENDING, "classify": PENDING})
+    assert "  0000000059  old 59 pretrain: pending" in status_of(plan, extra=extra)
+    lines = status_of(plan, terminal=True, extra=extra)
+    assert len(lines) <= 40 and "--cancel-removed" in "".join(lines) and "  ... and 52 more" in lines
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watching_leaves_the_last_status(terminal):
+    console, out = shown(terminal)
+    with watching(console) as show:
+        show(of_cluster({"pretrain": RUNNING, "classify": PENDING}), [])
+        show(of_cluster({"pretrain": FAILED, "classify": PENDING}), [])
+    left = out.getvalue().split("\x1b[?1049l")[-1]  # where a terminal leaves its second screen
+    assert "✗ failed" in left and ("no sign of life" in left) is not terminal
+
+
+def test_progress_here_asks_no_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "query", lambda ids: pytest.fail("asked"))
+    plan = of_cluster({"pretrain": PENDING, "classify": PENDING})
+    console, out = shown()
+    with Progress(console, plan, 2) as progress:
+        progress.update(None)
+        progress.update(Event(next(iter(plan.entries.values())), "elsewhere", PENDING))
+    assert "pending as job 8_1 of a cluster" in out.getvalue()
