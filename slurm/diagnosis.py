@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,11 +63,11 @@ class Diagnosis:
         missing = sorted(set(range(asked)) - self.reports.keys())
         if missing == list(range(asked)):
             yield bad("no process of the job reported", f"do all nodes see the folder? srun ls -d {self.runtime.runs}")
-        elif missing:
-            yield bad(f"of {asked} processes, ranks {missing} never reported", "what they printed says why")
-        on = Counter(self._node(rank) for rank in self.reports)
-        if missing:
             return
+        if missing:
+            yield bad(f"of {asked} processes, ranks {missing} never reported", "what they printed says why")
+            return
+        on = Counter(self._node(rank) for rank in self.reports)
         where = ", ".join(f"{count} on {node}" for node, count in sorted(on.items()))
         if len(on) == self.resources.nodes:
             yield good(f"{asked} processes: {where}")
@@ -167,7 +168,7 @@ class Diagnosis:
             )
             if save * LEAD > lead:
                 short = bad if self.profile.scale == "paper" else note  # the other scales' models are smaller
-                yield short(text, f"signal_seconds: {10 * round(save * LEAD / 10 + 1)}")
+                yield short(text, f"signal_seconds: {10 * math.ceil(save * LEAD / 10)}")
             else:
                 yield good(text)
             text = f"{free / 1e9:,.0f} GB are free; a ViT-B run keeps {3 * VIT_B / 1e9:.1f} GB at most"

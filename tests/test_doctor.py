@@ -163,7 +163,7 @@ def test_what_is_wrong_with_one_process_is_told_with_what_mends_it(look, values,
 @pytest.mark.parametrize(
     ("look", "values", "mark", "message"),
     [
-        ("disk", {"write_bytes_per_second": VIT_B / 90}, BAD, "in 90 s, and the signal leaves 120 s -> signal_seco"),
+        ("disk", {"write_bytes_per_second": VIT_B / 90}, BAD, "the signal leaves 120 s -> signal_seconds: 180"),
         ("disk", {"free_bytes": 1e9}, BAD, "1 GB are free"),
         ("disk", {"error": "OSError: Read-only file system"}, BAD, "cannot write into /shared/runs: OSError"),
         ("tracking", {"error": "Connection refused"}, NOTE, "https://mlflow:443: Connection refused"),
