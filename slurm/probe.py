@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-import multimae
+import multimae.config
 from multimae.config import Runtime
 from multimae.engine.folder import read_json, write_atomic
 from multimae.tracking import is_server
@@ -109,7 +109,7 @@ def _place(place: Place) -> dict[str, Any]:
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
         "cpus": cpus,
         "memory_gb": psutil.virtual_memory().total / 2**30,
-        "code": str(Path(multimae.__file__).parents[1]),
+        "code": str(Path(multimae.config.__file__).parents[1]),
         "python": f"{sys.version.split()[0]} ({sys.executable})",
     }
 
