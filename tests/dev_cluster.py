@@ -3,6 +3,7 @@
 The fixture `dev_cluster` is one cluster for all tests of a session; they run one after the other (`-n 0`).
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -122,11 +123,15 @@ class DevCluster:
         """Its daemon, and everything that runs on it, at once: the machine is gone."""
         self._kill(lambda: [self._slurmd(node), *self._steps(node), *(p.process for p in self._tasks(node=node))])
 
+    def has_daemon(self, node: str) -> bool:
+        return self._slurmd(node) is not None
+
     def revive_node(self, node: str) -> None:
         self._daemon("slurmd", "-N", node)
 
     def stop_controller(self) -> None:
-        self._kill(lambda: self._daemons("slurmctld"))
+        """It saves its state first, as a service that is stopped."""
+        self._kill(lambda: self._daemons("slurmctld"), signal.SIGTERM)
 
     def start_controller(self) -> None:
         self._daemon("slurmctld")
@@ -137,7 +142,7 @@ class DevCluster:
 
     def stop_accounting(self) -> None:
         """sacct cannot be asked; the controller keeps what it has to say until it can."""
-        self._kill(lambda: self._daemons("slurmdbd"))
+        self._kill(lambda: self._daemons("slurmdbd"), signal.SIGTERM)
 
     def start_accounting(self) -> None:
         self._daemon("slurmdbd")
@@ -172,24 +177,22 @@ class DevCluster:
         """Every process of this machine with its environment; a zombie has none."""
         found = []
         for process in psutil.process_iter():
-            try:
-                found.append((process, process.environ()))
-            except psutil.Error:
-                continue
+            # psutil's own reading ends at an empty line, and slurmstepd writes its title over its first variables.
+            with contextlib.suppress(OSError):
+                lines = Path(f"/proc/{process.pid}/environ").read_bytes().decode(errors="replace").split("\0")
+                found.append((process, dict(line.split("=", 1) for line in lines if "=" in line)))
         return found
 
-    def _kill(self, find: Callable[[], list[psutil.Process | None]]) -> None:
+    def _kill(self, find: Callable[[], list[psutil.Process | None]], by: signal.Signals = signal.SIGKILL) -> None:
         """Until none is found any more: what is being killed may start another."""
-        for _ in range(50):
+        for _ in range(100):
             processes = [process for process in find() if process]
             if not processes:
                 return
             for process in processes:
-                try:
-                    process.send_signal(signal.SIGKILL)
-                except psutil.NoSuchProcess:
-                    continue
-            time.sleep(0.1)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(by)
+            time.sleep(0.2)
         raise TimeoutError(f"these processes do not end: {processes}")
 
     def _daemon(self, *command: str) -> None:
