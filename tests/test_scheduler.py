@@ -1,9 +1,11 @@
 """Asking SLURM, through commands that answer what a real SLURM 22.05 was seen to answer; then a real one."""
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
+from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
 from slurm import scheduler
 from slurm.scheduler import GONE, SchedulerJob, Unreachable, cancel, cluster_name, expand, query
@@ -166,3 +168,84 @@ def test_cancel_is_one_command(slurm):
     slurm(scancel=(8, REFUSED))
     with pytest.raises(Unreachable, match="connect failure"):
         cancel(["13"])
+
+
+# ---- a real SLURM
+
+
+@pytest.fixture
+def real(dev_cluster, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
+    dev_cluster.wait_idle()
+    yield dev_cluster
+    dev_cluster.run("scancel", "--user=root")
+
+
+def words(*ids: str) -> dict[str, tuple[str, str]]:
+    return {id: (job.state, job.reason) for id, job in sorted(query(ids).items())}
+
+
+@pytest.mark.slurm
+def test_a_real_slurm_is_asked(real):
+    array = real.sbatch("sleep 300", "--array=0-6:2%1")
+    failed = real.sbatch("exit 3")
+    after = real.sbatch("true", f"--dependency=afterok:{array}_0")
+    never = real.sbatch("true", f"--dependency=afterok:{failed}")
+    held = real.sbatch("true", "--hold")
+    ids = [f"{array}_0", f"{array}_6", failed, after, never, held, "9999999"]
+    real.wait(lambda: words(never)[never][1] == "DependencyNeverSatisfied", "the dependent of a failed job")
+    real.wait_state(f"{array}_0", "RUNNING")
+    seen = words(*ids)
+    assert seen == {
+        f"{array}_0": ("RUNNING", ""),
+        f"{array}_6": ("PENDING", "JobArrayTaskLimit"),
+        failed: ("FAILED", "NonZeroExitCode"),
+        after: ("PENDING", "Dependency"),
+        never: ("PENDING", "DependencyNeverSatisfied"),
+        held: ("PENDING", "JobHeldUser"),
+        "9999999": (GONE, ""),
+    }
+    jobs = query(ids)
+    assert {job.cluster for job in jobs.values()} == {real.name, cluster_name()} == {real.name}
+    assert (jobs[failed].exit_code, jobs[f"{array}_0"].nodes[:1]) == ("3:0", "n")
+    assert abs(jobs[f"{array}_0"].started - time.time()) < 120
+
+    real.run("scontrol", "requeue", f"{array}_0")
+    assert words(f"{array}_0")[f"{array}_0"][0] in ("PENDING", "COMPLETING")
+    real.wait_state(f"{array}_2", "RUNNING")  # it takes the place that the other left
+
+    cancel([f"{array}_2", f"{array}_6", after, never, "9999999"])
+    real.wait(lambda: words(f"{array}_2")[f"{array}_2"][0] == "CANCELLED", "the end of a running task")
+    assert {state for state, _ in words(after, never).values()} == {"CANCELLED"}
+    assert words(f"{array}_0")[f"{array}_0"][0] in ("PENDING", "RUNNING")
+
+
+@pytest.mark.slurm
+def test_a_real_slurm_without_accounting_or_without_its_controller(real):
+    failed = real.sbatch("exit 3")
+    waiting = real.sbatch("true", "--hold")
+    real.wait_state(failed, "FAILED")
+    real.wait(lambda: "FAILED" in real.run("sacct", "-Xnj", failed, "-o", "state"), "the accounting knows")
+    real.wait(lambda: "PENDING" in real.run("sacct", "-Xnj", waiting, "-o", "state"), "the accounting knows")
+    real.stop_accounting()
+    try:
+        assert words(failed, waiting, "9999999") == {
+            failed: ("FAILED", "NonZeroExitCode"),
+            waiting: ("PENDING", "JobHeldUser"),
+            "9999999": (GONE, ""),
+        }
+    finally:
+        real.start_accounting()
+    real.wait(lambda: real.run("sacct", "-Xnj", failed, "-o", "state"), "the accounting is back")
+    real.stop_controller()
+    try:
+        assert {id: state for id, (state, _) in words(failed, waiting, "9999999").items()} == {
+            failed: "FAILED",
+            waiting: "PENDING",
+        }
+        real.stop_accounting()
+        assert query([failed]) is None
+    finally:
+        real.start_accounting()
+        real.start_controller()
+    real.wait(lambda: words(waiting)[waiting][0] == "PENDING", "the controller is back")
