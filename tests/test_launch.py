@@ -12,7 +12,7 @@ import pytest
 from training import tiny_study
 
 from multimae.engine.folder import RunFolder, write_atomic
-from slurm import launch, state
+from slurm import launch, scheduler, state
 from slurm.study import Row, Study
 
 ROWS = tiny_study.build("smoke")
@@ -238,3 +238,76 @@ def test_data_of_the_same_name_in_another_folder_are_told(tmp_path, folder):
     assert told("/images") == []
     (line,) = told("/elsewhere")
     assert "/images" in line and "/elsewhere" in line
+
+
+# ---- with a scheduler
+
+
+class Queue:
+    """A scheduler that knows some jobs, counts how often it is asked, and keeps what it cancels."""
+
+    def __init__(self, monkeypatch, **jobs: tuple[str, str]):
+        self.jobs, self.asked, self.cancelled = jobs, 0, []
+        monkeypatch.setattr(scheduler, "query", self.query)
+        monkeypatch.setattr(scheduler, "cancel", self.cancel)
+
+    def query(self, ids):
+        self.asked += 1
+        return {id: scheduler.SchedulerJob(id, "site", *self.jobs[f"j{id}"]) for id in ids}
+
+    def cancel(self, ids):
+        self.cancelled.append(sorted(ids))
+
+
+def give(runs: Path, config, job: str) -> RunFolder:
+    """As if the run had been submitted to SLURM."""
+    folder = RunFolder.of(runs, config.signature)
+    folder.create(config)
+    where = {"study": "tiny", "row": "alpha=1", "stage": config.task, "scale": "smoke", "host": "login"}
+    folder.jobs.write("submitted", job=f"slurm:{job}", cluster="site", **where)
+    return folder
+
+
+def test_a_plan_asks_the_scheduler_once(tmp_path, monkeypatch):
+    queue = Queue(monkeypatch, j1=("RUNNING", ""), j2=("PENDING", "Dependency"))
+    give(tmp_path, PRETRAIN, "1")
+    give(tmp_path, CLASSIFY, "2")
+    seen = actions(tmp_path)
+    assert seen["alpha=1 pretrain"] == ("running", None) and seen["alpha=1 classify"] == ("waiting", None)
+    assert queue.asked == 1
+
+
+@pytest.mark.parametrize("why", ["Dependency", "DependencyNeverSatisfied"])
+def test_a_job_that_waits_for_a_failed_one_is_submitted_anew_with_it(tmp_path, monkeypatch, why):
+    Queue(monkeypatch, j1=("FAILED", ""), j2=("PENDING", why))
+    give(tmp_path, PRETRAIN, "1").journal.write("failed", step=3, reason="no such file")
+    give(tmp_path, CLASSIFY, "2")
+    assert actions(tmp_path)["alpha=1 classify"][1] is None
+    retried = actions(tmp_path, retry_failed=True)
+    assert retried["alpha=1 pretrain"] == ("failed", "retry") and retried["alpha=1 classify"][1] == "run"
+
+
+def test_a_job_whose_dependency_broke_is_submitted_anew_once_its_pre_training_is_done(tmp_path, monkeypatch):
+    Queue(monkeypatch, j2=("PENDING", "DependencyNeverSatisfied"))
+    give(tmp_path, CLASSIFY, "2")
+    folder = RunFolder.of(tmp_path, PRETRAIN.signature)
+    folder.journal.write("finished", step=10, seconds=1.0)
+    assert actions(tmp_path)["alpha=1 classify"] == ("blocked", "run")
+
+
+def test_what_is_not_known_is_not_acted_upon(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduler, "query", lambda ids: None)
+    give(tmp_path, PRETRAIN, "1")
+    seen = actions(tmp_path, retry_failed=True)
+    assert seen["alpha=1 pretrain"] == ("unknown", None) and seen["alpha=1 classify"] == ("blocked", None)
+
+
+def test_cancel_is_one_command_for_all_jobs(tmp_path, monkeypatch):
+    queue = Queue(monkeypatch, j1=("RUNNING", ""), j2=("PENDING", "Dependency"))
+    give(tmp_path, PRETRAIN, "1")
+    give(tmp_path, CLASSIFY, "2")
+    asked = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    assert [entry.run.label for entry in asked] == ["alpha=1 pretrain", "alpha=1 classify"]
+    assert queue.cancelled == [["1", "2"]]
+    (removed,) = launch.cancel_removed(launch.extras(tiny_study, "smoke", tmp_path, [PRETRAIN.signature]))
+    assert removed.signature == CLASSIFY.signature and queue.cancelled[-1] == ["2"]

@@ -14,7 +14,7 @@ from training import ScriptedJob, tiny_study
 
 from multimae.config import Runtime
 from multimae.engine.folder import RunFolder
-from slurm import launch
+from slurm import launch, scheduler
 from slurm.local import Local
 
 ROWS = tiny_study.build("smoke")
@@ -23,7 +23,7 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 from multimae.config import Runtime
-from slurm import launch
+from slurm import launch, scheduler
 from slurm.local import Local
 from training import ScriptedJob, tiny_study
 
@@ -240,3 +240,23 @@ def test_each_slot_has_a_gpu_of_its_own(tmp_path, monkeypatch):
 def test_one_thread_a_run_without_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Local(Runtime(runs=tmp_path), 2).runtime == Runtime(runs=tmp_path, threads=1)
+
+
+# ---- beside a cluster
+
+
+def test_what_a_cluster_has_is_left_to_it(tmp_path, monkeypatch):
+    """And nothing waits for it: a job may take days."""
+    folder = RunFolder.of(tmp_path, A.stages["pretrain"].signature)
+    folder.create(A.stages["pretrain"])
+    where = {"study": "tiny", "row": "alpha=1", "stage": "pretrain", "scale": "smoke", "host": "login"}
+    folder.jobs.write("submitted", job="slurm:7_1", cluster="site", **where)
+    job = scheduler.SchedulerJob("7_1", "site", "PENDING", "Priority")
+    monkeypatch.setattr(scheduler, "query", lambda ids: {"7_1": job})
+    happened = apply(tmp_path)
+    assert happened["alpha=1 pretrain"] == "pending"
+    assert happened["alpha=1 classify"] == happened["alpha=1 segment"] == "blocked"
+    assert {state for label, state in happened.items() if "alpha=0.5" in label} == {"done"}
+    assert RunFolder.of(tmp_path, A.stages["classify"].signature).jobs.last("ended")["reason"].startswith(
+        "starts from alpha=1 pretrain, job 7_1 of the cluster"
+    )
