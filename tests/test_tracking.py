@@ -128,6 +128,25 @@ def test_a_resumed_run_is_one_run_and_each_step_is_sent_once(runs):
     assert len(seen.all()) == 2
 
 
+def test_the_job_is_found_from_mlflow_and_a_requeue_stays_one_run(runs):
+    run = study_run(runs)
+    status = []
+    for restart in (0, 1):
+        began = {"job": "slurm:12_3", "cluster": "c1", "restart": restart, "nodes": f"n[{restart}]", "step": -1}
+        run.folder.jobs.write("began", **began)
+        run.start()
+        write_atomic(run.folder.environment, json.dumps({"dirty": False, "variables": {"SLURM_JOB_ID": "15"}}))
+        tracking.sync(runs)
+        run.journal.write("interrupted", step=restart, reason="SIGUSR2")
+        status.append(Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status)
+        tracking.sync(runs)
+        status.append(Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status)
+    assert status == ["RUNNING", "KILLED"] * 2
+    tags = Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].data.tags
+    assert (tags["slurm_job"], tags["slurm_cluster"], tags["slurm_restart"]) == ("12_3", "c1", "1")
+    assert tags["slurm_nodes"] == "n[1]"
+
+
 def test_a_torn_line_costs_that_line_only(runs):
     run = study_run(runs)
     run.start()

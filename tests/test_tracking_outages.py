@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tracking_store import Seen, empty_store, runs, study_run  # noqa: F401 (fixtures)
+from tracking_store import CLASSIFY, Seen, empty_store, runs, study_run  # noqa: F401 (fixtures)
 
 from multimae import tracking
 from multimae.tracking import store, syncer
@@ -94,6 +94,20 @@ def test_a_follower_sends_the_rest_when_it_is_stopped(runs):
     assert follower.stop(timeout=60)
     seen = Seen(runs)
     assert seen.steps(seen.runs("ablation/smoke")["alpha=1 pretrain"], "train/loss") == list(range(1, 41))
+
+
+def test_a_follower_of_one_run_sends_that_run(runs):
+    one, other = study_run(runs).whole(), study_run(runs, CLASSIFY, stage="classify").whole()
+    follower = tracking.start_follower(runs, signature=one.folder.signature)
+    assert follower.stop(), follower.log.read_text()
+    assert follower.log.parent == one.folder.log
+    assert {run.data.tags.get("multimae.signature") for run in Seen(runs).all()} == {one.folder.signature, None}
+    assert not (other.folder.path / "mlflow.json").exists()
+
+
+@pytest.mark.parametrize("uri,server", [("http://h:5000", True), ("postgresql://h/db", True), ("sqlite:///m.db", False)])
+def test_a_server_is_told_from_a_file(uri, server):
+    assert tracking.is_server(uri) == server
 
 
 def test_a_follower_whose_store_hangs_is_stopped_in_time(runs, hanging_port):

@@ -95,6 +95,8 @@ class RenderedScenes:
                     self._render(block, report)
                 else:
                     others.append(block)
+        if others:
+            print(f"{report.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
         for block in others:
             with self._lock(block, wait=True):
                 self._render(block, report)

@@ -147,15 +147,25 @@ class Batch:
             self.cursor.steps["start"] = record["step"]
             self.params |= flatten(record["params"])
         self.tags |= {key: record[key] for key in ("attempt", "device", "host", "processes") if key in record}
+        environment = read_json(self.folder.environment) or {}
         if record.get("commit"):
-            dirty = (read_json(self.folder.environment) or {}).get("dirty")
-            self.tags |= {"commit": record["commit"], "mlflow.source.git.commit": record["commit"], "dirty": dirty}
+            commit = record["commit"]
+            self.tags |= {"commit": commit, "mlflow.source.git.commit": commit, "dirty": environment.get("dirty")}
+        if "SLURM_JOB_ID" in environment.get("variables", {}):
+            self.tags |= slurm_tags(self.folder)
         self._file("config.yaml")
         self._file("environment.json")
 
     def _file(self, name: str) -> None:
         if name not in self.cursor.files:
             self.cursor.files.append(name)
+
+
+def slurm_tags(folder: RunFolder) -> dict[str, Any]:
+    """Where to find the job that trains, or trained last."""
+    began = folder.jobs.last("began") or {}
+    named = {"slurm_job": "job", "slurm_cluster": "cluster", "slurm_nodes": "nodes", "slurm_restart": "restart"}
+    return {tag: str(began[key]).removeprefix("slurm:") for tag, key in named.items() if key in began}
 
 
 def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
