@@ -165,8 +165,8 @@ def _scheduled(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status
     if job is None or job.cluster != cluster:
         if run.lives is not False:
             return run.running
-        told = f"which cannot be asked from here, and this is {job.cluster}" if job else "which cannot be asked now"
-        return Status("unknown", f"submitted as job {run.job} to cluster {cluster}, {told}", run.beat)
+        told = f"which cannot be asked from here; this is {job.cluster}" if job else "which cannot be asked now"
+        return Status("unknown", f"its job is on cluster {cluster}, {told}", run.beat)
     if job.state in QUEUED:
         return _queued(run, job, needs)
     if job.state in ACTIVE:
@@ -214,13 +214,13 @@ def _ended(run: Traces, job: SchedulerJob) -> Status:
     if job.state == "CANCELLED":
         if not run.begun:
             return Status("missing", "cancelled before it began")
-        return Status("interrupted", f"job {job.id} was cancelled", run.beat)
+        return Status("interrupted", "its job was cancelled", run.beat)
     if last["kind"] == "interrupted" or (job.state == "COMPLETED" and last["kind"] == "failed"):
         return Status(last["kind"], _line(last["reason"]), run.beat)
     if job.state in ("FAILED", "OUT_OF_MEMORY"):
         return Status("failed", _line(_cause(run, job, last.get("reason", ""))), run.beat)
     if job.state == "COMPLETED":
-        return Status("dead", f"job {job.id} completed, but the run did not finish", run.beat)
+        return Status("dead", "its job completed, but the run did not finish", run.beat)
     return Status("dead", f"{job.state}{where}", run.beat)
 
 
@@ -262,7 +262,7 @@ def _folder(run: Traces) -> Status:
     if ended and ended["time"] >= written:
         return Status(ended["state"], ended["reason"], run.beat)
     if run.begun:
-        who = f"its process{_where(run.beat)}" if run.beat or not run.job else f"job {run.job}"
+        who = f"its process{_where(run.beat)}" if run.beat or not run.job else "its job"
         return Status("dead", f"{who} is gone", run.beat)
     return Status("missing", "submitted, but never begun" if run.submitted else "")
 

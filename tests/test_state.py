@@ -256,7 +256,7 @@ def test_cancelled(folder, slurm):
     assert told(folder) == ("missing", "cancelled before it began")
     began(folder)
     beat(folder)
-    assert told(folder) == ("interrupted", "job 7_1 was cancelled")
+    assert told(folder) == ("interrupted", "its job was cancelled")
 
 
 def test_failed_with_the_journals_reason(folder, slurm):
@@ -314,7 +314,7 @@ def test_completed_but_not_done(folder, slurm):
     slurm(job("COMPLETED"))
     submit(folder, ago=20)
     began(folder, ago=10)
-    assert told(folder) == ("dead", "job 7_1 completed, but the run did not finish")
+    assert told(folder) == ("dead", "its job completed, but the run did not finish")
     folder.journal.write("interrupted", step=3, reason="SIGTERM")
     assert told(folder) == ("interrupted", "SIGTERM")
 
@@ -353,7 +353,7 @@ def test_gone_is_what_the_folder_says(folder, slurm):
     submit(folder, ago=2 * OLD)
     assert told(folder) == ("missing", "submitted, but never begun")
     began(folder, ago=2 * OLD)
-    assert told(folder) == ("dead", "job 7_1 is gone")
+    assert told(folder) == ("dead", "its job is gone")
     beat(folder)
     assert told(folder)[0] == "running"
     beat(folder, ago=OLD)
@@ -368,7 +368,7 @@ def test_slurm_cannot_be_asked(folder, slurm, answer):
     submit(folder, ago=OLD)
     began(folder, ago=OLD)
     folder.journal.write("failed", step=3, reason="it may have been requeued since")
-    assert told(folder) == ("unknown", "submitted as job 7_1 to cluster alpha, which cannot be asked now")
+    assert told(folder) == ("unknown", "its job is on cluster alpha, which cannot be asked now")
     beat(folder)
     seen = state.read(folder)
     assert (seen.state, seen.node) == ("running", "n[1-2]")
@@ -382,7 +382,7 @@ def test_a_job_of_another_cluster_is_not_ours(folder, slurm, word):
     submit(folder)
     status = state.read(folder)
     assert (status.state, status.job, status.node) == ("unknown", "7_1", "")
-    assert "to cluster alpha, which cannot be asked from here, and this is beta" in status.reason
+    assert "cluster alpha, which cannot be asked from here; this is beta" in status.reason
     beat(folder)
     assert told(folder)[0] == "running"
 
