@@ -45,12 +45,13 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
     that is done has not measured the column's metric.
     """
     published = paper_table(study.table)
+    shown = [(row, *cell) for row in rows for cell in row.stages.items() if cell[0] in published.columns]
+    needs = {config.signature: getattr(config, "needs", None) for _, _, config in shown}
+    statuses = state.read_all([RunFolder.of(runs, signature) for signature in needs], needs)
     cells = [
         {"row": row.name, "stage": stage, "scale": scale, "paper": published.rows.get(row.name, {}).get(stage)}
-        | _measured(config, published.columns[stage].metric, runs)
-        for row in rows
-        for stage, config in row.stages.items()
-        if stage in published.columns
+        | _measured(config, published.columns[stage].metric, runs, statuses[config.signature])
+        for row, stage, config in shown
     ]
     if not cells:
         raise ConfigError(f"{study.name}: no row has a stage of Table {study.table}: {', '.join(published.columns)}")
@@ -58,10 +59,9 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
     return _comparable(frame, study.table)
 
 
-def _measured(config: RunConfig, metric: str, runs: Path) -> dict[str, Any]:
+def _measured(config: RunConfig, metric: str, runs: Path, status: state.Status) -> dict[str, Any]:
     """What a run says of itself, and its last evaluation if it is done."""
     folder = RunFolder.of(runs, config.signature)
-    status = state.read(folder)
     cell = {"seed": config.seed, "signature": config.signature, "state": status.state, "reason": status.reason}
     cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS])
     if status.state != "done":
