@@ -17,12 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dev_cluster import DevCluster, unavailable
-from trial import CHECKPOINT_SECONDS, NODES, TASKS, Outcome, Server, Trial
+from trial import CHECKPOINT_SECONDS, EPOCHS, NODES, TASKS, Outcome, Server, Trial, tiny
 
 Act = Callable[[Trial], str | None]  # does it, and may say more
 
@@ -34,7 +33,6 @@ class Fault:
     act: Act
     before: Callable[[Trial], None] = lambda trial: None
     after: Callable[[Trial], None] = lambda trial: None  # makes good what the next try would suffer from
-    options: dict[str, Any] = field(default_factory=dict)  # of the profile
     memory_mb: int = 0  # of a file system of its own that the runs lie on
 
 
@@ -49,8 +47,11 @@ def requeue(trial: Trial) -> None:
     trial.cluster.run("scontrol", "requeue", trial.job)
 
 
-def wait_for_limit(trial: Trial) -> None:
-    """Nothing more: the limit is a minute."""
+def shorten_limit(trial: Trial) -> None:
+    """To the next whole minute, SLURM's unit, that leaves the lead of the signal."""
+    hours, minutes, seconds = map(int, trial.cluster.job(trial.job)["RunTime"].split(":"))
+    left = 60 * (60 * hours + minutes) + seconds + trial.profile.signal_seconds
+    trial.cluster.run("scontrol", "update", f"JobId={trial.job}", f"TimeLimit={left // 60 + 1}")
 
 
 def preempt(trial: Trial) -> None:
@@ -165,7 +166,7 @@ def make_read_only(trial: Trial) -> None:
 FAULTS = {
     "scancel --signal=USR2": Fault(signal_job),
     "scontrol requeue": Fault(requeue),
-    "time limit": Fault(wait_for_limit, options={"time_limit": 1}),
+    "time limit": Fault(shorten_limit),
     "preemption": Fault(preempt),
     "node killed": Fault(kill_node, after=revive_nodes),
     "rank killed": Fault(kill_rank),
@@ -183,8 +184,8 @@ FAULTS = {
 class Harness:
     """A cluster, an MLflow server, a run that is left alone, and tries beside it."""
 
-    def __init__(self, cluster: DevCluster, folder: Path):
-        self.cluster, self.folder = cluster, folder
+    def __init__(self, cluster: DevCluster, folder: Path, epochs: int):
+        self.cluster, self.folder, self.config = cluster, folder, tiny(epochs)
         self.server = Server(folder / "mlflow")
         self.alone: Trial | None = None
 
@@ -193,7 +194,7 @@ class Harness:
         os.environ["SLURM_CONF"] = self.cluster.environment["SLURM_CONF"]
         try:
             self.server.start()
-            self.alone = Trial(self.cluster, self.server, self.folder / "alone")
+            self.alone = Trial(self.cluster, self.server, self.folder / "alone", self.config)
             self.alone.submit()
             if problem := self.alone.finish():
                 raise RuntimeError(f"a run that is left alone does not finish: {problem}")
@@ -207,14 +208,12 @@ class Harness:
         fault = FAULTS[name]
         folder = self.folder / f"{name.replace(' ', '_').replace('=', '_')}-{number}"
         with self._file_system(folder, fault.memory_mb):
-            trial = Trial(self.cluster, self.server, folder, **fault.options)
+            trial = Trial(self.cluster, self.server, folder, self.config)
             note = ""
             try:
                 fault.before(trial)
                 trial.submit()
-                target = random.randint(10, int(0.8 * trial.total_steps))
-                if fault.act is not wait_for_limit:
-                    trial.reach(target)
+                trial.reach(random.randint(10, int(0.8 * trial.total_steps)))
                 note = " ".join(filter(None, (f"at step {trial.step}", fault.act(trial), trial.finish())))
             except (TimeoutError, RuntimeError, OSError, subprocess.SubprocessError) as error:
                 note = f"{type(error).__name__}: {error}; {trial.last_words}"
@@ -274,6 +273,7 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=5, help="of each fault (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="NAME", help=f"some of: {', '.join(FAULTS)}")
     parser.add_argument("--folder", type=Path, help="for the cluster and the runs (default: a temporary one)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of 32 steps each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     if reason := unavailable():
@@ -289,7 +289,7 @@ def main() -> int:
     cluster = DevCluster.start(folder=folder / "cluster")
     outcomes: dict[str, list[Outcome]] = {}
     try:
-        with Harness(cluster, folder).ready() as harness:
+        with Harness(cluster, folder, args.epochs).ready() as harness:
             steps = [record["step"] for record in harness.alone.run.journal.records("checkpoint")]
             print(f"left alone: {harness.alone.total_steps} steps, checkpoints at {steps}", flush=True)
             for name in args.only or FAULTS:

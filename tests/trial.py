@@ -13,7 +13,7 @@ from pathlib import Path
 from dev_cluster import DevCluster
 from toy_task import curve
 
-from multimae.config import recipe
+from multimae.config import RunConfig, recipe
 from multimae.engine.folder import RunFolder
 from multimae.tracking import sync
 from slurm import launch
@@ -23,11 +23,13 @@ from slurm.study import Row, Study
 
 CHECKPOINT_SECONDS = 6
 NODES, TASKS = 2, 2
-# 96 steps: from 10 s on an idle machine to a minute on a busy one.
-CONFIG = recipe("pretrain", "smoke").edit(
-    {"epochs": 3, "data.train_samples": 1024, "data.eval_samples": 64}
-)
+EPOCHS = 12  # of 32 steps: half a minute on an idle machine
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+
+
+def tiny(epochs: int = EPOCHS) -> RunConfig:
+    """What a trial trains."""
+    return recipe("pretrain", "smoke").edit({"epochs": epochs, "data.train_samples": 1024, "data.eval_samples": 64})
 
 
 class Server:
@@ -80,36 +82,32 @@ class Outcome:
 
 
 class Trial:
-    """One run. `name` is its study's and its folder's; `options` are the profile's."""
+    """One run. Its study is named as its folder."""
 
-    def __init__(self, cluster: DevCluster, server: Server, folder: Path, **options):
-        self.cluster, self.server = cluster, server
+    def __init__(self, cluster: DevCluster, server: Server, folder: Path, config: RunConfig):
+        self.cluster, self.server, self.config = cluster, server, config
         self.name, self.runs = folder.name, folder / "runs"
         self.runs.mkdir(parents=True)
         settings = {"device": "cpu", "threads": 1, "log_every_steps": 1, "timeout_minutes": 1}
-        self.profile = Profile.model_validate(
-            {
-                "name": "faults",
-                "slurm_conf": str(cluster.folder / "slurm.conf"),
-                "nodes": NODES,
-                "tasks_per_node": TASKS,
-                "cpus_per_task": 1,
-                "time_limit": 30,
-                "signal_seconds": 20,
-                "runs": str(self.runs),
-                "cache": str(folder.parent / "cache"),
-                "tracking_uri": server.uri,
-                "environment": {"OMP_NUM_THREADS": "1"},
-                "runtime": settings | {"checkpoint_minutes": CHECKPOINT_SECONDS / 60},
-            }
-            | options
+        self.profile = Profile(
+            name="faults",
+            slurm_conf=cluster.folder / "slurm.conf",
+            nodes=NODES,
+            tasks_per_node=TASKS,
+            time_limit=30,
+            signal_seconds=20,
+            runs=self.runs,
+            cache=folder.parent / "cache",
+            tracking_uri=server.uri,
+            environment={"OMP_NUM_THREADS": "1"},
+            runtime=settings | {"checkpoint_minutes": CHECKPOINT_SECONDS / 60},
         )
-        self.run = RunFolder.of(self.runs, CONFIG.signature)
+        self.run = RunFolder.of(self.runs, self.config.signature)
         self.began = time.monotonic()
 
     @cached_property
     def study(self) -> Study:
-        return Study(self.name, self.name, "10", lambda scale: [Row("row", {"pretrain": CONFIG})])
+        return Study(self.name, self.name, "10", lambda scale: [Row("row", {"pretrain": self.config})])
 
     def submit(self) -> None:
         plan = launch.plan(self.study, "smoke", self.study.build("smoke"), self.runs)
@@ -134,7 +132,7 @@ class Trial:
 
     @property
     def total_steps(self) -> int:
-        return CONFIG.total_steps(CONFIG.data.train_samples)
+        return self.config.total_steps(self.config.data.train_samples)
 
     def ranks(self) -> list:
         return [process for process in self.cluster.processes_of(self.job) if process.rank is not None]
