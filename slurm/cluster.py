@@ -44,7 +44,7 @@ class Cluster:
 
     def scripts(self, plan: Plan) -> list[tuple[str, str]]:
         """(title, batch script) of each sbatch that `work` would call; jobs to come stand as `<job of pretrain>`."""
-        batch = self._batch(plan)
+        batch = Batch(self.profile, self.runs, snapshot.expected(self.runs), plan.study.name)
         return [(_title(array), batch.script(array)) for array in arrays(plan, self.profile.max_array_size)]
 
     def estimate(self, plan: Plan) -> str:
@@ -74,7 +74,7 @@ class Cluster:
             self.check(plan)
             cluster = self._cluster()
             self._cancel(_stale(plan))
-            batch = self._batch(plan)
+            batch = Batch(self.profile, self.runs, snapshot.take(self.runs), plan.study.name)
             for array in arrays(plan, self.profile.max_array_size):
                 for entry in array.entries:
                     entry.folder.create(entry.run.config)
@@ -147,9 +147,6 @@ class Cluster:
 
         runtime = self.profile.runtime(array.stage, self.runs, self.data_roots)
         return ClusterJob(entry.run.signature, runtime, self.profile.restarts_without_progress)
-
-    def _batch(self, plan: Plan) -> Batch:
-        return Batch(self.profile, self.runs, snapshot.take(self.runs), plan.study.name)
 
     def _cluster(self) -> str:
         try:

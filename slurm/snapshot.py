@@ -33,6 +33,18 @@ def take(runs: Path, root: Path = ROOT) -> Snapshot:
     What is named by its commit is clean; otherwise a hash of the content makes the name. Of a git checkout, tracked
     files are copied and those that git does not ignore; else the packages as they are installed.
     """
+    snapshot, files, record = _of(Path(runs), root)
+    if not snapshot.path.exists():
+        _copy(root, files, snapshot.path, record)
+    return snapshot
+
+
+def expected(runs: Path, root: Path = ROOT) -> Snapshot:
+    """What `take` would return now; writes nothing."""
+    return _of(Path(runs), root)[0]
+
+
+def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
     record = checkout(root, *WHAT)
     files = _tracked(root) if record["commit"] else []
     if not files:  # installed, perhaps into a folder that lies in somebody else's checkout
@@ -41,10 +53,8 @@ def take(runs: Path, root: Path = ROOT) -> Snapshot:
     name = record["commit"][:12] if record["commit"] else "installed"
     if record["dirty"] is not False:
         name += f"-{_content(root, files)}"
-    path = Path(runs).resolve() / ".code" / name
-    if not path.exists():
-        _copy(root, files, path, record)
-    return Snapshot(path, record["commit"], record["dirty"])
+    path = Path(os.path.abspath(runs)) / ".code" / name
+    return Snapshot(path, record["commit"], record["dirty"]), files, record
 
 
 def _tracked(root: Path) -> list[Path]:
