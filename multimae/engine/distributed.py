@@ -23,7 +23,7 @@ from ..seeds import derive
 from ..shards import Shard
 from .task import RunFailed
 
-LAST_WORDS = 5.0  # seconds that a process which failed has to say of what
+LAST_WORDS = 3.0  # seconds that a process which failed has to say of what
 
 
 @contextlib.contextmanager
@@ -101,7 +101,7 @@ class Processes:
                 store.set(f"failed/{self.rank}", f"process {self.rank} on {socket.gethostname()}: {reason}")
                 return error if isinstance(error, RunFailed) else RunFailed(reason)
             until = time.monotonic() + LAST_WORDS
-            while time.monotonic() < until:
+            while self.main and time.monotonic() < until:  # the others end at once: the first one waits for that, too
                 for rank in range(self.count):
                     if store.check([f"failed/{rank}"]):
                         return RunFailed(store.get(f"failed/{rank}").decode())

@@ -82,10 +82,10 @@ class Recorder:
             )
 
     def end(self, kind: str, **fields: Any) -> None:
-        """The last record of an attempt (finished, interrupted or failed), and its last heartbeat."""
-        self.write(kind, **fields)
-        self.beat(kind, step=fields["step"])
-        if self.processes.main:
+        """The last record of an attempt (finished, interrupted or failed), and its last heartbeat. Raises RunFailed."""
+        if self.processes.main:  # first, because the failure may be that no record can be written
             if kind == "failed":
                 self._progress.log(traceback.format_exc())
             self._progress.say(f"{kind}: {fields['reason']}" if "reason" in fields else kind)
+        self.write(kind, **fields)
+        self.beat(kind, step=fields["step"])
