@@ -127,7 +127,8 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     stages = dict.fromkeys(array.stage for array in arrays)
     costs = [StageCost.of(stage, arrays, profile) for stage in stages]
     jobs, several = sum(cost.jobs for cost in costs), sum(len(array.tasks) > 1 for array in arrays)
-    lines = [f"\nWould submit {_count(jobs, 'job')} ({_count(several, 'array')}) by {_count(len(arrays), 'sbatch call')}"]
+    calls = _count(len(arrays), "sbatch call")
+    lines = [f"\nWould submit {_count(jobs, 'job')} ({_count(several, 'array')}) by {calls}"]
     lines += [cost.text() for cost in costs]
     for unit, each in (("GPU", GPU_RATE), ("core", CORE_RATE)):
         if hours := sum(cost.hours for cost in costs if cost.unit == unit):

@@ -80,7 +80,8 @@ def test_a_long_pre_training_may_start_again_often_enough(tmp_path):
     (long,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
     days = job_seconds(long.entries[0].run.config, batch.profile.resources("pretrain")) / 86400
     assert days > 7 and batch.restarts(long) >= 10 * days
-    study = Study("all", "All", "1", lambda scale: [Row("a", {"pretrain": PRETRAIN.edit({"data.train_samples": None})})])
+    whole = PRETRAIN.edit({"data.train_samples": None})
+    study = Study("all", "All", "1", lambda scale: [Row("a", {"pretrain": whole})])
     (uncounted,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
     assert batch.restarts(uncounted) == UNCOUNTED
 
@@ -139,8 +140,9 @@ def test_without_slurm_it_says_so(tmp_path, monkeypatch):
 
 def test_a_launcher_waits_for_another_and_says_for_whom(tmp_path, monkeypatch, capfd):
     sent = fake_sbatch(monkeypatch)
-    code = "from pathlib import Path; import sys, time; from slurm.cluster import Cluster; from slurm.profile import Profile\n"
-    code += f"c = Cluster(Profile(name='x'), Path({str(tmp_path)!r}))\nwith c._alone():\n  print('held', flush=True); time.sleep(1)"
+    code = "from pathlib import Path; import time; from slurm.cluster import Cluster; from slurm.profile import Profile\n"
+    code += f"cluster = Cluster(Profile(name='x'), Path({str(tmp_path)!r}))\n"
+    code += "with cluster._alone():\n    print('held', flush=True)\n    time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
