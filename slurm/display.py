@@ -8,12 +8,12 @@ from datetime import datetime
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from multimae.flops import training_flops
 
 from .estimate import Estimate, duration, operations
+from .grid import Column, Grid
 from .launch import Entry, Event, Extra, Plan
 from .state import Status, read_all
 
@@ -34,6 +34,7 @@ MARKS = {
 QUIET = ("pending", "waiting", "missing", "done")  # shown after what moves or went wrong, where room is short
 
 SAID = {"started": "started", "asked": "asked to save and stop"}  # of events that are no change of state
+PLANNED = ("row", "stage", "run", "is", "would", "images", "training")
 BAR = 12  # columns of a progress bar
 FRAME = 6  # lines of a status around its table: title, head, what is left out, counts
 LEAST = 3  # lines that a table has on any terminal
@@ -42,17 +43,13 @@ MANY = 20  # different reasons of what only waits
 
 def print_plan(console: Console, plan: Plan, cost: str) -> None:
     """Of --dry-run: what would run, and what it would cost."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("row", "stage", "run", "is", "would"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("images", justify="right")
-    table.add_column("training", justify="right")
-    above = None
+    columns = [Column(name, right=name in ("images", "training")) for name in PLANNED]
+    lines, above = [], None
     for row, stage, entry, again in _cells(plan):
         run = entry.run.config
         images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
         work = training_flops(run) if images else None
-        table.add_row(
+        line = (
             "" if row == above else row,
             stage,
             entry.run.signature,
@@ -61,9 +58,10 @@ def print_plan(console: Console, plan: Plan, cost: str) -> None:
             f"{images:,}" if images else "?",
             operations(work) if work else "?",
         )
+        lines.append(line)
         above = row
     console.print(_head(plan))
-    console.print(table)
+    console.print(Grid(columns, lines))
     for line in _reasons((entry.run.label, entry.status) for entry in plan.entries.values()):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(cost, highlight=False, soft_wrap=True)
@@ -217,28 +215,24 @@ def _head(plan: Plan) -> Text:
     return Text.assemble((study.title, "bold"), rest)
 
 
-def _table(cells: list[Cell], signatures: bool = True, room: int | None = None) -> list[Table | Text]:
+def _table(cells: list[Cell], signatures: bool = True, room: int | None = None) -> list[Grid | Text]:
     """In at most `room` lines (None: as many as it takes), and then a line about the rest."""
     rest = []
     if room and len(cells) > (room := max(room, LEAST)):
         ranked = sorted(cells, key=lambda cell: QUIET.index(cell[2].state) if cell[2].state in QUIET else -1)
         cells, rest = ranked[:room], ranked[room:]
     jobs = any(status.job for _, _, status, _ in cells)
-    table = Table(box=None, pad_edge=False, header_style="dim")
     # Widths that hold from the first line to the last keep the picture still.
-    for name, width in (("row", None), ("stage", 8), ("run", 10), ("", 14)):
-        if name != "run" or signatures:
-            table.add_column(name, min_width=width, no_wrap=True)
-    for name, width in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11)):
-        table.add_column(name, justify="right", min_width=width, no_wrap=True)
-    for name in ("job", "node") if jobs else ("",):  # there is room for these or for a bar
-        table.add_column(name, min_width=None if jobs else BAR, no_wrap=True)
-    above = None
+    columns = [Column("row"), Column("stage", 8), *([Column("run", 10)] if signatures else []), Column("", 14)]
+    columns += [Column(name, w, right=True) for name, w in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11))]
+    columns += [Column("job"), Column("node")] if jobs else [Column("", BAR)]  # there is room for these or for a bar
+    lines, above = [], None
     for row, stage, status, signature in cells:
         run = (Text(signature, style="dim"),) if signatures else ()
         where = (Text(status.job, style="dim"), Text(status.node, style="dim")) if jobs else (_bar(status),)
-        table.add_row("" if row == above else row, stage, *run, _state(status), *_figures(status), *where)
+        lines.append(("" if row == above else row, stage, *run, _state(status), *_figures(status), *where))
         above = row
+    table = Grid(columns, lines)
     if not rest:
         return [table]
     return [table, Text(f"... and {len(rest)} more: {_counts(Counter(c[2].state for c in rest))}", style="dim")]
