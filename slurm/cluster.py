@@ -71,7 +71,8 @@ class Cluster:
             plan = launch.replan(plan)
             if not plan.todo:
                 return
-            self.check(plan)
+            for note in self.check(plan):
+                print(f"note: {note}", file=sys.stderr)
             cluster = self._cluster()
             self._cancel(_stale(plan))
             batch = Batch(self.profile, self.runs, snapshot.take(self.runs), plan.study.name)
