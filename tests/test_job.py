@@ -1,6 +1,5 @@
 """A job of a cluster, without one: what it records, when it may start again, and how it gives itself back."""
 
-import functools
 import multiprocessing
 import signal
 import subprocess
@@ -185,7 +184,7 @@ def test_a_fault_that_repeats_fails_the_run_with_the_evidence(run, train):
 
 @pytest.fixture
 def queue(monkeypatch):
-    """A scheduler that says the states of `queue.says` in turn, and a submitit that requeues as `queue.requeue` does."""
+    """A scheduler that says the states of `queue.says` in turn, and a submitit that requeues by `queue.requeue`."""
 
     class Queue:
         says = ["RUNNING"]

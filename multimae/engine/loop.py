@@ -80,7 +80,7 @@ class Training:
             if signal:
                 self.recorder.end("interrupted", step=self.step, reason=Preemption.name(signal))
                 return "interrupted"
-            if evaluation:  # after the save: there is no time for both once a signal came, and a restart makes up for it
+            if evaluation:  # after the save, which a signal's lead must cover; a restart makes up for the evaluation
                 self.evaluate()
         self.finish()
         return "finished"
