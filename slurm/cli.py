@@ -143,6 +143,8 @@ class Command:
         args = self.args
         cluster = Cluster(profile, args.runs, runtime_from(args).data_roots)
         if args.dry_run:
+            for note in cluster.check(planned):
+                print(f"note: {note}", file=sys.stderr)
             print_plan(self.console, planned, cluster.estimate(planned))
             print_scripts(self.console, cluster.scripts(planned))
             return 0

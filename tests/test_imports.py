@@ -86,9 +86,9 @@ def modules_after(command: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("option", ["--help", "--dry-run", "--status", "--cancel"])
-def test_planning_imports_nothing_heavy(option, tmp_path):
-    argv = ["alpha_ablation.py", option, "--runs", str(tmp_path)]
+@pytest.mark.parametrize("options", ["--help", "--dry-run", "--status", "--cancel", "--cluster site --dry-run"])
+def test_planning_imports_nothing_heavy(options, tmp_path):
+    argv = ["alpha_ablation.py", *options.split(), "--runs", str(tmp_path)]
     script = str(ROOT / "sweeps/alpha_ablation.py")
     seen = modules_after(f"sys.argv = {argv!r}; runpy.run_path({script!r}, run_name='__main__')")
     assert "slurm.launch" in seen

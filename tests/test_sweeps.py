@@ -102,6 +102,22 @@ def test_bf16_without_a_gpu_is_told(tmp_path, monkeypatch, capsys):
     assert not capsys.readouterr().err
 
 
+def test_a_dry_run_on_a_cluster_prints_the_exact_scripts_and_writes_nothing(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert main(study_named("alpha_ablation"), ["--cluster", "site", "--dry-run", "--runs", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert "paper scale" in out and "GPU-hours" in out  # as the profile says
+    assert out.count("#!/bin/bash") == 3 and out.count("aftercorr:<job of pretrain>") == 2
+    assert not runs.exists()
+
+
+def test_the_command_line_goes_before_the_profile(tmp_path, capsys):
+    words = ["--cluster", "site", "--dry-run", "--scale", "mini", "--only", "alpha=1", "--runs", str(tmp_path)]
+    assert main(study_named("alpha_ablation"), words) == 0
+    out = capsys.readouterr().out
+    assert "mini scale" in out and str(tmp_path) in out and "alpha=0.5" not in out
+
+
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_study_arguments(parser)
@@ -121,6 +137,8 @@ def parsed(*words: str) -> argparse.Namespace:
         (["--data", "nowhere"], ["nowhere/train", "no such folder"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--jobs", "0"], ["--jobs", "0"]),
+        (["--cluster", "sit"], ["unknown profile 'sit'", "did you mean 'site'", "devcluster"]),
+        (["--cluster", "site", "--jobs", "2"], ["--jobs", "max_jobs"]),
     ],
 )
 @pytest.mark.parametrize("how", ["--dry-run", "--status"])
