@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,8 +281,7 @@ def main() -> int:
         print(f"faults: {reason}", file=sys.stderr)
         return 2
     random.seed(args.seed)
-    temporary = tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True)
-    folder = (args.folder or Path(temporary.name)).resolve()
+    folder = (args.folder or Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         print(f"faults: {folder} is not empty, choose another --folder", file=sys.stderr)
@@ -299,7 +299,8 @@ def main() -> int:
                     print(f"{name}, try {number + 1}: {outcome}", flush=True)
     finally:
         cluster.stop()
-        temporary.cleanup()
+        if args.folder is None:
+            shutil.rmtree(folder)
         print(f"\n{NODES} nodes x {TASKS} processes, a checkpoint every {CHECKPOINT_SECONDS} s\n")
         print("| fault | tries | came back | steps lost | steps repeated | same to the bit | MLflow one run, complete |")
         print("|---|---|---|---|---|---|---|")

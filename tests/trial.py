@@ -190,6 +190,8 @@ class Trial:
 
     def tracked(self) -> str:
         """`yes`, `yes, after sync` where the job had no time to send the rest, or `no: why`."""
+        if not self.run.journal.path.exists():
+            return "no: it never began"
         if self._tracked() == "yes":
             return "yes"
         deadline = time.monotonic() + 60
