@@ -6,6 +6,7 @@ The script is submitit's, and so is what runs in the job. submitit is imported w
 import functools
 import math
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .snapshot import Snapshot
 COMMENT = 512  # characters; the database keeps more, but a queue is read by people
 # An estimate is rough, and preemptions count as well. Jobs that get nowhere end by `restarts_without_progress`.
 RESTARTS, MARGIN, UNCOUNTED = 50, 10, 1000
+# Until submitit listens, a second or two after the start, the signal to save would kill.
+IGNORING_SIGNAL = """bash -c 'trap "" USR2; exec "$@"' bash """
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Batch:
     def executor(self, array: Array) -> Any:
         """submitit's, with the parameters of this array."""
         resources = self.profile.resources(array.stage)
-        executor = _executor()(self.folder, max_num_timeout=self.restarts(array), python=self.profile.python)
+        python = IGNORING_SIGNAL + (self.profile.python or shlex.quote(sys.executable))
+        executor = _executor()(self.folder, max_num_timeout=self.restarts(array), python=python)
         asked = {
             "partition": resources.partition,
             "account": resources.account,
