@@ -78,7 +78,8 @@ class DevCluster:
         options = {"env": self.environment, "timeout": 120} | options
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+            said = f"{done.stdout}{done.stderr}"
+            raise RuntimeError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{said}")
         return done.stdout.strip()
 
     def sbatch(self, script: str, *options: str) -> str:
@@ -156,14 +157,17 @@ class DevCluster:
     def _tasks(self, node: str | None = None, job: str | None = None) -> list[JobProcess]:
         found = []
         for process, environment in self._alive():
-            of = environment.get("SLURM_CLUSTER_NAME"), environment.get("SLURMD_NODENAME"), environment.get("SLURM_JOB_ID")
-            if of[0] == self.name and of[1] and node in (None, of[1]) and job in (None, of[2]):
-                rank = environment.get("SLURM_PROCID") if environment.get("SLURM_STEP_ID", "").isdigit() else None
-                found.append(JobProcess(process, of[1], None if rank is None else int(rank)))
+            on, of = environment.get("SLURMD_NODENAME"), environment.get("SLURM_JOB_ID")
+            if environment.get("SLURM_CLUSTER_NAME") != self.name or not on:
+                continue
+            if node in (None, on) and job in (None, of):
+                ranked = environment.get("SLURM_STEP_ID", "").isdigit()
+                found.append(JobProcess(process, on, int(environment["SLURM_PROCID"]) if ranked else None))
         return found
 
     def _daemons(self, name: str) -> list[psutil.Process]:
-        return [p for p, environment in self._alive() if environment.get("DEVCLUSTER") == self.name and p.name() == name]
+        ours = (p for p, environment in self._alive() if environment.get("DEVCLUSTER") == self.name)
+        return [process for process in ours if process.name() == name]
 
     def _slurmd(self, node: str) -> psutil.Process | None:
         return next((p for p in self._daemons("slurmd") if p.cmdline()[-2:] == ["-N", node]), None)

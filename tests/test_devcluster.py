@@ -7,7 +7,7 @@ from dev_cluster import NODES, SCRIPTS, DevCluster, dev_cluster  # noqa: F401 (a
 
 pytestmark = pytest.mark.slurm
 
-TASKS = "srun --nodes=2 --ntasks-per-node=2 bash -c 'echo $SLURM_PROCID $SLURMD_NODENAME $SLURM_RESTART_COUNT; sleep {}'"
+TASKS = "srun --nodes=2 --ntasks-per-node=2 bash -c 'echo $SLURM_PROCID $SLURMD_NODENAME; sleep {}'"
 
 
 def start(*options: str) -> subprocess.CompletedProcess:
@@ -57,7 +57,7 @@ def test_an_urgent_job_sends_another_back_to_the_queue(dev_cluster, tmp_path):  
 
 def test_a_dead_node_is_noticed_and_its_job_restarts_on_others(dev_cluster):  # noqa: F811
     """Its first node, where the batch script runs."""
-    id = dev_cluster.sbatch(TASKS.format("${SLURM_RESTART_COUNT:+0} ${SLURM_RESTART_COUNT:-100}"), "--nodes=2", "--ntasks=4")
+    id = dev_cluster.sbatch("[[ $SLURM_RESTART_COUNT ]] && exit\n" + TASKS.format(300), "--nodes=2", "--ntasks=4")
     dev_cluster.wait(lambda: {p.rank for p in dev_cluster.processes_of(id)} == {0, 1, 2, 3, None}, "four ranks")
     victim = dev_cluster.processes_of(id)[0].node
     dev_cluster.kill_node(victim)

@@ -1,4 +1,4 @@
-"""What a cluster does to runs does not change what they learn. `python tests/faults.py` does all of it, and more often."""
+"""What a cluster does to runs does not change what they learn. `python tests/faults.py` does all of it, often."""
 
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
