@@ -166,8 +166,12 @@ class DevCluster:
         return found
 
     def _daemons(self, name: str) -> list[psutil.Process]:
-        ours = (p for p, environment in self._alive() if environment.get("DEVCLUSTER") == self.name)
-        return [process for process in ours if process.name() == name]
+        found = []
+        for process, environment in self._alive():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if environment.get("DEVCLUSTER") == self.name and process.name() == name:
+                    found.append(process)
+        return found
 
     def _slurmd(self, node: str) -> psutil.Process | None:
         return next((p for p in self._daemons("slurmd") if p.cmdline()[-2:] == ["-N", node]), None)
@@ -175,7 +179,12 @@ class DevCluster:
     def _steps(self, node: str) -> list[psutil.Process]:
         """The managers of the steps on a node: they log where its slurmd does."""
         log = str(self.folder / f"log/slurmd-{node}.log")
-        return [p for p in self._daemons("slurmstepd") if log in {file.path for file in p.open_files()}]
+        found = []
+        for process in self._daemons("slurmstepd"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if log in {file.path for file in process.open_files()}:
+                    found.append(process)
+        return found
 
     def _alive(self) -> list[tuple[psutil.Process, Mapping[str, str]]]:
         """Every process of this machine with its environment; a zombie has none."""
