@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from multimae.config import ConfigError
 from multimae.engine.folder import make_runs
 from multimae.tracking import start_follower
 
-from . import launch
+from . import launch, scheduler
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words
 from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
@@ -56,7 +57,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """0: all is done, or on its way. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
     try:
         return Command(study, argv).run()
-    except ConfigError as error:
+    except (ConfigError, scheduler.Unreachable) as error:
         print(f"{study.name}: {'; '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -128,8 +129,12 @@ class Command:
 
     def cancel(self, planned: launch.Plan) -> int:
         asked = launch.cancel(planned)
-        print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs or is queued")
-        return 0
+        unknown = planned.count("unknown")
+        if asked or not unknown:
+            print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs or is queued")
+        if unknown:
+            print(f"{unknown} runs were left alone: what they do is not known (--status says why)", file=sys.stderr)
+        return int(unknown > 0)
 
     def cancel_removed(self) -> int:
         asked = launch.cancel_removed(self.removed())
@@ -160,13 +165,21 @@ class Command:
             with _following(args.runs):
                 return self.table()
         print_status(self.console, seen, self.removed())
-        again = f"python sweeps/{self.study.name}.py --cluster {args.cluster}".rstrip()
+        again = self.again()
         if not told:
             print("Nothing to submit.")
         print(f"Follow with: {again} --status --watch")
         if seen.count("failed"):
             print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
         return int(seen.count("failed", "blocked") > 0)
+
+    def again(self) -> str:
+        """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""
+        words = [f"sweeps/{self.study.name}.py", "--cluster", *filter(None, [self.args.cluster])]
+        usual = {"--scale": self.profile.scale, "--runs": str(self.profile.runs or "runs")}
+        said = study_words(self.args)
+        edits = [(option, value) for option, value in zip(said[::2], said[1::2]) if usual.get(option) != value]
+        return shlex.join(["python", *words, *(word for edit in edits for word in edit)])
 
     # ---- on this machine
 

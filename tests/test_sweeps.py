@@ -20,9 +20,11 @@ from training import tiny_study
 
 import sweeps
 from multimae.config import SCALES, ConfigError, Pretrain, build
+from multimae.engine.folder import RunFolder
 from multimae.settings import flatten
+from slurm import scheduler
 from slurm.arguments import add_study_arguments, rows_from, runtime_from, study_words
-from slurm.cli import main
+from slurm.cli import Command, main
 from slurm.study import Row, Study
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -116,6 +118,49 @@ def test_the_command_line_goes_before_the_profile(tmp_path, capsys):
     assert main(study_named("alpha_ablation"), words) == 0
     out = capsys.readouterr().out
     assert "mini scale" in out and str(tmp_path) in out and "alpha=0.5" not in out
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], ""),
+        (["--scale", "paper"], ""),  # as the profile says
+        (["--only", "alpha=1", "--set", "pretrain.epochs=20"], " --only alpha=1 --set pretrain.epochs=20"),
+        (["--runs", "/my runs", "--scale", "mini"], " --scale mini --runs '/my runs'"),
+    ],
+    ids=str,
+)
+def test_the_command_that_is_told_sees_the_same_rows(words, expected):
+    """A --retry-failed without the --set would submit the whole study as published."""
+    command = Command(study_named("alpha_ablation"), ["--cluster", "site", *words])
+    assert command.again() == f"python sweeps/alpha_ablation.py --cluster site{expected}"
+
+
+def given(runs: Path, row: int = 0) -> None:
+    """To a cluster, as job 5."""
+    config = study_named("alpha_ablation").build("smoke")[row].stages["pretrain"]
+    folder = RunFolder.of(runs, config.signature)
+    folder.create(config)
+    folder.jobs.write("submitted", job="slurm:5", cluster="site", study="alpha_ablation", scale="smoke")
+
+
+def test_a_cancel_that_cannot_know_what_runs_says_so(tmp_path, monkeypatch, capsys):
+    given(tmp_path)
+    monkeypatch.setattr(scheduler, "query", lambda ids: None)
+    assert main(study_named("alpha_ablation"), ["--cancel", "--runs", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "1 runs were left alone" in said.err and "nothing" not in said.out
+
+
+def test_a_scheduler_that_cannot_cancel_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    def down(ids):
+        raise scheduler.Unreachable("Unable to contact slurm controller")
+
+    given(tmp_path)
+    monkeypatch.setattr(scheduler, "query", lambda ids: {"5": scheduler.SchedulerJob("5", "site", "RUNNING")})
+    monkeypatch.setattr(scheduler, "cancel", down)
+    assert main(study_named("alpha_ablation"), ["--cancel", "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "alpha_ablation: Unable to contact slurm controller\n"
 
 
 def parsed(*words: str) -> argparse.Namespace:
