@@ -80,7 +80,7 @@ def arrays(plan: Plan, size: int) -> list[Array]:
             job, _, task = entry.status.job.partition("_")
             where[signature] = (job, int(task) if task else None)
     waiting = [entry for entry in plan.todo if _waits(entry, plan) and entry.run.needs in where]
-    return made + _waiting(waiting, where)
+    return made + _waiting(waiting, where, size)
 
 
 def _waits(entry: Entry, plan: Plan) -> bool:
@@ -88,7 +88,7 @@ def _waits(entry: Entry, plan: Plan) -> bool:
     return needed is not None and needed.status.state != "done"
 
 
-def _waiting(entries: list[Entry], where: dict[str, tuple[Array | str, int | None]]) -> list[Array]:
+def _waiting(entries: list[Entry], where: dict[str, tuple[Array | str, int | None]], size: int) -> list[Array]:
     """Of several runs of one stage that start from the same job, the first ones make an array, the second ones another,
     and so on, so that each has the task number of the job that it waits for."""
     made: dict[tuple, Array] = {}
@@ -97,12 +97,12 @@ def _waiting(entries: list[Entry], where: dict[str, tuple[Array | str, int | Non
         stage, needs = stage_of(entry), entry.run.needs
         source, task = where[needs]
         of = source if isinstance(source, str) else id(source)
+        turn = taken[stage, needs]
+        taken[stage, needs] += 1
         if task is None:  # all of them wait for one job, and any number will do
-            array = made.setdefault((stage, of), Array(stage, after=source))
-            array.tasks[len(array.tasks)] = entry
+            array = made.setdefault((stage, of, turn // size), Array(stage, after=source))
+            array.tasks[turn % size] = entry
         else:
-            turn = taken[stage, needs]
-            taken[stage, needs] += 1
             array = made.setdefault((stage, of, turn), Array(stage, after=source, each=True))
             array.tasks[task] = entry
     return [_single(array) if len(array.tasks) == 1 else array for array in made.values()]

@@ -70,6 +70,7 @@ class Batch:
                 "--cpu-bind=cores",
                 "--kill-on-bad-exit=1",
                 "--open-mode=append",
+                "--export=ALL",  # on a site whose sbatch exports nothing, the tasks would lack what the script exports
             ],
             setup=self._setup(),
             teardown=self._teardown(array),
@@ -101,6 +102,7 @@ class Batch:
         folder = shlex.quote(str(self.runs / ".slurm"))
         return [
             *self.profile.setup,
+            *(["set +e"] if self.profile.setup else []),  # or a task that fails would end the script, not requeued
             *(f"export {name}={shlex.quote(value)}" for name, value in self.profile.environment.items()),
             # An editable install would win over the snapshot otherwise.
             f"export PYTHONPATH={shlex.quote(str(self.snapshot.path))}${{PYTHONPATH:+:$PYTHONPATH}}",

@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from multimae.config import ConfigError
@@ -71,6 +71,7 @@ class Cluster:
             plan = launch.replan(plan)
             if not plan.todo:
                 return
+            _writable(path for e in plan.todo for path in (e.folder.path, e.folder.jobs.path, e.folder.journal.path))
             for note in self.check(plan):
                 print(f"note: {note}", file=sys.stderr)
             cluster = self._cluster()
@@ -131,12 +132,22 @@ class Cluster:
     def _cancel(self, jobs: list[str]) -> None:
         if jobs:
             self.calls["scancel"] += 1
-            scheduler.cancel(jobs)
+            try:
+                scheduler.cancel(jobs)
+            except scheduler.Unreachable as error:  # they are somebody else's; they never start, and do no harm
+                print(f"note: jobs that wait in vain stay in the queue: {error}", file=sys.stderr)
 
     def _sbatch(self, script: str, array: Array) -> str:
         self.calls["sbatch"] += 1
         try:
-            done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["sbatch", "--parsable"],
+                input=script,
+                env=scheduler.submitting(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         except FileNotFoundError:
             raise ConfigError("there is no `sbatch` here: give the command on a login node of the cluster") from None
         if done.returncode:
@@ -147,6 +158,9 @@ class Cluster:
         from .job import ClusterJob
 
         runtime = self.profile.runtime(array.stage, self.runs, self.data_roots)
+        if runtime.device == "auto" and self.profile.resources(array.stage).gpus_per_node:
+            # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.
+            runtime = runtime.model_copy(update={"device": "cuda"})
         return ClusterJob(entry.run.signature, runtime, self.profile.restarts_without_progress)
 
     def _cluster(self) -> str:
@@ -170,6 +184,7 @@ class Cluster:
         """Be the one launcher that submits for this folder of runs, on any machine; says whom it waits for."""
         path = self.runs / ".slurm" / "submit.lock"
         (self.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)
+        _writable([path, path.parent, path.parent / "batch"])
         with open(path, "a+") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -187,6 +202,16 @@ def _title(array: Array) -> str:
     if None in array.tasks:
         return f"{array.stage}: {array.entries[0].run.label}"
     return f"{array.stage}: {len(array.tasks)} jobs, {array.indices}"
+
+
+def _writable(paths: Iterable[Path]) -> None:
+    """Raises ConfigError for what a colleague made and does not share: jobs would be submitted and not recorded."""
+    for path in paths:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ConfigError(
+                f"{path} belongs to {path.owner()}, and you may not write to it. Who shares a folder of runs needs "
+                "`umask 002`, and its owner gives, once, `chmod -R g+w` of it"
+            )
 
 
 def _stale(plan: Plan) -> list[str]:

@@ -165,7 +165,8 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     among = partitions()
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
-    done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    how = {"env": scheduler.submitting(), "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(["sbatch", "--test-only"], input=script, **how)
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())
@@ -226,8 +227,8 @@ class Visit:
         from submitit.core.utils import DelayedSubmission
 
         (runtime.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)  # of the script's own output
-        command = ["sbatch", "--parsable"]
-        done = subprocess.run(command, input=batch.script(array), capture_output=True, text=True, check=False)
+        how = {"env": scheduler.submitting(), "capture_output": True, "text": True, "check": False}
+        done = subprocess.run(["sbatch", "--parsable"], input=batch.script(array), **how)
         if done.returncode:
             raise ConfigError(f"sbatch refused the job: {done.stderr.strip()}")
         visit = cls(done.stdout.strip().partition(";")[0], runtime.runs)

@@ -8,6 +8,7 @@
 #   LIMIT        restarts of the job in all
 code=$1 job=$2 may_restart=$3 limit=$4
 restarts=${SLURM_RESTART_COUNT:-0}
+refusals=30 # ten seconds apart; a site that lets nobody requeue would otherwise have its nodes idle until the time limit
 
 ((code)) && [[ -e $may_restart ]] || exit 0
 if ((restarts >= limit)); then
@@ -18,14 +19,17 @@ while :; do
     if state=$(squeue --noheader --format=%T --jobs="$job" 2>&1); then
         # Otherwise it was cancelled, or given back to the queue already.
         [[ $state == RUNNING ]] || exit 0
-        if scontrol requeue "$job"; then
+        if said=$(scontrol requeue "$job" 2>&1); then
             echo "exit code $code: queued again, after $restarts restarts"
             sleep 300 # until SLURM ends this script
             exit 0
         fi
+        echo "exit code $code: the scheduler refuses to queue it again: $said"
+        ((--refusals)) || exit 0
     elif [[ $state == *"Invalid job id"* ]]; then
         exit 0
+    else
+        echo "the scheduler does not answer: $state"
     fi
-    echo "the scheduler does not answer: $state"
     sleep 10
 done

@@ -59,6 +59,15 @@ def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
     return {id: job for id, job in seen.items() if id in ids}
 
 
+def submitting() -> dict[str, str]:
+    """The environment for sbatch, which hands it on to the job. Of a job in which the command is given, such as an
+    interactive one, nothing is handed on: srun and the job would take its size and its array's numbers for theirs."""
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+    inside = "SLURM_JOB_ID" in os.environ
+    of_the_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_") if inside else ()
+    return {name: value for name, value in os.environ.items() if name in kept or not name.startswith(of_the_job)}
+
+
 def cluster_name() -> str:
     """ClusterName of the cluster that commands given here reach. Raises Unreachable."""
     found = re.search(r"^ClusterName\s*=\s*(\S+)", _run("scontrol", "show", "config"), re.MULTILINE)

@@ -71,6 +71,18 @@ def test_no_array_is_larger_than_the_cluster_takes(tmp_path):
     assert all(e.run.needs == a.after.tasks[t].run.signature for a in made if a.after for t, e in a.tasks.items())
 
 
+def test_many_transfers_of_one_pre_training_are_no_larger_array_either(tmp_path):
+    def rows(scale: str):
+        base = next(iter(tiny_study.rows(scale))).stages
+        for i in range(70):
+            yield Row(f"lr={i}", base | {"classify": base["classify"].edit({"optimizer.base_lr": 1e-4 * (i + 1)})})
+
+    plan = planned(Study("deep", "Deep", "10", rows), tmp_path)
+    after = "afterok:<job of pretrain>"
+    made = [a for a in seen(arrays(plan, 30)) if a[0] == "classify"]
+    assert made == [("classify", indices, after) for indices in ("0-29", "0-29", "0-9")]
+
+
 def test_a_transfer_waits_for_the_job_that_its_pre_training_has(tmp_path):
     statuses = {"alpha=1 pretrain": Status("running", job="7_4"), "alpha=0.5 pretrain": Status("pending", job="7_9")}
     made = arrays(planned(tiny_study, tmp_path, statuses), 1000)

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
+from submitit.core.utils import DelayedSubmission
 from training import tiny_study
 
 from multimae.config import ConfigError, recipe
 from multimae.engine.folder import RunFolder
 from slurm import cluster as cluster_module
-from slurm import launch, lead
+from slurm import launch, lead, scheduler
 from slurm.arrays import Array, arrays
 from slurm.batch import RESTARTS, UNCOUNTED, Batch
 from slurm.cluster import Cluster
@@ -130,6 +131,62 @@ def test_what_sbatch_refuses_is_told_with_its_words_and_the_key(tmp_path, monkey
     assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["job"] == "slurm:100_0"
     assert RunFolder.of(tmp_path, CLASSIFY.signature).jobs.last("submitted") is None
     assert not list((tmp_path / ".slurm").glob(".*.pkl"))
+
+
+def pickled(runs: Path, job: str):
+    return DelayedSubmission.load(runs / f".slurm/{job}/{job}_submitted.pkl").function
+
+
+@pytest.mark.parametrize(
+    "gpus, settings, device", [(2, {}, "cuda"), (0, {}, "auto"), (2, {"device": "cpu"}, "cpu")], ids=str
+)
+def test_a_job_that_asks_for_gpus_does_not_train_without(tmp_path, monkeypatch, gpus, settings, device):
+    fake_sbatch(monkeypatch)
+    list(launch.apply(plan_of(tmp_path), Cluster(profile(gpus_per_node=gpus, runtime=settings), tmp_path)))
+    assert pickled(tmp_path, "100_0").runtime.device == device
+
+
+def test_what_a_job_inherits_is_not_handed_on_to_another(monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert scheduler.submitting() == dict(os.environ)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # given in an interactive job
+    names = scheduler.submitting().keys()
+    assert {"SLURM_CONF", "PATH"} <= names and not {"SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID"} & names
+
+
+def test_a_folder_that_a_colleague_does_not_share_is_told_before_anything_is_submitted(tmp_path, monkeypatch):
+    sent = fake_sbatch(monkeypatch)
+    theirs = RunFolder.of(tmp_path, CLASSIFY.signature)
+    theirs.create(CLASSIFY)
+    theirs.jobs.write("ended", state="missing", reason="")
+    monkeypatch.setattr(cluster_module.os, "access", lambda path, mode: path != theirs.jobs.path)
+    with pytest.raises(ConfigError, match=rf"{theirs.jobs.path} belongs to \w+.*umask 002"):
+        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    assert sent == []
+
+
+def test_jobs_of_a_colleague_that_wait_in_vain_do_not_stop_a_retry(tmp_path, monkeypatch, capfd):
+    sent = fake_sbatch(monkeypatch)
+    list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+
+    def denied(jobs):
+        raise scheduler.Unreachable("Kill job error on job id 101: Access/permission denied")
+
+    says = {"100_0": ("FAILED", ""), "101_0": ("PENDING", "DependencyNeverSatisfied")}
+    known = {id: scheduler.SchedulerJob(id, "fake", *said) for id, said in says.items()}
+    running = scheduler.SchedulerJob("", "fake", "RUNNING")
+    monkeypatch.setattr(scheduler, "query", lambda ids: {id: known.get(id, running) for id in ids})
+    monkeypatch.setattr(scheduler, "cancel", denied)
+    list(launch.apply(plan_of(tmp_path, retry_failed=True), Cluster(profile(), tmp_path)))
+    assert len(sent) == 5 and "Access/permission denied" in capfd.readouterr().err
+
+
+def test_lines_of_the_profile_do_not_decide_what_becomes_of_a_job_that_fails(tmp_path):
+    cluster = Cluster(profile(setup=["set -e", "module load cuda"]), tmp_path)
+    lines = cluster.scripts(plan_of(tmp_path))[0][1].splitlines()
+    assert lines.index("set -e") < lines.index("module load cuda") < lines.index("set +e") < lines.index("code=$?")
 
 
 def test_without_slurm_it_says_so(tmp_path, monkeypatch):

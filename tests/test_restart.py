@@ -9,9 +9,16 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "slurm/restart.sh"
 
 
-def ended(tmp_path: Path, code: int = 1, restarts: int = 0, leave: bool = True, squeue: str = "echo RUNNING") -> bool:
+def ended(
+    tmp_path: Path,
+    code: int = 1,
+    restarts: int = 0,
+    leave: bool = True,
+    squeue: str = "echo RUNNING",
+    scontrol: str = "true",
+) -> bool:
     """Whether the job was given back to the queue."""
-    commands = {"squeue": squeue, "scontrol": f'echo "$@" >>{tmp_path}/said', "sleep": "true"}
+    commands = {"squeue": squeue, "scontrol": f'{scontrol} || exit; echo "$@" >>{tmp_path}/said', "sleep": "true"}
     for name, text in commands.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
@@ -48,3 +55,8 @@ def test_a_scheduler_that_is_down_is_waited_for(tmp_path):
     asked = tmp_path / "asked"
     once = f"[[ -e {asked} ]] && echo RUNNING && exit; touch {asked}; echo 'Unable to contact slurm controller' >&2; exit 1"
     assert ended(tmp_path, squeue=once)
+
+
+def test_a_site_that_lets_nobody_requeue_does_not_hold_the_nodes(tmp_path):
+    assert not ended(tmp_path, scontrol="{ echo x >>refused; false; }".replace("refused", str(tmp_path / "refused")))
+    assert (tmp_path / "refused").read_text().count("x") == 30
