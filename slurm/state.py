@@ -165,7 +165,10 @@ def _scheduled(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status
     if job is None or job.cluster != cluster:
         if run.lives is not False:
             return run.running
-        told = f"which cannot be asked from here; this is {job.cluster}" if job else "which cannot be asked now"
+        told = "which cannot be asked now"
+        if job:
+            told = f"which cannot be asked from here; this is {job.cluster}. If {cluster} is gone for good, remove "
+            told += "jobs.jsonl in the folder of the run, and it goes on here"
         return Status("unknown", f"its job is on cluster {cluster}, {told}", run.beat)
     if job.state in QUEUED:
         return _queued(run, job, needs)

@@ -385,6 +385,10 @@ def test_a_job_of_another_cluster_is_not_ours(folder, slurm, word):
     assert "cluster alpha, which cannot be asked from here; this is beta" in status.reason
     beat(folder)
     assert told(folder)[0] == "running"
+    beat(folder, ago=OLD)
+    assert "remove jobs.jsonl" in told(folder)[1]
+    folder.jobs.path.unlink()
+    assert told(folder)[0] == "dead"  # which is resumed
 
 
 def test_reading_never_writes(tmp_path: Path, folder, slurm):
