@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -128,7 +129,12 @@ class Command:
         return launch.extras(self.study, self.args.scale, self.args.runs, list(runs_of(self.everything)))
 
     def cancel(self, planned: launch.Plan) -> int:
-        asked = launch.cancel(planned)
+        others = runs_of(row for row in self.everything if row not in self.rows)
+        mine = {signature: entry for signature, entry in planned.entries.items() if signature not in others}
+        kept = [e for s, e in planned.entries.items() if s in others and e.status.under_way]
+        if kept:
+            print(f"note: {len(kept)} runs go on, because rows that --only leaves out use them too", file=sys.stderr)
+        asked = launch.cancel(replace(planned, entries=mine))
         unknown = planned.count("unknown")
         if asked or not unknown:
             print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs or is queued")

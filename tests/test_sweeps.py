@@ -141,7 +141,8 @@ def given(runs: Path, row: int = 0) -> None:
     config = study_named("alpha_ablation").build("smoke")[row].stages["pretrain"]
     folder = RunFolder.of(runs, config.signature)
     folder.create(config)
-    folder.jobs.write("submitted", job="slurm:5", cluster="site", study="alpha_ablation", scale="smoke")
+    where = {"study": "alpha_ablation", "scale": "smoke", "row": "a", "stage": "pretrain"}
+    folder.jobs.write("submitted", job="slurm:5", cluster="site", **where)
 
 
 def test_a_cancel_that_cannot_know_what_runs_says_so(tmp_path, monkeypatch, capsys):
@@ -150,6 +151,20 @@ def test_a_cancel_that_cannot_know_what_runs_says_so(tmp_path, monkeypatch, caps
     assert main(study_named("alpha_ablation"), ["--cancel", "--runs", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "1 runs were left alone" in said.err and "nothing" not in said.out
+
+
+def test_a_cancel_of_some_rows_leaves_what_other_rows_need(tmp_path, monkeypatch, capsys):
+    (row, *_) = study_named("alpha_ablation").build("smoke")
+    rows = [Row("a", row.stages), Row("b", {"pretrain": row.stages["pretrain"]})]
+    study = Study("alpha_ablation", "Shared", "10", lambda scale: rows)
+    cancelled = []
+    given(tmp_path)
+    monkeypatch.setattr(scheduler, "query", lambda ids: {"5": scheduler.SchedulerJob("5", "site", "RUNNING")})
+    monkeypatch.setattr(scheduler, "cancel", cancelled.extend)
+    assert main(study, ["--cancel", "--only", "a", "--runs", str(tmp_path)]) == 0
+    assert cancelled == [] and "1 runs go on" in capsys.readouterr().err
+    assert main(study, ["--cancel", "--runs", str(tmp_path)]) == 0
+    assert cancelled == ["5"]
 
 
 def test_a_scheduler_that_cannot_cancel_is_told_in_one_line(tmp_path, monkeypatch, capsys):
