@@ -129,6 +129,11 @@ class Attempt:
         self.forbid_restart()
         self.run.jobs.write("ended", job=self.job, state="failed", reason=reason)
 
+    def finish(self) -> None:
+        """End as done, also where a process crashes as it ends: a job that failed would let no transfer start."""
+        (self.files / "finished").touch()  # the script looks for it
+        self.forbid_restart()
+
     def forbid_restart(self) -> None:
         self._leave.unlink(missing_ok=True)
 

@@ -72,7 +72,7 @@ class Batch:
                 "--open-mode=append",
                 "--export=ALL",  # on a site whose sbatch exports nothing, the tasks would lack what the script exports
             ],
-            setup=self._setup(),
+            setup=self._setup(array),
             teardown=self._teardown(array),
             additional_parameters=self._options(array) | resources.sbatch,
             **{key: value for key, value in asked.items() if value is not None},
@@ -98,7 +98,7 @@ class Batch:
             options["array"] = f"{array.indices}%{min(len(array.tasks), self.profile.max_jobs)}"
         return options
 
-    def _setup(self) -> list[str]:
+    def _setup(self, array: Array) -> list[str]:
         folder = shlex.quote(str(self.runs / ".slurm"))
         return [
             *self.profile.setup,
@@ -109,12 +109,24 @@ class Batch:
             f"cd {shlex.quote(str(self.snapshot.path))}",
             "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}",
             f"mkdir -p {folder}/$job",
+            f"rm -f {folder}/$job/*.save_tmp",  # submitit's halves, of a disk that was full: it would refuse to go on
+            f"bash {self._shell('deadline')} $$ {self._restart(array)} &",
         ]
 
     def _teardown(self, array: Array) -> list[str]:
-        script = shlex.quote(str(self.snapshot.path / "slurm" / "restart.sh"))
-        marker = f"{shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart"
-        return ["code=$?", f"bash {script} $code $job {marker} {self.restarts(array)}", "exit $code"]
+        return [
+            "code=$?",
+            f"[[ -e {shlex.quote(str(self.runs / '.slurm'))}/$job/finished ]] && code=0",
+            f"bash {self._shell('restart')} $code {self._restart(array)}",
+            "exit $code",
+        ]
+
+    def _shell(self, name: str) -> str:
+        return shlex.quote(str(self.snapshot.path / "slurm" / f"{name}.sh"))
+
+    def _restart(self, array: Array) -> str:
+        """JOB MAY_RESTART LIMIT of restart.sh."""
+        return f"$job {shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart {self.restarts(array)}"
 
 
 @functools.cache

@@ -78,7 +78,7 @@ class ClusterJob(Job):
         if outcome == "interrupted":
             self._hand_over(attempt, store)
         if attempt.first:
-            attempt.forbid_restart()
+            attempt.finish()
         return outcome
 
     def checkpoint(self) -> "DelayedSubmission":

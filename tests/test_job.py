@@ -70,6 +70,7 @@ def test_it_says_that_it_began_and_may_not_start_again_once_finished(run, train)
     assert (began["job"], began["cluster"], began["restart"]) == ("slurm:77", "c1", 0)
     assert (began["nodes"], began["step"]) == ("n[1-2]", 40)
     assert seen == [True] and not may_restart(run) and kinds(run) == ["submitted", "began"]
+    assert (run.path.parent / ".slurm/77/finished").exists()  # the script succeeds, whatever the processes die of
     assert (run.log / "slurm-77").resolve() == run.path.parent / ".slurm/77"
 
 
@@ -102,7 +103,7 @@ def test_an_error_that_no_restart_mends_ends_the_job(run, train, monkeypatch, er
     train(fail(error, cause))
     with pytest.raises(type(error)):
         cluster_job(run)()
-    assert not may_restart(run)
+    assert not may_restart(run) and not (run.path.parent / ".slurm/77/finished").exists()
     assert run.jobs.last()["kind"] == "ended" and run.jobs.last()["reason"] == str(error)
 
 
