@@ -223,9 +223,11 @@ def _table(cells: list[Cell], signatures: bool = True, room: int | None = None) 
         cells, rest = ranked[:room], ranked[room:]
     jobs = any(status.job for _, _, status, _ in cells)
     # Widths that hold from the first line to the last keep the picture still.
-    columns = [Column("row"), Column("stage", 8), *([Column("run", 10)] if signatures else []), Column("", 14)]
-    columns += [Column(name, w, right=True) for name, w in (("epoch", 7), ("images/s", 8), ("loss", 6), ("left", 11))]
-    columns += [Column("job"), Column("node")] if jobs else [Column("", BAR)]  # there is room for these or for a bar
+    columns = [Column("row"), Column("stage", 8), *([Column("run", 10, spare=4)] if signatures else []), Column("", 14)]
+    figures = (("epoch", 7, 0), ("images/s", 8, 2), ("loss", 6, 3), ("left", 11, 0))
+    columns += [Column(name, width, right=True, spare=spare) for name, width, spare in figures]
+    # There is room for these or for a bar.
+    columns += [Column("job"), Column("node", spare=1)] if jobs else [Column("", BAR, spare=5)]
     lines, above = [], None
     for row, stage, status, signature in cells:
         run = (Text(signature, style="dim"),) if signatures else ()

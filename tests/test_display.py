@@ -14,6 +14,7 @@ from multimae.config import Classify, Pretrain, Runtime
 from slurm import launch, scheduler
 from slurm.display import Progress, print_plan, print_status, watching
 from slurm.estimate import duration, operations
+from slurm.grid import Column, Grid
 from slurm.launch import Event, Extra, Plan
 from slurm.local import Local
 from slurm.state import Status
@@ -184,3 +185,12 @@ def test_progress_here_asks_no_cluster(tmp_path, monkeypatch):
         progress.update(None)
         progress.update(Event(next(iter(plan.entries.values())), "elsewhere", PENDING))
     assert "pending as job 8_1 of a cluster" in out.getvalue()
+
+
+@pytest.mark.parametrize("width, spared", [(60, False), (24, True)])
+def test_a_narrow_terminal_shows_fewer_columns_and_those_whole(width, spared):
+    grid = Grid([Column("name"), Column("spare", spare=1), Column("kept")], [("a" * 10, "b" * 10, "c" * 10)])
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, width=width, color_system=None).print(grid)
+    assert "a" * 10 in out.getvalue() and "c" * 10 in out.getvalue()
+    assert ("b" not in out.getvalue()) == spared
