@@ -70,6 +70,13 @@ def study_words(args: argparse.Namespace) -> list[str]:
     return words + (["--seed", str(args.seed)] if args.seed is not None else [])
 
 
+def variant(args: argparse.Namespace) -> str:
+    """The edits that make the rows others than the study's: runs of one variant are not another's. Empty: none."""
+    folders = [f"--data {text}" for text in args.data if "=" not in text]
+    seed = [] if args.seed is None else [f"--seed {args.seed}"]
+    return " ".join([*sorted(f"--set {text}" for text in args.set), *folders, *seed])
+
+
 def _setting(text: str, stages: list[str]) -> tuple[str, str, Any]:
     path, equals, value = text.partition("=")
     stage, dot, key = path.partition(".")

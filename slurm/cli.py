@@ -18,7 +18,7 @@ from multimae.engine.folder import make_runs
 from multimae.tracking import start_follower
 
 from . import launch, scheduler
-from .arguments import add_study_arguments, all_rows, runtime_from, study_words
+from .arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
 from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
@@ -97,7 +97,7 @@ class Command:
             return self.cancel_removed()
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
-        planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed)
+        planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
         for line in launch.other_data(planned, runtime_from(args).data_roots):
@@ -126,7 +126,8 @@ class Command:
         return launch.status(self.study, self.args.scale, self.rows, self.args.runs)
 
     def removed(self) -> list[launch.Extra]:
-        return launch.extras(self.study, self.args.scale, self.args.runs, list(runs_of(self.everything)))
+        signatures = list(runs_of(self.everything))
+        return launch.extras(self.study, self.args.scale, self.args.runs, signatures, variant(self.args))
 
     def cancel(self, planned: launch.Plan) -> int:
         others = runs_of(row for row in self.everything if row not in self.rows)

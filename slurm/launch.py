@@ -53,6 +53,7 @@ class Plan:
     entries: dict[str, Entry]  # by signature, those that others need first
     runs: Path  # the folder of run folders
     retry_failed: bool = False
+    variant: str = ""  # the edits that make these rows others than the study's
 
     @property
     def todo(self) -> list[Entry]:
@@ -78,7 +79,9 @@ class Backend(Protocol):
         """`submit` and run the plan's entries; yields None about twice a second, so that a display can follow."""
 
 
-def plan(study: Study, scale: str, rows: tuple[Row, ...], runs: Path, retry_failed: bool = False) -> Plan:
+def plan(
+    study: Study, scale: str, rows: tuple[Row, ...], runs: Path, retry_failed: bool = False, variant: str = ""
+) -> Plan:
     """What is, and what `apply` would do. Reads only, and asks the scheduler at most once."""
     wanted = runs_of(rows)
     needs = {signature: run.needs for signature, run in wanted.items()}
@@ -90,12 +93,12 @@ def plan(study: Study, scale: str, rows: tuple[Row, ...], runs: Path, retry_fail
         if action and (reason := _obstacle(run, entries, runs)):
             status, action = replace(status, state="blocked", reason=reason), None
         entries[signature] = Entry(run, RunFolder.of(runs, signature), status, action)
-    return Plan(study, scale, rows, entries, Path(runs), retry_failed)
+    return Plan(study, scale, rows, entries, Path(runs), retry_failed, variant)
 
 
 def replan(seen: Plan) -> Plan:
     """The same plan as things are now."""
-    return plan(seen.study, seen.scale, seen.rows, seen.runs, seen.retry_failed)
+    return plan(seen.study, seen.scale, seen.rows, seen.runs, seen.retry_failed, seen.variant)
 
 
 def _action(status: Status, needed: Entry | None, retry_failed: bool) -> str | None:
@@ -127,7 +130,7 @@ def submit(entry: Entry, plan: Plan, job: str, **where: str) -> None:
     """Write down who has this run in a queue (`job`), and for what."""
     entry.folder.create(entry.run.config)
     for row, stage in entry.run.cells:
-        what = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale}
+        what = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale, "variant": plan.variant}
         entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where, **what)
 
 
@@ -159,15 +162,15 @@ def _stop(runs: Iterable[AnyRun]) -> list[AnyRun]:
     return asked
 
 
-def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str]) -> list[Extra]:
-    """Runs that were submitted for this study at this scale and are none of `signatures`."""
+def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], variant: str = "") -> list[Extra]:
+    """Runs that were submitted for this variant of a study at this scale and are none of `signatures`."""
     found = {}
     for jobs in sorted(Path(runs).glob("*/jobs.jsonl")):
         folder = RunFolder(jobs.parent)
         if folder.signature in signatures:
             continue
         last = folder.jobs.last("submitted")
-        if last and (last["study"], last["scale"]) == (study.name, scale):
+        if last and (last["study"], last["scale"], last.get("variant", "")) == (study.name, scale, variant):
             found[folder] = last
     statuses = read_all(list(found))
     return [Extra(f.signature, last["row"], last["stage"], statuses[f.signature]) for f, last in found.items()]
@@ -192,7 +195,7 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
     """Why a run that needs `needed` cannot start now or later; None if it can."""
     if entry is None:
-        return None if RunFolder.of(runs, needed).done else f"needs {needed}, which no row of this study makes"
+        return None if RunFolder.of(runs, needed).done else f"needs {needed}, which is not done, and none of these rows makes it"
     status = entry.status
     if entry.action or status.under_way or status.state == "done":
         return None

@@ -220,6 +220,7 @@ def test_runs_that_left_the_study_are_reported(tmp_path, folder, process):
     (extra,) = launch.extras(tiny_study, "smoke", tmp_path, everything[1:])
     assert (extra.signature, extra.row, extra.stage) == (PRETRAIN.signature, "alpha=1", "pretrain")
     assert launch.extras(tiny_study, "mini", tmp_path, everything[1:]) == []
+    assert launch.extras(tiny_study, "smoke", tmp_path, everything[1:], "--seed 1") == []  # of another variant
 
 
 def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
