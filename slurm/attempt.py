@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multimae.engine.folder import RunFolder, RunLocked
+from multimae.engine.patience import patiently
 from multimae.engine.task import RunFailed
 
 from . import logs
 from .rendezvous import Place
 
-LOCK_SECONDS = 120.0  # how long a shared file system may take to give up the lock of a process whose node died
+LOCK_SECONDS = 600.0  # how long a shared file system may take to give up the lock of a process whose node died
+LAST_WORDS = 3.0  # seconds that the first process has to say why all of them ended
 
 
 class NoProgress(RunFailed):
@@ -54,6 +56,7 @@ class Attempt:
 
     def begin(self, restarts_without_progress: int) -> None:
         """Raises RunLocked where another job writes the run, NoProgress after too many starts in vain."""
+        patiently(self._leave.touch, OSError, lambda told: print(told, file=sys.stderr))
         until = time.monotonic() + (LOCK_SECONDS if self.place.restart else 0)
         while True:
             try:
@@ -83,7 +86,6 @@ class Attempt:
         restarts = self.starts_in_vain - 1
         if restarts > restarts_without_progress:
             self._fail(step, restarts)
-        self._leave.touch()
 
     @property
     def starts_in_vain(self) -> int:
@@ -127,6 +129,11 @@ class Attempt:
     def end(self, reason: str) -> None:
         """End for good, with an error."""
         self.forbid_restart()
+        if not self.first:  # from several nodes at once, lines of a shared file get lost
+            time.sleep(LAST_WORDS)
+            last = self.run.jobs.last("began", "ended") or {"kind": ""}
+            if last["kind"] == "ended":
+                return
         self.run.jobs.write("ended", job=self.job, state="failed", reason=reason)
 
     def finish(self) -> None:

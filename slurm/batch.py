@@ -125,8 +125,8 @@ class Batch:
         return shlex.quote(str(self.snapshot.path / "slurm" / f"{name}.sh"))
 
     def _restart(self, array: Array) -> str:
-        """JOB MAY_RESTART LIMIT of restart.sh."""
-        return f"$job {shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart {self.restarts(array)}"
+        """JOB MAY_RESTART LIMIT of restart.sh. The limit is far: preemptions and time limits count as well."""
+        return f"$job {shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart {max(UNCOUNTED, self.restarts(array))}"
 
 
 @functools.cache

@@ -112,7 +112,9 @@ class Cluster:
         finally:
             for file in prepared.values():
                 file.unlink(missing_ok=True)
-        write_atomic(JobPaths(batch.folder, array.job).submission_file, script, durable=False)
+        kept = JobPaths(batch.folder, array.job).submission_file
+        write_atomic(kept, script, durable=False)
+        kept.chmod(0o600)  # the profile's `environment` stands in it
         self.submitted.append(array)
 
     def _split(self, array: Array, study: str) -> None:

@@ -68,8 +68,12 @@ class ClusterJob(Job):
             store = meet(attempt.place, attempt.files, 60 * self.runtime.timeout_minutes)
             with self._followed(attempt):
                 outcome = super().__call__()
-        except (ConfigError, RunLocked, NoProgress) as error:
+        except (ConfigError, NoProgress) as error:
             attempt.end(str(error))
+            raise
+        except RunLocked as error:
+            if not attempt.place.restart:  # another job has the run; a restart is locked out by its own dead node
+                attempt.end(str(error))
             raise
         except RunFailed as error:
             if isinstance(error.__cause__, ConfigError):

@@ -181,7 +181,8 @@ class Trial:
                 seen.add(last)
         restarts = len(self.run.jobs.records("began")) - 1
         seconds = time.monotonic() - self.began
-        return Outcome(self.run.done, restarts, lost, repeated, self.same_as(alone), self.tracked(), seconds, note)
+        came_back = self.run.done and self.cluster.state(self.job) == "COMPLETED"  # transfers wait for that word
+        return Outcome(came_back, restarts, lost, repeated, self.same_as(alone), self.tracked(), seconds, note)
 
     def same_as(self, alone: "Trial") -> bool:
         if not (self.run.done and alone.run.done):

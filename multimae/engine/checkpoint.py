@@ -78,7 +78,7 @@ class Checkpoints:
                 "folder (room, permissions, its server), then start the run again"
             ) from error
         for old in self._found()[KEPT:]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # what a file system does not let go is removed after the next one
         return size
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:

@@ -66,7 +66,9 @@ class Processes:
         if kind == "auto":
             kind = "cuda" if torch.cuda.is_available() else "cpu"
         if kind == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device: cuda was asked for, but torch sees no GPU; use device=cpu or auto")
+            # No ConfigError, which would be final: on a cluster it is this node's fault, and the next may have one.
+            where = socket.gethostname()
+            raise RunFailed(f"device: cuda was asked for, but torch sees no GPU on {where}; use device=cpu or auto")
         if runtime.threads:
             torch.set_num_threads(runtime.threads)
         device = torch.device(kind)

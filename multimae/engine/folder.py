@@ -143,7 +143,10 @@ class RunFolder:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 file.seek(0)
-                raise RunLocked(f"run {self.signature} is being written by {file.read().strip()}") from None
+                raise RunLocked(
+                    f"run {self.signature} is being written by {file.read().strip()}. If that machine is gone for good "
+                    f"and its lock stays, remove {self.path / '.writer'}"
+                ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
             file.flush()
