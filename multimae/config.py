@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .modalities import MODALITIES, TARGETS
-from .settings import ConfigError, difference, merged, parse_overrides, plain, set_dotted, unknown_key
+from .settings import ConfigError, difference, merged, parse_overrides, plain, read_mapping, set_dotted, unknown_key
 
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
@@ -318,7 +318,7 @@ class Runtime(Section):
     checkpoint_minutes: Positive = 15.0
     log_every_steps: Count = 10
     nonfinite_budget: Annotated[int, Field(ge=0)] = 3  # steps with a non-finite loss that are skipped before failing
-    timeout_minutes: Positive = 30.0  # without a word from another process, after which the run fails instead of waiting
+    timeout_minutes: Positive = 30.0  # without a word from another process, after which the run fails
     # None: MLFLOW_TRACKING_URI, else SQLite beside the runs. May hold a password.
     tracking_uri: str | None = Field(None, repr=False)
 
@@ -349,15 +349,9 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
     """The config in a YAML file, with `key.sub=value` overrides applied."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_mapping(path)
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; recipes that come with this project: {', '.join(recipes())}") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     try:
         return build(values).edit(parse_overrides(overrides))
     except ConfigError as error:

@@ -195,7 +195,8 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
     """Why a run that needs `needed` cannot start now or later; None if it can."""
     if entry is None:
-        return None if RunFolder.of(runs, needed).done else f"needs {needed}, which is not done, and none of these rows makes it"
+        done = RunFolder.of(runs, needed).done
+        return None if done else f"needs {needed}, which is not done, and none of these rows makes it"
     status = entry.status
     if entry.action or status.under_way or status.state == "done":
         return None

@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
 from multimae.config import ConfigError, Count, RunConfig, Runtime, Section, validate
-from multimae.settings import merged, nearest, unknown_key
+from multimae.settings import merged, nearest, read_mapping, unknown_key
 
 ROOT = Path(__file__).parent.parent  # of the repository
 PROFILES = Path(__file__).parent / "profiles"
@@ -226,18 +226,12 @@ def load_profile(name: str | Path | None = None) -> Profile:
     name = str(name or os.environ.get("MULTIMAE_PROFILE") or DEFAULT)
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     try:
-        values = yaml.load(path.read_text(), _Loader)
+        values = read_mapping(path, _Loader)
     except FileNotFoundError:
         raise ConfigError(
             f"unknown profile '{name}'{nearest(name, profiles())} There are: {', '.join(profiles())}; "
             f"to make one, copy {PROFILES / DEFAULT}.yaml, or give the path of a YAML file"
         ) from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return _within(path, Profile, {"name": path.stem, **values})
 
 

@@ -21,7 +21,7 @@ from training import tiny_study
 from multimae.config import ConfigError, recipe
 from multimae.engine.folder import RunFolder
 from slurm import cluster as cluster_module
-from slurm import launch, lead, scheduler
+from slurm import launch, scheduler
 from slurm.arrays import Array, arrays
 from slurm.batch import RESTARTS, UNCOUNTED, Batch
 from slurm.cluster import Cluster
@@ -197,7 +197,8 @@ def test_without_slurm_it_says_so(tmp_path, monkeypatch):
 
 def test_a_launcher_waits_for_another_and_says_for_whom(tmp_path, monkeypatch, capfd):
     sent = fake_sbatch(monkeypatch)
-    code = "from pathlib import Path; import time; from slurm.cluster import Cluster; from slurm.profile import Profile\n"
+    code = "from pathlib import Path; import time\n"
+    code += "from slurm.cluster import Cluster; from slurm.profile import Profile\n"
     code += f"cluster = Cluster(Profile(name='x'), Path({str(tmp_path)!r}))\n"
     code += "with cluster._alone():\n    print('held', flush=True)\n    time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
@@ -205,42 +206,6 @@ def test_a_launcher_waits_for_another_and_says_for_whom(tmp_path, monkeypatch, c
         list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
     assert f"process {other.pid} on" in capfd.readouterr().err
     assert len(sent) == 3
-
-
-# ---- checks before
-
-
-def saves(runs: Path, *seconds: float) -> None:
-    folder = RunFolder.of(runs, PRETRAIN.signature)
-    folder.create(PRETRAIN)
-    for i, value in enumerate(seconds):
-        folder.journal.write("checkpoint", step=i, seconds=value)
-    folder.journal.write("eval", step=9, seconds=10.0)
-    folder.journal.write("interrupted", step=9, reason="SIGUSR2")
-
-
-def test_a_lead_that_is_too_short_for_the_measured_saves_is_refused(tmp_path):
-    saves(tmp_path, 50.0, 51.0)
-    with pytest.raises(ConfigError, match=r"test, stage pretrain: to save takes 60 s.*write `signal_seconds: 130`"):
-        Cluster(profile(), tmp_path).check(plan_of(tmp_path))
-    assert Cluster(profile(signal_seconds=130), tmp_path).check(plan_of(tmp_path)) == []
-
-
-def test_one_save_that_took_long_is_told(tmp_path):
-    saves(tmp_path, 5.0, 5.0, 300.0)
-    (note,) = Cluster(profile(), tmp_path).check(plan_of(tmp_path))
-    assert "to save once took 310 s" in note
-
-
-def test_before_the_first_save_the_doctors_disk_tells(tmp_path):
-    report = tmp_path / ".slurm/doctor-test.json"
-    assert Cluster(profile(), tmp_path).check(plan_of(tmp_path)) == []
-    report.parent.mkdir()
-    report.write_text(json.dumps({"write_bytes_per_second": 1e6}))
-    with pytest.raises(ConfigError, match="the doctor wrote 1 MB/s"):  # 86 million parameters
-        Cluster(profile(), tmp_path).check(plan_of(tmp_path))
-    report.write_text(json.dumps({"write_bytes_per_second": 1e9}))
-    assert lead.check(list(plan_of(tmp_path).entries.values()), profile(), tmp_path) == []
 
 
 # ---- the dev cluster

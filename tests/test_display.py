@@ -116,7 +116,8 @@ def big_study(rows: int) -> Study:
     def build(scale: str):
         for row in range(rows):
             pretrain = Pretrain().edit({"masking.alpha": 0.01 * (row + 1)})
-            yield Row(f"row {row}", {"pretrain": pretrain, "classify": Classify().edit({"init": f"run:{pretrain.signature}"})})
+            classify = Classify().edit({"init": f"run:{pretrain.signature}"})
+            yield Row(f"row {row}", {"pretrain": pretrain, "classify": classify})
 
     return Study("big", "A big study", "10", build)
 

@@ -154,7 +154,7 @@ def test_the_users_own_format_changes_nothing(slurm, tmp_path, monkeypatch):
 
 
 def test_cluster_name(slurm):
-    slurm(scontrol=(0, "Configuration data as of now\nClusterName             = alpha\nCommunicationParameters = (null)\n"))
+    slurm(scontrol=(0, "Configuration data as of now\nClusterName             = alpha\nJobRequeue = 1\n"))
     assert cluster_name() == "alpha"
     slurm(scontrol=(1, f"first line\n{REFUSED}"))
     with pytest.raises(Unreachable, match="^slurm_load_jobs error.*connect failure"):
