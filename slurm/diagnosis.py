@@ -159,6 +159,9 @@ class Diagnosis:
         lead = self.profile.signal_seconds
         if failed := self._failed("disk"):
             yield bad(f"{failed[0]} cannot write into {self.runtime.runs}: {failed[1]}", "runs: a folder to write into")
+        if failed := self._failed("lock"):
+            how = "mount it with file locks (Lustre: -o flock), or give another folder in runs"
+            yield bad(f"{self.runtime.runs} takes no lock, by which a run has one writer: {failed[1]}", how)
         for disk in self._seen("disk").values():
             rate, free = disk["write_bytes_per_second"], disk["free_bytes"]
             save = VIT_B / rate

@@ -22,7 +22,7 @@ import psutil
 
 import multimae.config
 from multimae.config import Runtime
-from multimae.engine.folder import read_json, write_atomic
+from multimae.engine.folder import RunFolder, read_json, write_atomic
 from multimae.tracking import is_server
 
 from .logs import folder_of
@@ -65,6 +65,7 @@ class Probe:
             report.look("data", lambda: {name: _classes(root) for name, root in self.runtime.data_roots.items()})
         if place.rank == 0:
             report.look("disk", lambda: _disk(report.folder))
+            report.look("lock", lambda: _lock(report.folder))
             report.look("tracking", lambda: _tracking(self.runtime.tracking_uri))
         report.look("meet", lambda: _meet(place, report.folder, self.runtime))
         report.say("ready")
@@ -172,6 +173,12 @@ def _disk(folder: Path) -> dict[str, float]:
     finally:
         file.unlink(missing_ok=True)
     return {"write_bytes_per_second": WRITTEN / seconds, "free_bytes": psutil.disk_usage(str(folder)).free}
+
+
+def _lock(folder: Path) -> dict[str, bool]:
+    """As a run's one writer holds it; some file systems must be mounted for that."""
+    with RunFolder(folder / "lock").claim():
+        return {"held": True}
 
 
 def _tracking(uri: str | None) -> dict[str, Any]:

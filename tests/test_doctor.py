@@ -117,6 +117,7 @@ def healthy(rank: int) -> dict:
         report["data"] = {"imagenet": {"folder": "/data/train", "entries": 1000}}
     if rank == 0:
         report["disk"] = {"write_bytes_per_second": 1e9, "free_bytes": 1e12}
+        report["lock"] = {"held": True}
         report["tracking"] = {"address": "https://mlflow:443"}
     return report
 
@@ -165,6 +166,7 @@ def test_what_is_wrong_with_one_process_is_told_with_what_mends_it(look, values,
     [
         ("disk", {"write_bytes_per_second": VIT_B / 90}, BAD, "the signal leaves 120 s -> signal_seconds: 180"),
         ("disk", {"free_bytes": 1e9}, BAD, "1 GB are free"),
+        ("lock", {"error": "OSError: Function not implemented"}, BAD, "takes no lock, by which a run has one writer"),
         ("disk", {"error": "OSError: Read-only file system"}, BAD, "cannot write into /shared/runs: OSError"),
         ("tracking", {"error": "Connection refused"}, NOTE, "https://mlflow:443: Connection refused"),
     ],
