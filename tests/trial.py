@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dev_cluster import DevCluster
+from dev_cluster import DevCluster, JobProcess
 from toy_task import curve
 
 from multimae.config import RunConfig, recipe
@@ -134,8 +134,13 @@ class Trial:
     def total_steps(self) -> int:
         return self.config.total_steps(self.config.data.train_samples)
 
-    def ranks(self) -> list:
-        return [process for process in self.cluster.processes_of(self.job) if process.rank is not None]
+    def ranks(self) -> list[JobProcess]:
+        """The training processes; what they start, such as the one that fills MLflow, came later."""
+        first: dict[int, JobProcess] = {}
+        for process in self.cluster.processes_of(self.job):
+            if process.rank is not None:
+                first.setdefault(process.rank, process)
+        return list(first.values())
 
     def reach(self, step: int, seconds: float = 180) -> None:
         self.until(lambda: self.step >= step, f"step {step}", seconds)
