@@ -142,14 +142,7 @@ class Cluster:
     def _sbatch(self, script: str, array: Array) -> str:
         self.calls["sbatch"] += 1
         try:
-            done = subprocess.run(
-                ["sbatch", "--parsable"],
-                input=script,
-                env=scheduler.submitting(),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = scheduler.sbatch(script, "--parsable")
         except FileNotFoundError:
             raise ConfigError("there is no `sbatch` here: give the command on a login node of the cluster") from None
         if done.returncode:

@@ -165,8 +165,7 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     among = partitions()
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
-    how = {"env": scheduler.submitting(), "capture_output": True, "text": True, "check": False}
-    done = subprocess.run(["sbatch", "--test-only"], input=script, **how)
+    done = scheduler.sbatch(script, "--test-only")
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())
@@ -227,8 +226,7 @@ class Visit:
         from submitit.core.utils import DelayedSubmission
 
         (runtime.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)  # of the script's own output
-        how = {"env": scheduler.submitting(), "capture_output": True, "text": True, "check": False}
-        done = subprocess.run(["sbatch", "--parsable"], input=batch.script(array), **how)
+        done = scheduler.sbatch(batch.script(array), "--parsable")
         if done.returncode:
             raise ConfigError(f"sbatch refused the job: {done.stderr.strip()}")
         visit = cls(done.stdout.strip().partition(";")[0], runtime.runs)

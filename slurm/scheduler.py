@@ -59,6 +59,13 @@ def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
     return {id: job for id, job in seen.items() if id in ids}
 
 
+def sbatch(script: str, option: str) -> subprocess.CompletedProcess[str]:
+    """Hand a batch script to sbatch: `--parsable` submits it, `--test-only` asks. Raises FileNotFoundError."""
+    return subprocess.run(
+        ["sbatch", option], input=script, env=submitting(), capture_output=True, text=True, check=False
+    )
+
+
 def submitting() -> dict[str, str]:
     """The environment for sbatch, which hands it on to the job. Of a job in which the command is given, such as an
     interactive one, nothing is handed on: srun and the job would take its size and its array's numbers for theirs."""

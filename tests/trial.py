@@ -1,6 +1,5 @@
 """A small pre-training on a dev cluster, submitted as users do, and what became of it whatever happened meanwhile."""
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -222,6 +221,3 @@ class Trial:
         if sorted(points) != wanted:
             return f"no: {len(points)} points of {len(wanted)}"
         return "yes" if runs[0].info.status == "FINISHED" else f"no: {runs[0].info.status}"
-
-    def remove(self) -> None:
-        shutil.rmtree(self.runs.parent, ignore_errors=True)
