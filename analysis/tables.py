@@ -94,15 +94,15 @@ def _comparable(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 def wide(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     """The table as the paper prints it, in text: for each column of the paper our value, or state, and the paper's."""
     published = paper_table(study.table)
-    table = pd.DataFrame(index=frame["row"].unique())
+    rows = frame["row"].unique()
+    table = {}
     for stage, cells in frame.groupby("stage", sort=False):
         column = published.columns[stage]
         head = f"{stage}: {column.metric} ({column.unit})"
         by_row = {row: lines for row, lines in cells.groupby("row", sort=False)}
         for side, show in (("ours", _ours), ("paper", _papers)):
-            table[head, side] = [show(by_row[row], column.unit) if row in by_row else "-" for row in table.index]
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
+            table[head, side] = [show(by_row[row], column.unit) if row in by_row else "-" for row in rows]
+    return pd.DataFrame(table, index=rows)
 
 
 def _ours(cells: pd.DataFrame, unit: str) -> str:

@@ -29,20 +29,20 @@ from .study import Study, only, runs_of
 
 EXAMPLES = """\
 examples:
-  python sweeps/{name}.py                              run what is missing, then print the table
-  python sweeps/{name}.py --dry-run                    rows, signatures, what would run, time and GPU-hours
-  python sweeps/{name}.py --status --watch             what every run is doing
-  python sweeps/{name}.py --only '{row}'          some rows
-  python sweeps/{name}.py --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
-  python sweeps/{name}.py --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
-  python sweeps/{name}.py --scale paper --data imagenet=DIR --data ade20k=DIR
+  {command}                              run what is missing, then print the table
+  {command} --dry-run                    rows, signatures, what would run, time and GPU-hours
+  {command} --status --watch             what every run is doing
+  {command} --only '{row}'          some rows
+  {command} --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
+  {command} --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
+  {command} --scale paper --data imagenet=DIR --data ade20k=DIR
 What is done is never run again. Ctrl-C saves and stops; the same command continues.
 
 on a SLURM cluster (PROFILE: a file in slurm/profiles/ or a path; `python -m slurm.doctor PROFILE` proves it):
-  python sweeps/{name}.py --cluster PROFILE            submit what is missing and return; give it again at any time
-  python sweeps/{name}.py --cluster PROFILE --dry-run  rows, jobs, GPU-hours, and the exact sbatch scripts
-  python sweeps/{name}.py --cluster PROFILE --retry-failed
-  python sweeps/{name}.py --cluster PROFILE --cancel   stop its jobs; --cluster PROFILE continues them
+  {command} --cluster PROFILE            submit what is missing and return; give it again at any time
+  {command} --cluster PROFILE --dry-run  rows, jobs, GPU-hours, and the exact sbatch scripts
+  {command} --cluster PROFILE --retry-failed
+  {command} --cluster PROFILE --cancel   stop its jobs; --cluster PROFILE continues them
 """
 
 SLOW = (
@@ -182,11 +182,11 @@ class Command:
 
     def again(self) -> str:
         """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""
-        words = [f"sweeps/{self.study.name}.py", "--cluster", *filter(None, [self.args.cluster])]
+        words = [*self.study.command.split(), "--cluster", *filter(None, [self.args.cluster])]
         usual = {"--scale": self.profile.scale, "--runs": str(self.profile.runs or "runs")}
         said = study_words(self.args)
         edits = [(option, value) for option, value in zip(said[::2], said[1::2]) if usual.get(option) != value]
-        return shlex.join(["python", *words, *(word for edit in edits for word in edit)])
+        return shlex.join([*words, *(word for edit in edits for word in edit)])
 
     # ---- on this machine
 
@@ -240,9 +240,9 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     except ConfigError:
         row = "ROW"
     parser = argparse.ArgumentParser(
-        prog=f"sweeps/{study.name}.py",
+        prog=study.command,
         description=f"{study.title} (Table {study.table} of the paper), run on this machine or on a SLURM cluster.",
-        epilog=EXAMPLES.format(name=study.name, row=row),
+        epilog=EXAMPLES.format(command=study.command, row=row),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("instead of running").add_mutually_exclusive_group()

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_v
 from multimae.config import ConfigError, Count, RunConfig, Runtime, Section, validate
 from multimae.settings import merged, nearest, read_mapping, unknown_key
 
-ROOT = Path(__file__).parent.parent  # of the repository
+ROOT = Path(__file__).parent.parent  # of the checkout, or of where this is installed
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT = "site"
 
@@ -148,7 +148,7 @@ class Profile(Resources):
     max_jobs: Count = 32  # of an array that run at the same time
     max_array_size: Count = 1000  # jobs of one array; the cluster's MaxArraySize - 1 at most
     restarts_without_progress: Count = 3  # at one checkpoint, before a run counts as failed
-    slurm_conf: Annotated[SitePath, AfterValidator(lambda path: ROOT / path)] | None = None  # or in the repository
+    slurm_conf: Annotated[SitePath, AfterValidator(lambda path: _home() / path)] | None = None
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -212,7 +212,9 @@ class Profile(Resources):
         """Let SLURM's commands speak to this profile's cluster, where the environment names none."""
         if self.slurm_conf and "SLURM_CONF" not in os.environ:
             if not self.slurm_conf.exists():
-                raise ConfigError(f"{self.slurm_conf} is not there: start the dev cluster with slurm/devcluster/start")
+                script = Path("slurm/devcluster/start")
+                start = script if ROOT == Path.cwd() else ROOT / script
+                raise ConfigError(f"{self.slurm_conf} is not there: start the dev cluster with {start}")
             os.environ["SLURM_CONF"] = str(self.slurm_conf)
 
 
@@ -252,6 +254,11 @@ def _within(where: object, cls: type, values: Any) -> Any:
         return validate(cls, values)
     except ConfigError as error:
         raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
+
+
+def _home() -> Path:
+    """Where the dev cluster lies, as slurm/devcluster/cluster.sh says: in the checkout; of an installation, here."""
+    return ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
 
 
 def _absolute(path: Path | str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multimae.config import ConfigError, RunConfig, Transfer
@@ -44,6 +45,13 @@ class Study:
     title: str
     table: str  # in the paper: the key in analysis/paper.yaml
     rows: Callable[[str], Iterable[Row]]
+
+    @property
+    def command(self) -> str:
+        """What starts it from here: a script of the checkout where one stands; else its module, as it is installed."""
+        script = Path("sweeps", f"{self.name}.py")
+        here = script.exists() and script.absolute().parents[1] == Path(__file__).parents[1]
+        return f"python {script}" if here else f"python -m sweeps.{self.name}"
 
     def build(self, scale: str, edits: Edits | None = None) -> tuple[Row, ...]:
         """The rows at a scale, with edits made to stages.

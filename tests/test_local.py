@@ -90,7 +90,7 @@ def launcher(tmp_path):
         process.wait()
 
 
-def until(condition, seconds: float = 20.0):
+def until(condition, seconds: float = 60.0):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "it did not come"

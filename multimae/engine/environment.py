@@ -41,9 +41,10 @@ def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
 def checkout(folder: Path, *paths: str) -> dict[str, Any]:
     """The commit of the git checkout around `folder`, whether it is dirty, and its diff; None outside of one.
 
-    Of the whole checkout, or of these paths in `folder`.
+    Of the whole checkout, or of these paths in `folder`. An environment that lies in somebody else's checkout is none
+    of it: git tracks nothing there.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _git(folder, "rev-parse", "HEAD") if _git(folder, "ls-files", "--", *(paths or ["."])) else None
     if commit is None:
         return {"commit": None, "dirty": None, "diff": None}
     diff = _git(folder, "diff", "HEAD", "--", *(paths or [":/"])) or ""

@@ -1,7 +1,10 @@
 # What start and stop share. Every daemon of a cluster carries DEVCLUSTER=<name> in its environment, and every process
 # of a job SLURM_CLUSTER_NAME=<name>: whatever lives of a cluster is found by its name, however it was started.
 
-DEFAULT_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.devcluster
+# In the checkout. Of an installation, in the folder one is in.
+DEFAULT_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+[[ -e $DEFAULT_FOLDER/pyproject.toml ]] || DEFAULT_FOLDER=$PWD
+DEFAULT_FOLDER+=/.devcluster
 
 fail() {
     echo "$(basename "$0"): $*" >&2
