@@ -14,17 +14,21 @@ REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)>=(?P<floor>[\d.]+)(,.*)?")
 
 
 def lowest(project: Path = PROJECT) -> list[str]:
-    """`name==version` of every dependency, also of the extras and of the build. Raises ValueError where one has no floor."""
+    """`name==version` of every dependency, those of the extras and of the build too.
+
+    Raises ValueError where one has no lower bound: then nobody knows what was tested.
+    """
     file = tomllib.loads(project.read_text())
-    extras = file["project"]["optional-dependencies"].values()
-    texts = [*file["build-system"]["requires"], *file["project"]["dependencies"], *(t for extra in extras for t in extra)]
-    constraints = {}
-    for text in texts:
-        match = REQUIREMENT.fullmatch(text.replace(" ", ""))
-        if not match:
-            raise ValueError(f"{project}: '{text}' needs a lower bound that was tested, like 'torch>=2.11'")
-        constraints[match["name"]] = f"{match['name']}=={match['floor']}"
-    return list(constraints.values())
+    required = file["build-system"]["requires"] + file["project"]["dependencies"]
+    for extra in file["project"]["optional-dependencies"].values():
+        required += extra
+    return [_floor(text, project) for text in dict.fromkeys(required)]
+
+
+def _floor(text: str, project: Path) -> str:
+    if match := REQUIREMENT.fullmatch(text):
+        return f"{match['name']}=={match['floor']}"
+    raise ValueError(f"{project}: '{text}' needs a lower bound that was tested, like 'torch>=2.11.0'")
 
 
 if __name__ == "__main__":

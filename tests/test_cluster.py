@@ -110,7 +110,7 @@ def fake_sbatch(monkeypatch, refuse: str = "", after: int = 99) -> list[str]:
 
     monkeypatch.setattr(cluster_module.subprocess, "run", run)
     monkeypatch.setattr(cluster_module.scheduler, "cluster_name", lambda: "fake")
-    monkeypatch.setattr(cluster_module.snapshot, "checkout", lambda *_: {"commit": None})  # git neither
+    monkeypatch.setattr(cluster_module.snapshot, "checkout", lambda *_: {"commit": None, "dirty": None})  # git neither
     return sent
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from multimae.engine import environment
 from slurm import snapshot
 
 
@@ -65,6 +67,16 @@ def test_outside_of_git_the_installed_packages_are_copied(tmp_path, checkout):
     taken = snapshot.take(tmp_path / "runs", checkout)
     assert taken.path.name.startswith("installed-") and taken.commit is None
     assert (taken.path / "multimae/__init__.py").exists()
+
+
+def test_an_installation_in_somebody_elses_checkout_is_none_of_it(tmp_path, checkout):
+    """An environment that nobody told git to ignore: its files are untracked, the commit is another project's."""
+    site = checkout / "env/site-packages"
+    shutil.copytree(checkout / "multimae", site / "multimae")
+    taken = snapshot.take(tmp_path / "runs", site)
+    assert taken.path.name.startswith("installed-") and (taken.commit, taken.dirty) == (None, None)
+    assert (taken.path / "multimae/__init__.py").exists()
+    assert environment.checkout(site / "multimae")["commit"] is None
 
 
 def test_a_snapshot_that_was_begun_and_not_ended_is_not_seen(tmp_path, checkout, monkeypatch):
