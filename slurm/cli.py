@@ -49,6 +49,10 @@ SLOW = (
     "note: no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; "
     "--set STAGE.precision=fp32, or --scale smoke, is for CPUs"
 )
+OTHER_CODE = (
+    "note: {script} is run with the packages in {used}, not with those beside it; to use those: "
+    "python -m pip install -e {beside}"
+)
 STOPPED = "Stopped. Everything is kept; to continue, give the same command again."
 SECONDS_BETWEEN_LOOKS = 2.0  # of --watch; a scheduler serves many, and is asked less often:
 SECONDS_BETWEEN_QUERIES = 10.0
@@ -56,6 +60,10 @@ SECONDS_BETWEEN_QUERIES = 10.0
 
 def main(study: Study, argv: Sequence[str] | None = None) -> int:
     """0: all is done, or on its way. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
+    script, used = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parents[1]
+    beside = script.parent.parent
+    if beside != used and (beside / "slurm" / "cli.py").exists():
+        print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
     try:
         return Command(study, argv).run()
     except (ConfigError, scheduler.Unreachable) as error:

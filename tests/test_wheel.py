@@ -26,8 +26,9 @@ def python(*words: object, cwd: Path, **environment: str) -> str:
     """What a fresh interpreter prints in `cwd`; it finds this environment's packages, and no checkout by its path."""
     own = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     command = [sys.executable, *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, env=own | environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, cwd=cwd, env=own | environment, timeout=600, **output)
+    assert done.returncode == 0, f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}"
     return done.stdout
 
 
@@ -106,6 +107,13 @@ def test_what_needs_no_torch_works_from_an_installation(site, tmp_path):
     assert commit is None and code(Path(path)) == code(site)
     for name in ("restart.sh", "deadline.sh"):
         assert scripts.count(f"bash {path}/slurm/{name} ") == 3 and (Path(path) / "slurm" / name).exists()
+
+
+def test_a_script_of_a_checkout_tells_that_it_runs_installed_code(site, source, tmp_path):
+    """After `pip install .` without -e, what is edited in the checkout would be without effect, and without a word."""
+    script = source / "sweeps/alpha_ablation.py"
+    assert f"with the packages in {site}" in python(script, "--dry-run", cwd=tmp_path, PYTHONPATH=str(site))
+    assert "with the packages" not in python(script, "--dry-run", cwd=tmp_path, PYTHONPATH=str(source))
 
 
 def tiny(stages: dict[str, dict[str, object]]) -> list[str]:
