@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from .config import RECIPES, ConfigError, Runtime, load, recipes, validate
+from .config import RECIPES, ConfigError, Runtime, load, recipes
 from .engine.folder import RunLocked, make_runs
+from .fields import validate
+from .settings import pairs, parse_overrides
 
 RUN_EXAMPLES = """\
 examples:
@@ -61,12 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    name = RECIPES / f"{args.recipe}.yaml"
-    config = load(name if name.exists() else Path(args.recipe), args.set)
-    runtime = validate(
-        Runtime,
-        {"runs": args.runs, "data_roots": _pairs(args.data), "weights": _pairs(args.weights)} | _pairs(args.runtime),
-    )
+    config = load(RECIPES / f"{args.recipe}.yaml" if args.recipe in recipes() else Path(args.recipe), args.set)
+    runtime = _runtime(args)
     writer = int(os.environ.get("RANK", 0)) == 0
     if writer:
         print(f"run {config.signature} in {runtime.runs / config.signature}", flush=True)
@@ -89,8 +87,14 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if outcome == "finished" else 130
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise ConfigError(f"expected NAME=VALUE, found '{text}'")
-    return dict(text.split("=", 1) for text in texts)
+def _runtime(args: argparse.Namespace) -> Runtime:
+    where = {
+        "runs": args.runs,
+        "data_roots": pairs(args.data, "--data", "NAME=DIR"),
+        "weights": pairs(args.weights, "--weights", "NAME=FILE"),
+    }
+    how = parse_overrides(args.runtime)
+    for key in where.keys() & how.keys():
+        option = {"data_roots": "--data NAME=DIR", "weights": "--weights NAME=FILE"}.get(key, "--runs DIR")
+        raise ConfigError(f"--runtime {key}: has an option of its own, {option}")
+    return validate(Runtime, where | how)

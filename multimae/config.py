@@ -7,21 +7,23 @@ the defaults of its task, and the defaults are the paper's published settings (T
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from .modalities import MODALITIES, TARGETS
-from .settings import ConfigError, difference, merged, parse_overrides, plain, read_mapping, set_dotted, unknown_key
+from .fields import Count, Name, Number, PathTo, Positive, Section, Share, Size, Text, Unbounded, Whole, validate
+from .modalities import IGNORE, MODALITIES, TARGETS
+from .training import Augmentation, ClassifyAugmentation, Optimizer, SegmentAugmentation
+from .settings import ConfigError, difference, merged, nearest, parse_overrides, plain, read_mapping, set_dotted, shown
 
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
 SIGNATURE_LENGTH = 10
-
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
+MOST_EVALUATIONS = 100_000
 
 
 def _in_order(table: Iterable[str]):
@@ -30,7 +32,7 @@ def _in_order(table: Iterable[str]):
     def check(names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [n for n in names if n not in order]
         if unknown or len(set(names)) != len(names) or not names:
-            raise ValueError(f"expected one or more of {order}, each once; found {list(names)}")
+            raise ValueError(f"expected one or more of {order}, each once")
         return tuple(n for n in order if n in names)  # a set of names has one spelling, so one signature
 
     return AfterValidator(check)
@@ -38,39 +40,33 @@ def _in_order(table: Iterable[str]):
 
 Modalities = Annotated[tuple[str, ...], _in_order(MODALITIES)]
 Targets = Annotated[tuple[str, ...], _in_order(TARGETS)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Signature = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{SIGNATURE_LENGTH}}}$")]
-Range = tuple[Positive, Positive]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+Classes = Annotated[Whole, Field(ge=2, le=10**6)]
+Epochs = Annotated[Positive, Field(le=10**6)]
 
 
 class Data(Section):
     """Which samples. `name` is the embedded `scenes` or a key of `Runtime.data_roots`: a path is never identity."""
 
-    name: str = "imagenet"
-    train_split: str = "train"
-    eval_split: str = "val"
+    name: Name = "imagenet"
+    train_split: Name = "train"
+    eval_split: Name = "val"
     train_samples: Count | None = None  # the first N; None: all. The run refuses a split that has fewer
     eval_samples: Count | None = None
-    render_size: Count = 64  # px; of the embedded scenes only
+    render_size: Annotated[Size, Field(ge=8, le=2048)] = 64  # px; of the embedded scenes only
     allow_missing: bool = False  # drop (and count) samples with a missing or unreadable file, instead of refusing
 
 
 class Model(Section):
     """The encoder (paper Section 3.1). Defaults: ViT-B/16."""
 
-    image_size: Count = 224
-    patch_size: Count = 16
-    dim: Count = 768
-    depth: Count = 12
-    heads: Count = 12
-    semseg_classes: Count = 133  # of the semseg *input* and target (COCO panoptic)
-    semseg_embedding: Count = 64
+    image_size: Size = 224
+    patch_size: Size = 16
+    dim: Size = 768
+    depth: Annotated[Size, Field(le=1000)] = 12
+    heads: Size = 12
+    # Of the semseg *input* and target (COCO panoptic). Files have 8 bits, and 255 is unlabelled.
+    semseg_classes: Annotated[Whole, Field(ge=1, le=IGNORE)] = 133
+    semseg_embedding: Size = 64
     semseg_padding: bool = False  # one more class of the semseg input, for padding (authors' segmentation transfers)
 
     @model_validator(mode="after")
@@ -94,9 +90,9 @@ class Decoder(Section):
     """One per target (paper Section 3.2, Fig. 7). `self_attention` is MAE's: visible and mask tokens, no context."""
 
     kind: Literal["cross_attention", "self_attention"] = "cross_attention"
-    dim: Count = 256
-    depth: Count = 2
-    heads: Count = 8
+    dim: Size = 256
+    depth: Annotated[Size, Field(le=1000)] = 2
+    heads: Size = 8
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -106,55 +102,19 @@ class Decoder(Section):
 
 
 class Masking(Section):
-    """Which tokens are visible (paper Section 3.3). `none`: all of them, and the loss is on all."""
+    """Which tokens are visible (paper Section 3.3). `none`: all of them, and the loss is on all.
+
+    The rest of the section then changes nothing, and is the default's: equal experiments are equal."""
 
     kind: Literal["dirichlet", "none"] = "dirichlet"
     visible_tokens: Count = 98
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0  # .inf: an equal number of each modality
+    alpha: Annotated[Unbounded, Field(gt=0)] = 1.0  # .inf: an equal number of each modality
     mask_tokens_in_encoder: bool = False  # Table 15's "w/ [M]": masked patches enter the encoder as mask tokens
 
-
-class Optimizer(Section):
-    """AdamW with linear warm-up and cosine decay to zero."""
-
-    base_lr: Positive = 1e-4
-    base_batch: Count | None = 256  # lr = base_lr x batch_size / base_batch; None: base_lr is the lr
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
-    warmup_epochs: Annotated[float, Field(ge=0)] = 40.0
-    warmup_lr: Annotated[float, Field(ge=0)] = 1e-6
-    clip_grad: Positive | None = None
-
-
-class Augmentation(Section):
-    """Random crops and flips, the same for all modalities of a sample."""
-
-    crop_scale: Range = (0.2, 1.0)
-    crop_ratio: Range = (0.75, 4 / 3)
-    flip: Fraction = 0.5
-
-
-class ClassifyAugmentation(Augmentation):
-    """Paper Table 6."""
-
-    crop_scale: Range = (0.08, 1.0)  # MAE's fine-tuning, which the paper follows
-    rand_augment: str | None = "rand-m9-mstd0.5-inc1"  # timm's notation of RandAugment(9, 0.5)
-    label_smoothing: Fraction = 0.1
-    mixup: Annotated[float, Field(ge=0)] = 0.8
-    cutmix: Annotated[float, Field(ge=0)] = 1.0
-
-
-class SegmentAugmentation(Section):
-    """Paper Section B.2: large-scale jitter, then colour jitter."""
-
-    jitter_scale: Range = (0.1, 2.0)  # of the image resized to fit the training size
-    flip: Fraction = 0.5
-    brightness: Fraction = 0.4
-    contrast: Fraction = 0.4
-    saturation: Fraction = 0.2
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    color_jitter: Fraction = 0.5  # the probability that a sample's colours are jittered
+    @field_validator("visible_tokens", "alpha", "mask_tokens_in_encoder")
+    @classmethod
+    def _where_something_is_masked(cls, value: Any, info: ValidationInfo) -> Any:
+        return cls.model_fields[info.field_name].default if info.data.get("kind") == "none" else value
 
 
 class RunConfig(Section):
@@ -163,14 +123,34 @@ class RunConfig(Section):
     tasks: ClassVar[dict[str, type["RunConfig"]]] = {}
 
     task: str
-    seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Positive
-    batch_size: Count  # of all processes and accumulation steps together
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0  # torch's generator on a CPU knows 32 bits: others would repeat
+    epochs: Epochs
+    batch_size: Annotated[Count, Field(le=10**6)]  # of all processes and accumulation steps together
     precision: Literal["fp32", "bf16"] = "bf16"  # bf16 is mixed: parameters and optimizer stay float32
     data: Data = Data()
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
-    eval_every_epochs: Positive | None = None  # None: at the end only
+    eval_every_epochs: Epochs | None = None  # None: at the end only
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        opt = self.optimizer
+        if opt.warmup_epochs and opt.warmup_lr > self.lr:
+            raise ValueError(
+                f"optimizer.warmup_lr {opt.warmup_lr:g} is above the learning rate {self.lr:g} that it rises to "
+                "(base_lr x batch_size / base_batch); lower it, or set warmup_epochs to 0"
+            )
+        if self.lr * opt.weight_decay >= 1:
+            raise ValueError(
+                f"optimizer.weight_decay {opt.weight_decay:g} at the learning rate {self.lr:g} takes more than all of "
+                "a weight at each step; lower one of them"
+            )
+        if self.eval_every_epochs and self.epochs / self.eval_every_epochs > MOST_EVALUATIONS:
+            raise ValueError(
+                f"eval_every_epochs {self.eval_every_epochs:g} in {self.epochs:g} epochs is more than "
+                f"{MOST_EVALUATIONS:,} evaluations; choose a larger one"
+            )
+        return self
 
     def __init_subclass__(cls, task: str | None = None, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -195,6 +175,8 @@ class RunConfig(Section):
     def edit(self, changes: Mapping[str, Any]) -> Self:
         """A new config with dotted keys changed: `config.edit({"masking.alpha": 0.2})`."""
         values = self.resolved()
+        if changes.get("task", self.task) != self.task:
+            raise ConfigError(f"task: this is {self.task}, and no other; each task has recipes of its own")
         for key, value in changes.items():
             set_dotted(values, key, value)
         return build(values)
@@ -221,13 +203,29 @@ class RunConfig(Section):
         opt = self.optimizer
         return opt.base_lr if opt.base_batch is None else opt.base_lr * self.batch_size / opt.base_batch
 
+    def notes(self) -> list[str]:
+        """What to tell of a run that is possible, and perhaps not meant."""
+        notes, warmup = [], self.optimizer.warmup_epochs
+        if warmup >= self.epochs:
+            notes.append(
+                f"optimizer.warmup_epochs {warmup:g} leaves nothing of epochs {self.epochs:g}: the learning rate rises "
+                f"to {self.lr:g} over the whole run, which ends before the cosine begins; "
+                f"--set optimizer.warmup_epochs={self.epochs / 10:g}, or train longer"
+            )
+        if self.eval_every_epochs and self.eval_every_epochs > self.epochs:
+            notes.append(
+                f"eval_every_epochs {self.eval_every_epochs:g} is more than epochs {self.epochs:g}: evaluated at the "
+                "end only"
+            )
+        return notes
+
 
 class Pretrain(RunConfig, task="pretrain"):
     """Masked multi-modal pre-training. Defaults: paper Table 5."""
 
     task: Literal["pretrain"] = "pretrain"
-    epochs: Positive = 1600
-    batch_size: Count = 2048
+    epochs: Epochs = 1600
+    batch_size: Annotated[Count, Field(le=10**6)] = 2048
     inputs: Modalities = ("rgb", "depth", "semseg")
     targets: Targets = ("rgb", "rgb_standardized", "depth", "semseg")
     decoder: Decoder = Decoder()
@@ -252,49 +250,105 @@ class Transfer(RunConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
 
     inputs: Modalities = ("rgb",)
-    classes: Count
+    classes: Classes
     # scratch | run:<signature of the pre-training> | official:<name> | timm:<model name>
     # A name is a key of Runtime.weights; a timm name that is not is loaded by timm itself.
     init: Annotated[
         str, Field(pattern=rf"^(scratch|run:[0-9a-f]{{{SIGNATURE_LENGTH}}}|official:[\w.-]+|timm:[\w.-]+)$")
     ] = "scratch"
-    drop_path: Fraction = 0.1  # rises linearly over the blocks, to this
+    drop_path: Share = 0.1  # rises linearly over the blocks, to this
 
     @property
     def needs(self) -> str | None:
         """The signature of the run that must be done before this one can start."""
         return self.init.removeprefix("run:") if self.init.startswith("run:") else None
 
+    def check_source(self, source: "Pretrain | Transfer") -> None:
+        """Raises ConfigError where the encoder of `source`, which this starts from, is another. Weights would not tell
+        of all: the number of heads is not in a shape."""
+        same = ["patch_size", "dim", "depth", "heads"]
+        if "semseg" in self.inputs and "semseg" in source.inputs:
+            same += ["semseg_classes", "semseg_embedding"]
+        for key in same:
+            mine, its = getattr(self.model, key), getattr(source.model, key)
+            if mine != its:
+                raise ConfigError(
+                    f"model.{key} is {mine}, but run {source.signature}, which init names, was pre-trained with {its}; "
+                    f"set model.{key} alike in both"
+                )
+
 
 class Classify(Transfer, task="classify"):
     """Image classification. Defaults: paper Table 6."""
 
     task: Literal["classify"] = "classify"
-    epochs: Positive = 100
-    batch_size: Count = 1024
-    classes: Count = 1000
+    epochs: Epochs = 100
+    batch_size: Annotated[Count, Field(le=10**6)] = 1024
+    classes: Classes = 1000
     optimizer: Optimizer = Optimizer(base_lr=5e-4, betas=(0.9, 0.999), layer_decay=0.65, warmup_epochs=5)
     augmentation: ClassifyAugmentation = ClassifyAugmentation()
-    eval_resize: Positive = 256 / 224  # the short side at evaluation, of which the central image_size is cut
+    # The short side at evaluation / image_size, which is cut from its centre.
+    eval_resize: Annotated[Number, Field(ge=1, le=4)] = 256 / 224
+
+    @property
+    def mixes(self) -> bool:
+        return bool(self.augmentation.mixup or self.augmentation.cutmix)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.augmentation.rand_augment and self.inputs != ("rgb",):
+            raise ValueError(
+                "augmentation.rand_augment shears and shifts rgb alone, away from the other inputs "
+                f"({', '.join(self.inputs)}): set augmentation.rand_augment=null"
+            )
+        if self.mixes and "semseg" in self.inputs:
+            raise ValueError("augmentation: semseg inputs cannot be mixed; set mixup and cutmix to 0")
+        if self.mixes and self.batch_size % 2:
+            raise ValueError(
+                f"augmentation: mixup and cutmix pair the samples of a batch, but batch_size is {self.batch_size}; "
+                "choose an even one, or set mixup and cutmix to 0"
+            )
+        return self
 
 
 class Segment(Transfer, task="segment"):
     """Semantic segmentation. Defaults: paper Table 8, ADE20K."""
 
     task: Literal["segment"] = "segment"
-    epochs: Positive = 64
-    batch_size: Count = 16
-    classes: Count = 150
+    epochs: Epochs = 64
+    batch_size: Annotated[Count, Field(le=10**6)] = 16
+    classes: Annotated[Classes, Field(le=IGNORE)] = 150  # label files have 8 bits, and 255 is unlabelled
     zero_is_unlabelled: bool = True  # label files count classes from 1 (ADE20K, NYUv2, Hypersim)
     head: Literal["convnext"] = "convnext"
-    head_dim: Count = 6144  # after the projection: 16 sub-patches of 384
-    head_depth: Count = 4
+    head_dim: Size = 6144  # after the projection: 16 sub-patches of 384
+    head_depth: Annotated[Size, Field(le=1000)] = 4
     data: Data = Data(name="ade20k")
     model: Model = Model(image_size=512, semseg_padding=True)  # images are padded to a square
     optimizer: Optimizer = Optimizer(
         base_lr=1e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=1
     )
     augmentation: SegmentAugmentation = SegmentAugmentation()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        parts = (self.model.patch_size // 4) ** 2
+        if self.head_dim % parts:
+            raise ValueError(
+                f"head_dim {self.head_dim} is not a multiple of {parts}, the 4x4 sub-patches of a patch of "
+                f"{self.model.patch_size} px"
+            )
+        if self.zero_is_unlabelled and self.classes >= IGNORE:
+            raise ValueError(
+                f"classes {self.classes} do not fit into 8 bits beside 0 and 255, which are unlabelled; expected "
+                f"{IGNORE - 1} at most, or zero_is_unlabelled=false"
+            )
+        return self
+
+
+def _no_root(path: Path) -> Path:
+    if os.path.abspath(path) == os.path.sep:
+        raise ValueError("expected a folder for run folders, not the root of the file system")
+    return path
 
 
 class Runtime(Section):
@@ -304,23 +358,27 @@ class Runtime(Section):
     stochastic depth is drawn for each, and segmentation's mean over its labelled pixels gives each the same weight.
     """
 
-    runs: Path = Path("runs")
-    cache: Path | None = None  # rendered scenes; None: <runs>/.cache
-    data_roots: dict[str, Path] = {}  # data.name -> folder
-    weights: dict[str, Path] = {}  # name in init -> checkpoint file
+    runs: Annotated[PathTo, AfterValidator(_no_root)] = Path("runs")
+    cache: PathTo | None = None  # rendered scenes; None: <runs>/.cache
+    data_roots: dict[Name, PathTo] = {}  # data.name -> folder
+    weights: dict[Name, PathTo] = {}  # name in init -> checkpoint file
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    zero_stage: Annotated[Whole, Field(ge=0, le=3)] = 0
     micro_batch_size: Count | None = None  # per process; None: batch_size / processes. Accumulates to batch_size
     activation_checkpointing: bool = False
     compile: bool = False
-    threads: Count | None = None  # of a process on the CPU; None: torch's choice
-    workers: Annotated[int, Field(ge=0)] = 0  # data-loading processes for each training process
-    checkpoint_minutes: Positive = 15.0
+    threads: Annotated[Count, Field(le=1024)] | None = None  # of a process on the CPU; None: torch's choice
+    workers: Annotated[Whole, Field(ge=0, le=1024)] = 0  # data-loading processes for each training process
+    checkpoint_minutes: Annotated[Positive, Field(le=10**6)] = 15.0
     log_every_steps: Count = 10
-    nonfinite_budget: Annotated[int, Field(ge=0)] = 3  # steps with a non-finite loss that are skipped before failing
-    timeout_minutes: Positive = 30.0  # without a word from another process, after which the run fails
+    # Steps with a non-finite loss that are skipped before failing.
+    nonfinite_budget: Annotated[Whole, Field(ge=0, le=10**9)] = 3
+    # Without a word from another process, after which the run fails.
+    timeout_minutes: Annotated[Number, Field(ge=0.01, le=10**6)] = 30.0
+    max_parameters: Annotated[Whole, Field(ge=1)] = 2 * 10**9  # of a model, beyond which it is taken for a slip
+    max_tokens: Annotated[Whole, Field(ge=1)] = 20_000  # of an image, all inputs together; likewise
     # None: MLFLOW_TRACKING_URI, else SQLite beside the runs. May hold a password.
-    tracking_uri: str | None = Field(None, repr=False)
+    tracking_uri: Text | None = Field(None, repr=False)
 
     def micro_batches(self, batch_size: int, processes: int) -> int:
         """Of each process in a step. Raises ConfigError where the global batch cannot be split like that."""
@@ -339,8 +397,8 @@ class Runtime(Section):
 def build(values: Mapping[str, Any]) -> RunConfig:
     """The config of `values`, a (possibly partial) mapping that names its `task`; the rest are the task's defaults."""
     task = values.get("task")
-    if task not in RunConfig.tasks:
-        raise ConfigError(f"task: expected one of {sorted(RunConfig.tasks)}, found {task!r}")
+    if not isinstance(task, str) or task not in RunConfig.tasks:
+        raise ConfigError(f"task: expected one of {sorted(RunConfig.tasks)}, found {shown(task)}")
     cls = RunConfig.tasks[task]
     return validate(cls, merged(defaults(task), values))
 
@@ -351,7 +409,11 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
     try:
         values = read_mapping(path)
     except FileNotFoundError:
-        raise ConfigError(f"no recipe at {path}; recipes that come with this project: {', '.join(recipes())}") from None
+        known = recipes()
+        raise ConfigError(
+            f"no recipe at {shown(str(path))[1:-1]}{nearest(str(path), known)} Recipes that come with this project: "
+            f"{', '.join(known)}"
+        ) from None
     try:
         return build(values).edit(parse_overrides(overrides))
     except ConfigError as error:
@@ -374,23 +436,3 @@ def recipes() -> list[str]:
 def defaults(task: str) -> Mapping[str, Any]:
     """Every setting of a task; not to be changed."""
     return RunConfig.tasks[task]().resolved()
-
-
-def validate(cls: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
-    """`cls(**values)`, with errors that name the key and the nearest valid one."""
-    try:
-        return cls.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
-
-
-def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
-    *parents, last = error["loc"] or ("",)
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(error["input"], Mapping | BaseModel) else f", found {error['input']!r}"
-        return f"{key}: {message}{found}" if key else message
-    for parent in parents:
-        cls = cls.model_fields[parent].annotation
-    return unknown_key(key, str(last), [field.alias or name for name, field in cls.model_fields.items()])

@@ -10,7 +10,7 @@ visible patches and decodes only masked ones, which at paper scale is 2.6 % less
 
 from dataclasses import dataclass
 
-from .config import Classify, Model, Pretrain, RunConfig, Segment
+from .config import Classify, ConfigError, Model, Pretrain, RunConfig, Runtime, Segment
 from .modalities import MODALITIES, TARGETS
 
 CONVNEXT_KERNEL = 7 * 7
@@ -68,6 +68,19 @@ def parameters(config: RunConfig) -> int:
             width = config.head_dim // (model.patch_size // 4) ** 2
             return count + model.dim * config.head_dim + 8 * config.head_depth * width**2 + width * config.classes
     raise ValueError(f"no count for the task '{config.task}'")
+
+
+def check_size(config: RunConfig, runtime: Runtime) -> None:
+    """Raises ConfigError for a model that no machine is meant for: a digit too many would take its memory or its day."""
+    sizes = {"parameters": parameters(config), "tokens": config.model.tokens * len(config.inputs)}
+    for what, size in sizes.items():
+        limit = getattr(runtime, f"max_{what}")
+        if size > limit:
+            raise ConfigError(
+                f"model: {size:,.0f} {what} are more than the {limit:,} that runtime.max_{what} allows "
+                f"(image_size {config.model.image_size}, patch_size {config.model.patch_size}, dim {config.model.dim}, "
+                f"depth {config.model.depth}); if it is meant, raise max_{what} there"
+            )
 
 
 # ---- parts

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
 from .engine.folder import RunFolder
 from .engine.loop import train
 from .engine.task import RunFailed, Task
+from .flops import check_size
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:
@@ -28,7 +30,10 @@ def run(config: RunConfig, runtime: Runtime) -> str:
             return "finished"
         if writer:
             folder.create(config)
+            for note in config.notes():
+                print(f"note: {note}", file=sys.stderr, flush=True)
         try:
+            check_size(config, runtime)
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
             if writer:

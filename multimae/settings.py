@@ -2,44 +2,151 @@
 
 import difflib
 import math
+import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+LARGEST = 100_000  # bytes of a YAML file, which take a second to read: a recipe or a profile has two thousand
+DEEPEST = 20  # sections within each other
+SHOWN = 100  # characters of what was found
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used. The message names the key, what was found and what would do."""
 
 
+class Loader(yaml.SafeLoader):
+    """YAML as a person means it. Numbers are decimal: 1e3 is one; 0123, 24:00:00, dates and `no` stay the text they
+    are. A key is the text that is written, and stands once. No tags, and no anchors, by which a few lines could stand
+    for gigabytes."""
+
+    yaml_implicit_resolvers = {}
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) not in (None, "!"):
+            raise _refused("anchors (*name) and tags (!name) are not read here; write the value itself", event)
+        if self.depth == DEEPEST:
+            raise _refused(f"more than {DEEPEST} sections within each other", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        values = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refused("a key is a word, not a list or a mapping", key)
+            if key.value in values:
+                raise _refused(f"the key {shown(key.value)} stands twice", key)
+            values[key.value] = self.construct_object(value, deep=True)
+        return values
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value = super().construct_yaml_float(node)
+        if math.isinf(value) and "inf" not in node.value.lower():
+            raise _refused(f"the number {shown(node.value)} is too large; infinity is written .inf", node)
+        return value
+
+
+def _refused(problem: str, at: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+
+
+for kind, pattern, first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]{0,99})", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), first)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of YAML text. Raises ConfigError that says what is wrong in which line."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        tab = "; YAML is indented with spaces, not tabs" if "\\t" in (error.problem or "") else ""
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{place}{error.problem or error.context}{tab}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"character {error.position} is not printable ({error.character!r})") from None
+
+
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """`["masking.alpha=.inf"]` -> `{"masking.alpha": inf}`; values are YAML."""
+    """`["masking.alpha=.inf"]` -> `{"masking.alpha": inf}`; values are YAML. A key given twice is a ConfigError too."""
     parsed = {}
     for text in overrides:
         key, equals, value = text.partition("=")
+        key = key.strip()
         if not equals or not key:
-            raise ConfigError(f"an override is written key=value, for example epochs=20; found '{text}'")
+            raise ConfigError(f"an override is written key=value, for example epochs=20; found {shown(text)}")
+        if key in parsed:
+            raise ConfigError(f"{shown(key)} is given twice; give it once")
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"{text}: '{value}' is not a YAML value") from None
+            parsed[key] = parse_yaml(value)
+        except ConfigError as error:
+            found = f"{key}=..." if "://" in value else text  # a URI may hold a password
+            raise ConfigError(f"{shown(found)} is not a YAML value: {error}") from None
     return parsed
 
 
-def read_mapping(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> dict[str, Any]:
+def pairs(texts: Iterable[str], option: str, form: str) -> dict[str, str]:
+    """`["a=b"]` -> `{"a": "b"}`. Raises ConfigError for another form, and for a name given twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{option}: expected {form}, found {shown(text)}")
+        if name in found:
+            raise ConfigError(f"{option}: {shown(name)} is given twice; give it once")
+        found[name] = value
+    return found
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises FileNotFoundError, and ConfigError for what is no such file."""
     try:
-        values = yaml.load(path.read_text(), loader)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise ConfigError(f"{path} is no regular file")  # a pipe would be waited for
+        if found.st_size > LARGEST:
+            raise ConfigError(f"{path} has {found.st_size:,} bytes; expected a YAML file of {LARGEST:,} at most")
+        values = parse_yaml(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML: byte {error.start} is not UTF-8 text") from None
+    except ConfigError as error:
+        at = "" if str(error).startswith(str(path)) else f"{path} is not valid YAML: "
+        raise ConfigError(f"{at}{error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
+        found = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{path}: expected a mapping of settings, found {found}")
     return values
+
+
+def shown(value: Any) -> str:
+    """What was found, for a message: as Python writes it, not more than a line."""
+    if isinstance(value, int) and abs(value) > 10**SHOWN:  # Python refuses to print thousands of digits
+        return f"a number of about {value.bit_length() * 3 // 10} digits"
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text):,} characters)"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -52,12 +159,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def unknown_key(key: str, last: str, valid: list[str]) -> str:
     """Says so, with the nearest valid key."""
-    return f"unknown key '{key}'{nearest(last, valid)} Valid here: {', '.join(valid)}"
+    return f"unknown key {shown(key)}{nearest(last, valid)} Valid here: {', '.join(valid)}"
 
 
-def nearest(name: str, valid: list[str]) -> str:
-    """`; did you mean 'x'?` where one of `valid` is close to `name`, else a full stop."""
-    found = difflib.get_close_matches(name, valid, n=1)
+def nearest(name: str, valid: list[str], alike: float = 0.6) -> str:
+    """`; did you mean 'x'?` where one of `valid` is `alike`, as difflib counts (0 to 1), else a full stop."""
+    found = difflib.get_close_matches(name[:SHOWN], valid, n=1, cutoff=alike)
     return f"; did you mean '{found[0]}'?" if found else "."
 
 
@@ -93,13 +200,17 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Change `a.b.c` in place. Raises ConfigError for a key that is not there."""
+    """Change `a.b.c` in place; of a section, what `value` names. Raises ConfigError for a key that is not there."""
     *parents, last = dotted.split(".")
     here = values
     for i, parent in enumerate(parents):
-        if not isinstance(here.get(parent), dict):
-            raise ConfigError(unknown_key(".".join(parents[: i + 1]), parent, list(here)))
+        key = ".".join(parents[: i + 1])
+        if parent not in here:
+            raise ConfigError(unknown_key(key, parent, list(here)))
+        if not isinstance(here[parent], dict):
+            raise ConfigError(f"unknown key {shown(dotted)}: {key} is a value, not a section; write {key}=VALUE")
         here = here[parent]
     if last not in here:
         raise ConfigError(unknown_key(dotted, last, list(here)))
-    here[last] = value
+    section = isinstance(here[last], dict) and isinstance(value, Mapping)
+    here[last] = merged(here[last], value) if section else value

@@ -1,16 +1,17 @@
 """The arguments that decide what a study's rows are. Shared with analysis/: the same words give the same rows there."""
 
 import argparse
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment, validate
+from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment
+from multimae.fields import validate
 from multimae.modalities import MODALITIES
+from multimae.settings import pairs, parse_overrides, shown
 
-from .study import Row, Study, only, unknown
+from .study import Row, Study, only, stages_of, unknown
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="train every stage on this folder, not on the recipes' data; NAME=DIR says where a recipe's dataset lies",
     )
-    group.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
+    group.add_argument("--runs", type=_folder, default=Path("runs"), metavar="DIR", help="run folders (default: runs)")
 
 
 def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
@@ -36,7 +37,7 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     if args.scale not in SCALES:
         raise ConfigError(unknown("scale", args.scale, list(SCALES)))
     rows = study.build(args.scale)
-    stages = {stage: config for row in reversed(rows) for stage, config in row.stages.items()}
+    stages = stages_of(rows)
     edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     if folder := _data_folder(args):
         for stage, config in stages.items():
@@ -44,8 +45,15 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     if args.seed is not None:
         for stage in edits:
             edits[stage]["seed"] = args.seed
-    for text in args.set:
-        stage, key, value = _setting(text, list(edits))
+    for name, value in parse_overrides(args.set).items():
+        stage, dot, key = name.partition(".")
+        if not dot or not key:
+            found = shown(f"{name}={value}")
+            raise ConfigError(f"--set takes STAGE.KEY=VALUE, such as {next(iter(stages))}.epochs=20; found {found}")
+        if stage not in stages:
+            raise ConfigError(unknown("stage", stage, stages))
+        if key == "seed" and args.seed is not None:
+            raise ConfigError(f"--set {stage}.seed and --seed both say the seed; give one of them")
         edits[stage][key] = value
     return study.build(args.scale, edits) if any(edits.values()) else rows
 
@@ -56,7 +64,7 @@ def rows_from(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
 
 
 def runtime_from(args: argparse.Namespace) -> Runtime:
-    roots = dict(text.split("=", 1) for text in args.data if "=" in text)
+    roots = pairs([text for text in args.data if "=" in text], "--data", "NAME=DIR")
     if folder := _data_folder(args):
         roots[folder.name] = str(folder)
     return validate(Runtime, {"runs": args.runs, "data_roots": roots})
@@ -77,17 +85,11 @@ def variant(args: argparse.Namespace) -> str:
     return " ".join([*sorted(f"--set {text}" for text in args.set), *folders, *seed])
 
 
-def _setting(text: str, stages: list[str]) -> tuple[str, str, Any]:
-    path, equals, value = text.partition("=")
-    stage, dot, key = path.partition(".")
-    if not equals or not dot or not key:
-        raise ConfigError(f"--set takes STAGE.KEY=VALUE, such as {stages[0]}.epochs=20; found '{text}'")
-    if stage not in stages:
-        raise ConfigError(unknown("stage", stage, stages))
-    try:
-        return stage, key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text}: '{value}' is not a YAML value") from None
+def _folder(text: str) -> Path:
+    """As a shell would have it: `--runs=~/runs` is left alone by one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, found ''")
+    return Path(os.path.expanduser(text))
 
 
 def _data_folder(args: argparse.Namespace) -> Path | None:

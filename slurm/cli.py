@@ -15,6 +15,7 @@ from rich.console import Console
 
 from multimae.config import ConfigError
 from multimae.engine.folder import make_runs
+from multimae.flops import check_size
 from multimae.tracking import start_follower
 
 from . import launch, scheduler
@@ -23,9 +24,9 @@ from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
 from .local import Local, cores, gpus
-from .profile import Profile, load_profile
+from .profile import Profile, for_a_script, load_profile
 from .state import UNDER_WAY
-from .study import Study, only, runs_of
+from .study import Study, only, runs_of, stages_of
 
 EXAMPLES = """\
 examples:
@@ -87,14 +88,11 @@ class Command:
             args = parser.parse_args(argv)  # again: what is said on the command line goes before the profile
             with suppress(ConfigError) if args.dry_run else nullcontext():  # a plan can be shown anywhere
                 self.profile.use_cluster()
-        if args.jobs is not None and self.profile:
-            raise ConfigError("--jobs is for this machine; on a cluster it is max_jobs in the profile")
-        if args.jobs is not None and args.jobs < 1:
-            raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
+        _check_options(args)
         self.study, self.args = study, args
-        self.slots = args.jobs or min(4, len(gpus()) or cores())
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
+        self.slots = min(args.jobs or min(4, len(gpus()) or cores()), len(runs_of(self.rows)))
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
 
     def run(self) -> int:
@@ -108,11 +106,26 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
+        for line in self.notes(planned):
+            print(f"note: {line}", file=sys.stderr)
         for line in launch.other_data(planned, runtime_from(args).data_roots):
             print(f"note: {line}", file=sys.stderr)
         if self.profile:
             return self.on_cluster(planned, self.profile)
         return self.here(planned)
+
+    def notes(self, planned: launch.Plan) -> list[str]:
+        """What to tell of the rows before anything begins. Raises ConfigError for what cannot work."""
+        notes = self.profile.check_stages(stages_of(self.everything), self.study.name) if self.profile else []
+        here = runtime_from(self.args)
+        for entry in planned.todo:
+            _, stage = entry.run.cells[0]
+            try:
+                check_size(entry.run.config, self.profile.runtime(stage) if self.profile else here)
+            except ConfigError as error:
+                raise ConfigError(f"{stage}: {error}") from None
+            notes += [f"{stage}: {note}" for note in entry.run.config.notes()]
+        return list(dict.fromkeys(notes))
 
     # ---- reading, and stopping
 
@@ -226,6 +239,28 @@ class Command:
         # A process of its own, because analysis/ imports sweeps/, which import this.
         command = [sys.executable, "-m", "analysis.tables", self.study.name, *study_words(self.args)]
         return subprocess.run(command, check=False).returncode
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options that would be ignored, and for folders that cannot be meant."""
+    if args.jobs is not None and args.cluster is not None:
+        raise ConfigError("--jobs is for this machine; on a cluster it is max_jobs in the profile")
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
+    if args.watch and not args.status:
+        raise ConfigError("--watch goes with --status: give both")
+    for option in ("status", "cancel", "cancel_removed"):
+        if args.retry_failed and getattr(args, option):
+            words = option.replace("_", "-")
+            raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
+    runtime_from(args)  # which knows what folders can be
+    if args.runs.exists() and not args.runs.is_dir():
+        raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
+    if args.cluster is not None:
+        try:
+            for_a_script(args.runs)
+        except ValueError as error:
+            raise ConfigError(f"--runs: {error}, found {args.runs}") from None
 
 
 @contextmanager

@@ -6,15 +6,17 @@ Imports neither torch nor submitit.
 
 import os
 import re
-from collections.abc import Mapping
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from multimae.config import ConfigError, Count, RunConfig, Runtime, Section, validate
-from multimae.settings import merged, nearest, read_mapping, unknown_key
+from multimae.config import Classify, ConfigError, RunConfig, Runtime, recipes
+from multimae.fields import Count, Name, NotNegative, PathTo, Section, Text, Whole, validate
+from multimae.settings import merged, nearest, read_mapping, shown, unknown_key
 
 ROOT = Path(__file__).parent.parent  # of the checkout, or of where this is installed
 PROFILES = Path(__file__).parent / "profiles"
@@ -28,11 +30,23 @@ SAID_ELSEWHERE = {
     **{name: name for name in ("partition", "account", "qos", "constraint", "nodes")},
     **{"gpus-per-node": "gpus_per_node", "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus_per_task"},
     **{"mem": "mem_gb", "time": "time_limit", "signal": "signal_seconds"},
+    **{"ntasks": "tasks_per_node", "gpus": "gpus_per_node", "gpus-per-task": "gpus_per_node"},
 }
-OF_THE_LAUNCHER = ("array", "comment", "dependency", "error", "job-name", "open-mode", "output", "requeue")
+OF_THE_LAUNCHER = (
+    *("array", "chdir", "clusters", "comment", "dependency", "error", "export", "export-file", "input", "job-name"),
+    *("no-requeue", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "wait", "wrap"),
+)
 
 # minutes | minutes:seconds | hours:minutes:seconds | days-hours | days-hours:minutes | days-hours:minutes:seconds
-TIME = re.compile(r"(?:(?P<days>\d+)-(?P<after>\d+(?::\d+){0,2})|(?P<clock>\d+(?::\d+){0,2}))")
+CLOCK = "[0-9]{1,7}(?::[0-9]{1,7}){0,2}"
+TIME = re.compile(rf"(?:(?P<days>[0-9]{{1,7}})-(?P<after>{CLOCK})|(?P<clock>{CLOCK}))")
+LONGEST_DAYS = 1000
+
+# What may stand in a batch script, which a shell reads: names, and expressions of features such as [a100|h100].
+WORD = re.compile(r"[A-Za-z0-9_][\w.,:+@/-]*", re.ASCII)
+EXPRESSION = re.compile(r"[A-Za-z0-9_(\[!][\w.,:+@/&|()*\[\]!=-]*", re.ASCII)
+OPTION = re.compile(r"[a-z][a-z0-9]+([-_][a-z0-9]+)*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def minutes_of(text: str) -> float | None:
@@ -50,7 +64,65 @@ def minutes_of(text: str) -> float | None:
 def _time_limit(text: str) -> str:
     if not minutes_of(text):
         raise ValueError("expected minutes, hours:minutes:seconds or days-hours, such as 30, 24:00:00 or 7-00")
+    if minutes_of(text) > LONGEST_DAYS * 24 * 60:
+        raise ValueError(f"expected at most {LONGEST_DAYS} days")
     return text
+
+
+def _as_text(value: Any) -> Any:
+    """An account may be a number; of 1.10 nobody knows what was written."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18 else value
+
+
+def _matching(pattern: re.Pattern, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"expected {what}; it is written into a batch script")
+        return text
+
+    return AfterValidator(check)
+
+
+def _command(text: str) -> str:
+    """What stands before the arguments of a job's command, unquoted."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words or words[0].startswith("-") or set(text) & set(";&|<>`#\\"):
+        raise ValueError("expected one command, without ; & | < > ` # and with its quotes closed")
+    return text
+
+
+def _shell(lines: tuple[str, ...]) -> tuple[str, ...]:
+    text = "\n".join(lines)
+    if not text.replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError("expected printable lines")
+    if lines:
+        done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+        if done.returncode:  # a quote that stays open would take in the rest of the script
+            said = done.stderr.strip().splitlines()[0].removeprefix("bash: ")
+            raise ValueError(f"expected shell lines, but bash says: {said}")
+    return lines
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("expected text without the character NUL")
+    return text
+
+
+def _within_reason(value: float) -> float:
+    if 0 < value < 0.01:
+        raise ValueError("expected gigabytes: 0 (all of a node's memory) or 0.01 at least")
+    return value
+
+
+def for_a_script(path: Path) -> Path:
+    """A folder whose name SLURM takes as it is."""
+    if "%" in str(path):
+        raise ValueError("expected a path without %, which SLURM replaces in the names of a job's files")
+    return path
 
 
 def _expanded(value: Any) -> Any:
@@ -73,38 +145,48 @@ def _training_settings(values: Any) -> Any:
     return values
 
 
-SitePath = Annotated[Path, BeforeValidator(_expanded)]
-TimeLimit = Annotated[str, AfterValidator(_time_limit)]
+SitePath = Annotated[PathTo, BeforeValidator(_expanded)]
+TimeLimit = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_time_limit)]
+Word = Annotated[Text, BeforeValidator(_as_text), _matching(WORD, "a name of letters, digits and _ . , : + @ / -")]
+Feature = Annotated[Text, BeforeValidator(_as_text), _matching(EXPRESSION, "features, such as a100 or [a100|h100]")]
+Variable = Annotated[str, _matching(VARIABLE, "the name of a variable: letters, digits and _")]
+Value = Annotated[str, Field(max_length=30_000), BeforeValidator(_as_text), AfterValidator(_no_nul)]
+StageName = Annotated[Name, _matching(re.compile(r"\w[\w.-]*"), "a name of letters, digits and _ . -")]
 TrainingSettings = Annotated[dict[str, Any], BeforeValidator(_training_settings)]
 
 
 class Resources(Section):
     """What one job asks the scheduler for. A process for each GPU; without GPUs, `tasks_per_node` of them."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number
-
-    partition: str | None = None  # None: the cluster's default, here and below
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    nodes: Count = 1
-    gpus_per_node: Annotated[int, Field(ge=0)] = 0
-    tasks_per_node: Count | None = None  # processes of a node; None: one for each GPU, one without GPUs
-    cpus_per_task: Count = 1
-    mem_gb: Annotated[float, Field(ge=0)] | None = None  # of a node; 0: all of it
+    partition: Word | None = None  # None: the cluster's default, here and below
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Feature | None = None
+    nodes: Annotated[Count, Field(le=10_000)] = 1
+    gpus_per_node: Annotated[Whole, Field(ge=0, le=64)] = 0
+    tasks_per_node: Annotated[Count, Field(le=1024)] | None = None  # None: one for each GPU, one without GPUs
+    cpus_per_task: Annotated[Count, Field(le=1024)] = 1
+    # Of a node; 0: all of it.
+    mem_gb: Annotated[NotNegative, Field(le=100_000), AfterValidator(_within_reason)] | None = None
     time_limit: TimeLimit = "24:00:00"  # in SLURM's forms; a job that reaches it saves and is queued again
-    sbatch: dict[str, bool | int | str] = {}  # any further option; true for one that takes no value
+    sbatch: dict[str, Any] = {}  # any further option; true for one that takes no value
 
     @field_validator("sbatch")
     @classmethod
     def _only_further_options(cls, options: dict[str, Any]) -> dict[str, Any]:
         for option, value in options.items():
+            name = option.replace("_", "-")
             if value is False:
-                raise ConfigError(f"'{option}' is false; leave it out")
-            if key := SAID_ELSEWHERE.get(option.replace("_", "-")):
-                raise ConfigError(f"'{option}' is said by the key {key}")
-            if option.replace("_", "-") in OF_THE_LAUNCHER:
-                raise ConfigError(f"'{option}' is set by the launcher")
+                raise ConfigError(f"{shown(option)} is false; leave it out")
+            if key := SAID_ELSEWHERE.get(name):
+                raise ConfigError(f"{shown(option)} is said by the key {key}")
+            if name in OF_THE_LAUNCHER:
+                raise ConfigError(f"{shown(option)} is set by the launcher")
+            if not OPTION.fullmatch(option):
+                raise ConfigError(f"{shown(option)}: expected an option of sbatch without its --, such as reservation")
+            text = "true" if value is True else _as_text(value)
+            if not isinstance(text, str) or not text.strip() or not text.isprintable():
+                raise ConfigError(f"{option}: expected true, a whole number or a line of text, found {shown(value)}")
         return options
 
     @property
@@ -132,21 +214,25 @@ class Stage(Resources):
 class Profile(Resources):
     """A cluster: `resources` of a job by default, where things lie on it, and how it treats jobs."""
 
-    name: str
-    stages: dict[str, Stage] = {}
+    name: Name
+    stages: dict[StageName, Stage] = {}
     settings: TrainingSettings = Field({}, alias="runtime")  # of multimae.config.Runtime
-    signal_seconds: Count = 120  # between the signal that asks a job to save and the moment it is killed
-    setup: tuple[str, ...] = ()  # shell lines before the job's command, such as `module load cuda/12.8`
-    python: str | None = None  # the command that starts Python in a job (a container); None: this Python
-    environment: dict[str, str] = Field({}, repr=False)  # variables of a job; may hold secrets
-    runs: SitePath | None = None  # run folders, on a file system that all nodes share
+    # Between the signal that asks a job to save and the moment it is killed; sbatch takes no more.
+    signal_seconds: Annotated[Count, Field(le=65_535)] = 120
+    # Shell lines before the job's command, such as `module load cuda/12.8`.
+    setup: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_shell)] = ()
+    # The command that starts Python in a job (a container); None: this Python.
+    python: Annotated[Text, AfterValidator(_command)] | None = None
+    environment: dict[Variable, Value] = Field({}, repr=False)  # variables of a job; may hold secrets
+    runs: Annotated[SitePath, AfterValidator(for_a_script)] | None = None  # on a file system that all nodes share
     cache: SitePath | None = None
-    data_roots: dict[str, SitePath] = {}
-    weights: dict[str, SitePath] = {}
-    tracking_uri: str | None = Field(None, repr=False)  # may hold a password
+    data_roots: dict[Name, SitePath] = {}
+    weights: dict[Name, SitePath] = {}
+    tracking_uri: Text | None = Field(None, repr=False)  # may hold a password
     scale: Literal["smoke", "mini", "paper"] = "smoke"  # unless --scale says another
-    max_jobs: Count = 32  # of an array that run at the same time
-    max_array_size: Count = 1000  # jobs of one array; the cluster's MaxArraySize - 1 at most
+    max_jobs: Annotated[Count, Field(le=100_000)] = 32  # of an array that run at the same time
+    # Jobs of one array; the cluster's MaxArraySize - 1 at most.
+    max_array_size: Annotated[Count, Field(le=4_000_000)] = 1000
     restarts_without_progress: Count = 3  # at one checkpoint, before a run counts as failed
     slurm_conf: Annotated[SitePath, AfterValidator(lambda path: _home() / path)] | None = None
 
@@ -193,9 +279,14 @@ class Profile(Resources):
         if runtime.device == "cuda" and not gpus:
             raise ConfigError(f"{where}: runtime.device is cuda, but gpus_per_node is 0")
         try:
-            runtime.micro_batches(config.batch_size, resources.processes)
+            together = resources.processes * runtime.micro_batches(config.batch_size, resources.processes)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
+        if isinstance(config, Classify) and config.mixes and config.batch_size // together % 2:
+            raise ConfigError(
+                f"{where}: mixup and cutmix pair the samples of a micro-batch, but of batch_size {config.batch_size} "
+                f"each has {config.batch_size // together}; choose an even micro_batch_size or fewer processes"
+            )
         if self.signal_seconds >= resources.minutes * 60:
             raise ConfigError(
                 f"{where}: signal_seconds {self.signal_seconds} is not less than the time limit of "
@@ -207,6 +298,16 @@ class Profile(Resources):
                 f"workers; cpus_per_task: {runtime.workers + 1} gives each a CPU"
             )
         return notes
+
+    def check_stages(self, stages: Iterable[str], study: str) -> list[str]:
+        """What to tell of the profile's stages beside those of a study. Raises ConfigError for a misspelt one."""
+        known = [*stages, *(name.partition("/")[2] for name in recipes())]
+        others = [stage for stage in self.stages if stage not in known]
+        for stage in others:
+            if (hint := nearest(stage, known, alike=0.8)) != ".":
+                told = f"'{stage}' is no stage of {study}{hint} Its stages: {', '.join(stages)}"
+                raise ConfigError(f"profile {self.name}: stages: {told}")
+        return [f"profile {self.name}: the stage '{stage}' is none of {study}, and is not used" for stage in others]
 
     def use_cluster(self) -> None:
         """Let SLURM's commands speak to this profile's cluster, where the environment names none."""
@@ -228,28 +329,19 @@ def load_profile(name: str | Path | None = None) -> Profile:
     name = str(name or os.environ.get("MULTIMAE_PROFILE") or DEFAULT)
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     try:
-        values = read_mapping(path, _Loader)
+        values = read_mapping(path)
     except FileNotFoundError:
         raise ConfigError(
-            f"unknown profile '{name}'{nearest(name, profiles())} There are: {', '.join(profiles())}; "
+            f"unknown profile {shown(name)}{nearest(name, profiles())} There are: {', '.join(profiles())}; "
             f"to make one, copy {PROFILES / DEFAULT}.yaml, or give the path of a YAML file"
         ) from None
     return _within(path, Profile, {"name": path.stem, **values})
 
 
-class _Loader(yaml.SafeLoader):
-    """Leaves 24:00:00 the text that it is, which YAML 1.1 reads as a number in base 60."""
-
-    yaml_implicit_resolvers = {
-        first: [("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$")), *resolvers]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
 def _within(where: object, cls: type, values: Any) -> Any:
     """Valid `values`; errors begin with `where`."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected a mapping of settings, found {values!r}")
+        raise ConfigError(f"{where}: expected a mapping of settings, found {shown(values)}")
     try:
         return validate(cls, values)
     except ConfigError as error:

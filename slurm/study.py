@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from multimae.config import ConfigError, RunConfig, Transfer
-from multimae.settings import nearest
+from multimae.settings import flatten, nearest, shown
 
 Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
+TOLD = 8  # rows in a message
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,37 @@ class Study:
         """The rows at a scale, with edits made to stages.
 
         A transfer names its pre-training by signature, so an edited pre-training moves the transfers that start from
-        it: they are pointed at the new signature. Raises ConfigError for a stage or key that does not exist.
+        it: they are pointed at the new signature. Raises ConfigError for a stage or key that does not exist, and for an
+        edit of what the rows vary: they keep their names, and would no longer be what those say.
         """
         rows = tuple(self.rows(scale))
         if not edits:
             return rows
-        stages = list(dict.fromkeys(stage for row in rows for stage in row.stages))
+        stages = stages_of(rows)
         for stage in edits:
             if stage not in stages:
                 raise ConfigError(unknown("stage", stage, stages))
+        moves: list[Move] = []
         moved: dict[str, str] = {}  # signature in the study -> signature after the edits
-        return tuple(_edited(row, edits, moved) for row in rows)
+        edited = tuple(_edited(row, edits, moves, moved) for row in rows)
+        _check_names(rows, edits, moves)
+        return edited
+
+
+def stages_of(rows: Iterable[Row]) -> dict[str, RunConfig]:
+    """The stages, in order, each as the first row has it."""
+    stages: dict[str, RunConfig] = {}
+    for row in rows:
+        for stage, config in row.stages.items():
+            stages.setdefault(stage, config)
+    return stages
 
 
 def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
-    """Each run once, by signature; those that others need come first, else in the order of the rows."""
+    """Each run once, by signature; those that others need come first, else in the order of the rows.
+
+    Raises ConfigError for a transfer whose encoder is not the one it starts from.
+    """
     cells: dict[str, list[tuple[str, str]]] = {}
     configs: dict[str, RunConfig] = {}
     for row in rows:
@@ -80,6 +98,12 @@ def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
             configs[signature] = config
             cells.setdefault(signature, []).append((row.name, stage))
     runs = {signature: Run(signature, config, tuple(cells[signature])) for signature, config in configs.items()}
+    for run in runs.values():
+        if run.needs in runs:
+            try:
+                run.config.check_source(runs[run.needs].config)
+            except ConfigError as error:
+                raise ConfigError(f"{run.label}: {error}") from None
     needed = {run.needs for run in runs.values()}
     return {s: runs[s] for s in sorted(runs, key=lambda s: s not in needed)}
 
@@ -94,11 +118,43 @@ def only(rows: tuple[Row, ...], names: Iterable[str]) -> tuple[Row, ...]:
     return tuple(row for row in rows if not names or row.name in names)
 
 
-def unknown(noun: str, name: str, valid: list[str]) -> str:
-    return f"unknown {noun} '{name}'{nearest(name, valid)} Valid: {', '.join(valid)}"
+def unknown(noun: str, name: str, valid: Iterable[str]) -> str:
+    return f"unknown {noun} {shown(name)}{nearest(name, list(valid))} Valid: {', '.join(valid)}"
 
 
-def _edited(row: Row, edits: Edits, moved: dict[str, str]) -> Row:
+@dataclass(frozen=True)
+class Move:
+    """What edits make of a row's run."""
+
+    row: str
+    stage: str
+    before: str  # signatures
+    after: str
+
+
+def _check_names(rows: tuple[Row, ...], edits: Edits, moves: list[Move]) -> None:
+    """Refuse edits by which a row is no longer what its name says."""
+    for stage, changes in edits.items():
+        for key in flatten(changes):
+            with_stage = [row for row in rows if stage in row.stages]
+            values = {row.name: shown(reduce(getattr, key.split("."), row.stages[stage])) for row in with_stage}
+            if len(set(values.values())) > 1:
+                told = ", ".join(f"{name}: {value}" for name, value in list(values.items())[:TOLD])
+                raise ConfigError(
+                    f"{stage}.{key} is what the rows vary ({told}); edited, they would keep names that are no longer "
+                    "true. Choose rows with --only, or write a study of your own in sweeps/"
+                )
+    first: dict[tuple[str, str], Move] = {}  # stage, signature after the edits
+    for move in moves:
+        other = first.setdefault((move.stage, move.after), move)
+        if other.before != move.before:
+            raise ConfigError(
+                f"{move.stage}: with these edits the rows {other.row} and {move.row} would be one run under two names. "
+                "Choose other edits, or write a study of your own in sweeps/"
+            )
+
+
+def _edited(row: Row, edits: Edits, moves: list[Move], moved: dict[str, str]) -> Row:
     stages = {}
     for stage, config in row.stages.items():
         changes = dict(edits.get(stage, {}))
@@ -108,5 +164,6 @@ def _edited(row: Row, edits: Edits, moved: dict[str, str]) -> Row:
             stages[stage] = config.edit(changes) if changes else config
         except ConfigError as error:
             raise ConfigError(f"{stage}: {error}") from None
-        moved[config.signature] = stages[stage].signature
+        moves.append(Move(row.name, stage, config.signature, stages[stage].signature))
+        moved[moves[-1].before] = moves[-1].after
     return Row(row.name, stages)

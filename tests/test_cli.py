@@ -54,7 +54,7 @@ def told(capsys) -> list[str]:
         (["tiny.yaml", "--set", "epochs"], ["key=value", "'epochs'"]),
         (["tiny.yaml", "--set", "epochs=[1"], ["epochs=[1", "YAML"]),
         (["tiny.yaml", "--runtime", "zero=2"], ["unknown key 'zero'", "zero_stage"]),
-        (["tiny.yaml", "--data", "images"], ["NAME=VALUE", "'images'"]),
+        (["tiny.yaml", "--data", "images"], ["NAME=DIR", "'images'"]),
         (["tiny.yaml", "--runs", "a_file"], ["a_file cannot hold run folders", "choose a folder"]),
         (["tiny.yaml", "--set", "data.name=mine"], ["'mine'", "--data mine=DIR"]),
         (["tiny.yaml", "--set", "data.name=mine", "--data", "mine=images"], ["no samples", "images/train/rgb/"]),
@@ -82,8 +82,8 @@ def test_a_run_that_another_process_writes_is_left_alone(here):
     assert "is being written by process" in second.stderr
 
 
-def test_mixup_of_an_odd_batch_is_refused(tmp_path):
-    task = make_task(build(TINY | {"batch_size": 7}), Runtime(runs=tmp_path))
-    (batch,) = next(task.batches(0, [Shard()], workers=0))
-    with pytest.raises(ConfigError, match="has 7; choose an even batch_size"):
+def test_mixup_of_an_odd_micro_batch_is_refused(tmp_path):
+    task = make_task(build(TINY), Runtime(runs=tmp_path))
+    (batch,) = next(task.batches(0, [Shard(0, 8)], workers=0))
+    with pytest.raises(ConfigError, match="has 1; choose an even batch_size"):
         task.prepare(batch, torch.device("cpu"), 0, Shard())

@@ -12,13 +12,15 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
-BASE = {"config", "modalities", "seeds", "settings", "shards"}
+BASE = {"config", "fields", "modalities", "seeds", "settings", "shards", "training"}
 MODEL = {"masking", "model", "losses", "weights"}
 LIBRARY = {
     "modalities": set(),
     "seeds": set(),
     "shards": set(),
-    "config": {"modalities", "settings"},
+    "config": {"fields", "modalities", "settings", "training"},
+    "fields": {"settings"},
+    "training": {"fields"},
     "settings": set(),
     "flops": BASE,
     "masking": BASE,
@@ -30,7 +32,7 @@ LIBRARY = {
     "pictures": BASE,
     "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
     "engine": BASE,
-    "run": BASE | {"engine", "tasks"},
+    "run": BASE | {"engine", "flops", "tasks"},
     "tracking": BASE | {"engine"},
     "bench": BASE | MODEL | {"data", "engine", "flops", "tasks"},
     "cli": BASE | {"bench", "engine", "run", "tracking"},

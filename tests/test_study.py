@@ -25,7 +25,8 @@ def test_an_edited_transfer_leaves_the_rest():
 
 
 def test_an_edit_of_init_wins_over_the_move():
-    (row, _) = tiny_study.build("smoke", {"pretrain": {"epochs": 20}, "classify": {"init": "scratch"}})
+    study = Study("s", "t", "10", lambda scale: list(tiny_rows(scale))[:1])
+    (row,) = study.build("smoke", {"pretrain": {"epochs": 20}, "classify": {"init": "scratch"}})
     assert row.stages["classify"].needs is None
     assert row.stages["segment"].needs == row.stages["pretrain"].signature
 

@@ -190,5 +190,6 @@ def test_rand_augment_would_misalign_other_inputs():
 
 
 def test_a_label_beyond_the_classes_is_refused():
-    with pytest.raises(ValueError, match="label is 1, but `classes` allows 0 to 0"):
-        ClassifyTransform(Classify(model=SMALL, classes=1), train=False)(coordinates(32, 32))
+    sample = coordinates(32, 32) | {"label": torch.tensor(2)}
+    with pytest.raises(ValueError, match="label is 2, but `classes` allows 0 to 1"):
+        ClassifyTransform(Classify(model=SMALL, classes=2), train=False)(sample)
