@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,21 @@ def read_mapping(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) ->
         raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of an encoding, a date or a number that is none
+        raise ConfigError(f"{path} is not valid YAML: {_problem(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return values
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a YAML text, and where; not the text itself, which may hold a password."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if not mark:
+        return str(error) if isinstance(error, UnicodeDecodeError) else "a number or date that is none"
+    # Single characters and <tokens> may be quoted; an alias or a tag may be a value that begins with * or !.
+    said = re.sub(r"'(?:.|<[a-z ]+>)'|('.*')", lambda found: "'...'" if found[1] else found[0], str(error.problem))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}; values with special characters stand in quotes"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..config import RunConfig, Transfer
 from ..engine.folder import RunFolder
+from ..redact import redact, shown
 from ..settings import flatten
 from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
-from .store import Store, StoreUnavailable, brief, default_uri, public
+from .store import Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
@@ -66,7 +67,7 @@ class Syncer:
 
     def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> Report:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
-        report = Report(public(self.uri))
+        report = Report(shown(self.uri))
         if not self.runs.is_dir():
             report.problems.append(f"there is no folder {self.runs}")
             return report
@@ -74,7 +75,7 @@ class Syncer:
             with _one_sender(self.runs, wait):
                 self._pass(self._folders(signatures), report)
         except (StoreUnavailable, Busy, OSError) as error:
-            report.problems.append(str(error))
+            report.problems.append(redact(str(error), self.uri))
         return report
 
     def _pass(self, folders: list[RunFolder], report: Report) -> None:
@@ -97,7 +98,7 @@ class Syncer:
         try:
             yield
         except Exception as error:
-            report.problems.append(f"{what}: {brief(error)}")
+            report.problems.append(f"{what}: {brief(error, self.uri)}")
             self._store.check()
 
     def _folders(self, signatures: Iterable[str] | None) -> list[RunFolder]:
@@ -111,7 +112,7 @@ class Syncer:
 
     def _send(self, folder: RunFolder, report: Report) -> None:
         """Send the news of a run."""
-        cursor = Cursor.load(folder, public(self.uri))
+        cursor = Cursor.load(folder, shown(self.uri))
         verified = folder.signature in self._verified
         if cursor and verified and not cursor.has_news(folder):
             return
@@ -177,7 +178,7 @@ class Syncer:
             self._store.experiment(homes[0], NOTE if cells else "")
             run_id = self._store.create(homes[0], (SIGNATURE, folder.signature), name, _begun(folder))
         self._verified.add(folder.signature)
-        return cursor if cursor and cursor.run_id == run_id else Cursor(public(self.uri), run_id)
+        return cursor if cursor and cursor.run_id == run_id else Cursor(shown(self.uri), run_id)
 
     # ---- rows
 
@@ -210,7 +211,7 @@ class Syncer:
         """Give changed rows the state of their stages: of each stage the run that came last."""
         stages: dict[RowKey, dict[str, RunFolder]] = {key: {} for key in self._changed}
         for folder in self._folders(None):
-            cursor = Cursor.load(folder, public(self.uri))
+            cursor = Cursor.load(folder, shown(self.uri))
             for cell in (cursor.cells or []) if cursor else []:
                 if (cell.experiment, cell.row_key) in stages:
                     stages[cell.experiment, cell.row_key][cell.stage] = folder
