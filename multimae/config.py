@@ -384,25 +384,13 @@ def validate(cls: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
         raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
 
 
-def _secret(cls: type[BaseModel], place: Iterable[Any]) -> bool:
-    """Whether a value may hold a secret: that of a field, or in one, that is not shown in a model's repr either."""
-    for key in place:
-        field = next((f for name, f in cls.model_fields.items() if key in (name, f.alias)), None)
-        if field is None or not field.repr:
-            return field is not None
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return False
-        cls = field.annotation
-    return False
-
-
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     *parents, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        secret = isinstance(error["input"], Mapping | BaseModel) or _secret(cls, error["loc"])
-        found = "" if secret else f", found {error['input']!r}"
+        secret = any(field.repr is False and key.startswith(name) for name, field in cls.model_fields.items())
+        found = "" if secret or isinstance(error["input"], Mapping | BaseModel) else f", found {error['input']!r}"
         return f"{key}: {message}{found}" if key else message
     for parent in parents:
         cls = cls.model_fields[parent].annotation

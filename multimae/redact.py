@@ -1,6 +1,6 @@
 """The one place that decides what is shown of an address (`tracking_uri`), which may hold a password. Imports no torch.
 
-`shown` is what a person, a log or a file may see of it; `redact` cleans a text that somebody else has written, such as
+`public` is what a person, a log or a file may see of it; `redact` cleans a text that somebody else has written, such as
 the message of an exception. An address is shown in part only where it can be read in one way: people write passwords
 with `/`, `@` and `#` in them as they are, and then no parser knows where they end. Of such an address the scheme is
 left.
@@ -49,7 +49,7 @@ def parse(address: str) -> SplitResult | None:
     return parts if certain and (not parts.netloc or ":" in host or HOST.fullmatch(host)) else None
 
 
-def shown(address: str) -> str:
+def public(address: str) -> str:
     """What may be shown of an address: no user, no password, no query; of what cannot be read, the scheme."""
     address = address.strip()
     if FILE.match(address) and address.isprintable():
@@ -75,12 +75,12 @@ def place(parts: SplitResult) -> str:
 
 def redact(text: str, *addresses: str | None) -> str:
     """`text` without what is hidden of these addresses, whole or in pieces, and of any other that stands in it."""
-    known = {address.strip(): shown(address) for address in addresses if address and address.strip()}
-    for address, public in known.items():
+    known = {address.strip(): public(address) for address in addresses if address and address.strip()}
+    for address, visible in known.items():
         # As what is shown of it stands in many a text already, that is left as it is.
-        parts = re.split(f"({re.escape(address)}|{re.escape(public)})", text)
-        cover = _cover(_hidden(address, public))
-        text = "".join(public if part in (address, public) else cover(part) for part in parts)
+        parts = re.split(f"({re.escape(address)}|{re.escape(visible)})", text)
+        cover = _cover(_hidden(address, visible))
+        text = "".join(visible if part in (address, visible) else cover(part) for part in parts)
     return IN_TEXT.sub(_in_text, text)
 
 
@@ -98,12 +98,12 @@ def _in_text(found: re.Match) -> str:
     address = found[0]
     while address.endswith(AFTER) or (address.endswith("]") and address.count("]") > address.count("[")):
         address = address[:-1]
-    return shown(address) + found[0][len(address) :]
+    return public(address) + found[0][len(address) :]
 
 
-def _hidden(address: str, public: str) -> list[str]:
+def _hidden(address: str, visible: str) -> list[str]:
     """The parts of an address that are not shown."""
-    if public == address:
+    if visible == address:
         return []
     parts = parse(address)
     if parts is None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from multimae.redact import PIECE, Redacted, parse, redact, redacting, shown, without_values
+from multimae.redact import PIECE, Redacted, parse, public, redact, redacting, without_values
 
 WHERE = ("{}@h", "u:{}@h/d", "{}:x@h:1/d", "u:x{}@[::1]/d", "h/d?token={}", "h?a=b&password={}", "h/d#{}")
 UGLY = "s3cr3t/@#?%:wörd"
@@ -77,17 +77,17 @@ def pieces(secret: str) -> set[str]:
 @pytest.mark.parametrize("address", [*SHOWN, *UNCERTAIN])
 def test_what_is_shown_of_an_address(address):
     expected = (SHOWN | UNCERTAIN)[address]
-    assert shown(address) == shown(f" {address} ") == shown(expected) == expected
+    assert public(address) == public(f" {address} ") == public(expected) == expected
     assert "hunt" not in expected and "ter2" not in expected
 
 
 @pytest.mark.parametrize("address", FILES)
 def test_a_file_is_shown_whole(address):
-    assert shown(address) == redact(address, address) == address
+    assert public(address) == redact(address, address) == address
 
 
 def test_a_files_options_are_hidden():
-    assert shown("sqlite:///m.db?key=hunter2") == "sqlite:///m.db?***"
+    assert public("sqlite:///m.db?key=hunter2") == "sqlite:///m.db?***"
 
 
 @pytest.mark.parametrize("address", [a for a in SHOWN if a.startswith(("postgresql", "mysql", "sqlite"))])
@@ -117,7 +117,7 @@ def test_no_piece_of_a_random_password_is_shown():
             read = f"no host {url.host!r}, database {url.database!r}, {url.password!r}"
         except (ArgumentError, ValueError) as error:
             read = str(error)
-        for text in (shown(address), redact(message, address), redact(read, address)):
+        for text in (public(address), redact(message, address), redact(read, address)):
             assert not [piece for piece in pieces(secret) if piece in text], (address, text)
 
 

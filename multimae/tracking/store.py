@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..redact import FIX, parse, redact, shown
+from ..redact import FIX, parse, public, redact
 from .records import Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
@@ -61,7 +61,7 @@ class Store:
         A server's address that can be read in two ways is refused: half of a password would be asked for as a host.
         """
         if uri.startswith(("http:", "https:")) and not parse(uri):
-            raise StoreUnavailable(f"the address of MLflow, {shown(uri)}, can be read in several ways: {FIX}")
+            raise StoreUnavailable(f"the address of MLflow, {public(uri)}, can be read in several ways: {FIX}")
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -172,12 +172,12 @@ def ui_command(uri: str, runs: Path) -> str:
         return "mlflow ui"
     if uri == _sqlite(home := Path(runs).resolve().parent / DEFAULT_FILE):
         return f"cd {home.parent} && mlflow ui"
-    return shown(uri) if uri.startswith("http") else f"MLFLOW_BACKEND_STORE_URI={shown(uri)} mlflow ui"
+    return public(uri) if uri.startswith("http") else f"MLFLOW_BACKEND_STORE_URI={public(uri)} mlflow ui"
 
 
 def _unavailable(uri: str, error: Exception) -> StoreUnavailable:
     hint = "" if parse(uri) or not is_server(uri) or "://" not in uri else f"; if its address is meant otherwise, {FIX}"
-    return StoreUnavailable(f"MLflow at {shown(uri)} does not answer: {brief(error, uri)}{hint}")
+    return StoreUnavailable(f"MLflow at {public(uri)} does not answer: {brief(error, uri)}{hint}")
 
 
 def _sqlite(file: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import RunConfig, Transfer
 from ..engine.folder import RunFolder
-from ..redact import redact, shown
+from ..redact import public, redact
 from ..settings import flatten
 from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
 from .store import Store, StoreUnavailable, brief, default_uri
@@ -67,7 +67,7 @@ class Syncer:
 
     def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> Report:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
-        report = Report(shown(self.uri))
+        report = Report(public(self.uri))
         if not self.runs.is_dir():
             report.problems.append(f"there is no folder {self.runs}")
             return report
@@ -112,7 +112,7 @@ class Syncer:
 
     def _send(self, folder: RunFolder, report: Report) -> None:
         """Send the news of a run."""
-        cursor = Cursor.load(folder, shown(self.uri))
+        cursor = Cursor.load(folder, public(self.uri))
         verified = folder.signature in self._verified
         if cursor and verified and not cursor.has_news(folder):
             return
@@ -178,7 +178,7 @@ class Syncer:
             self._store.experiment(homes[0], NOTE if cells else "")
             run_id = self._store.create(homes[0], (SIGNATURE, folder.signature), name, _begun(folder))
         self._verified.add(folder.signature)
-        return cursor if cursor and cursor.run_id == run_id else Cursor(shown(self.uri), run_id)
+        return cursor if cursor and cursor.run_id == run_id else Cursor(public(self.uri), run_id)
 
     # ---- rows
 
@@ -211,7 +211,7 @@ class Syncer:
         """Give changed rows the state of their stages: of each stage the run that came last."""
         stages: dict[RowKey, dict[str, RunFolder]] = {key: {} for key in self._changed}
         for folder in self._folders(None):
-            cursor = Cursor.load(folder, shown(self.uri))
+            cursor = Cursor.load(folder, public(self.uri))
             for cell in (cursor.cells or []) if cursor else []:
                 if (cell.experiment, cell.row_key) in stages:
                     stages[cell.experiment, cell.row_key][cell.stage] = folder
