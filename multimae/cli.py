@@ -8,6 +8,7 @@ from pathlib import Path
 from .config import RECIPES, ConfigError, Runtime, load, recipes
 from .engine.folder import RunLocked, make_runs
 from .fields import validate
+from .redact import addresses_in, redact, redacting
 from .settings import pairs, parse_overrides
 
 RUN_EXAMPLES = """\
@@ -31,11 +32,13 @@ def main(argv: list[str] | None = None) -> int:
         from .bench import main as bench
 
         return bench(arguments[1:])
-    args = _parser().parse_args(arguments)
+    secrets = addresses_in(arguments)
+    with redacting(*secrets):  # argparse repeats what it cannot use
+        args = _parser().parse_args(arguments)
     try:
         return _run(args)
     except ConfigError as error:
-        print(f"multimae: {error}", file=sys.stderr)
+        print(f"multimae: {redact(str(error), *secrets)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before the training began; after that it saves first
         return 130

@@ -79,9 +79,12 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        tab = "; YAML is indented with spaces, not tabs" if "\\t" in (error.problem or "") else ""
+        problem = error.problem or error.context
+        if type(error) is not yaml.MarkedYAMLError:  # the reader quotes what it found, which may hold a password
+            problem = re.sub(r"'(?:.|<[a-z ]+>)'|('.*')", lambda found: "'...'" if found[1] else found[0], problem)
+        tab = "; YAML is indented with spaces, not tabs" if "\\t" in problem else ""
         place = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{place}{error.problem or error.context}{tab}") from None
+        raise ConfigError(f"{place}{problem}{tab}") from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(f"character {error.position} is not printable ({error.character!r})") from None
 

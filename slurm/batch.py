@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multimae.redact import HIDDEN, public, without_values
+
 from .arrays import Array
 from .estimate import job_seconds
 from .profile import Profile
@@ -102,8 +104,9 @@ class Batch:
         folder = shlex.quote(str(self.runs / ".slurm"))
         return [
             *self.profile.setup,
-            *(["set +e"] if self.profile.setup else []),  # or a task that fails would end the script, not requeued
-            *(f"export {name}={shlex.quote(value)}" for name, value in self.profile.environment.items()),
+            # Or a task that fails would end the script, not requeued; and a log would show what is exported.
+            *(["set +e", "set +x"] if self.profile.setup else []),
+            *(f"export {name}={shlex.quote(value)}" for name, value in self._variables.items()),
             # An editable install would win over the snapshot otherwise.
             f"export PYTHONPATH={shlex.quote(str(self.snapshot.path))}${{PYTHONPATH:+:$PYTHONPATH}}",
             f"cd {shlex.quote(str(self.snapshot.path))}",
@@ -112,6 +115,11 @@ class Batch:
             f"rm -f {folder}/$job/*.save_tmp",  # submitit's halves, of a disk that was full: it would refuse to go on
             f"bash {self._shell('deadline')} $$ {self._restart(array)} &",
         ]
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        address = self.profile.tracking_uri
+        return self.profile.environment | ({"MLFLOW_TRACKING_URI": address} if address else {})
 
     def _teardown(self, array: Array) -> list[str]:
         return [
@@ -127,6 +135,18 @@ class Batch:
     def _restart(self, array: Array) -> str:
         """JOB MAY_RESTART LIMIT of restart.sh. The limit is far: preemptions and time limits count as well."""
         return f"$job {shlex.quote(str(self.runs / '.slurm'))}/$job/may-restart {max(UNCOUNTED, self.restarts(array))}"
+
+
+def hidden(profile: Profile) -> Profile:
+    """The profile without what may be a secret, for scripts that are shown: values of variables, here and in shell
+    lines, and the user and password of MLflow's address."""
+    changes = {
+        "environment": dict.fromkeys(profile.environment, HIDDEN),
+        "tracking_uri": profile.tracking_uri and public(profile.tracking_uri),
+        "setup": tuple(map(without_values, profile.setup)),
+        "python": profile.python and without_values(profile.python),
+    }
+    return profile.model_copy(update=changes)
 
 
 @functools.cache

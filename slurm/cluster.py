@@ -23,7 +23,7 @@ from multimae.engine.folder import write_atomic
 
 from . import launch, lead, scheduler, snapshot
 from .arrays import Array, arrays, stage_of
-from .batch import COMMENT, Batch
+from .batch import COMMENT, Batch, hidden
 from .estimate import cluster_text
 from .launch import Entry, Event, Plan
 from .profile import Profile
@@ -42,9 +42,13 @@ class Cluster:
         self.calls: Counter[str] = Counter()  # of SLURM's commands that change something
         self.submitted: list[Array] = []
 
-    def scripts(self, plan: Plan) -> list[tuple[str, str]]:
-        """(title, batch script) of each sbatch that `work` would call; jobs to come stand as `<job of pretrain>`."""
-        batch = Batch(self.profile, self.runs, snapshot.expected(self.runs), plan.study.name)
+    def scripts(self, plan: Plan, hide: bool = True) -> list[tuple[str, str]]:
+        """(title, batch script) of each sbatch that `work` would call; jobs to come stand as `<job of pretrain>`.
+
+        What may be a secret is hidden, unless the scripts are wanted as sbatch would get them.
+        """
+        profile = hidden(self.profile) if hide else self.profile
+        batch = Batch(profile, self.runs, snapshot.expected(self.runs), plan.study.name)
         return [(_title(array), batch.script(array)) for array in arrays(plan, self.profile.max_array_size)]
 
     def estimate(self, plan: Plan) -> str:
@@ -94,7 +98,10 @@ class Cluster:
 
     def _submit(self, batch: Batch, array: Array) -> None:
         """What submitit's executor does, but for task numbers that are not 0, 1, 2, ..."""
-        from submitit.core.utils import DelayedSubmission, JobPaths
+        from submitit.core.utils import JobPaths
+
+        from .delayed import DelayedSubmission
+        from .private import write_private
 
         executor, script = batch.executor(array), batch.script(array)
         resources = self.profile.resources(array.stage)
@@ -112,9 +119,7 @@ class Cluster:
         finally:
             for file in prepared.values():
                 file.unlink(missing_ok=True)
-        kept = JobPaths(batch.folder, array.job).submission_file
-        write_atomic(kept, script, durable=False)
-        kept.chmod(0o600)  # the profile's `environment` stands in it
+        write_private(JobPaths(batch.folder, array.job).submission_file, script)  # the profile's secrets are in it
         self.submitted.append(array)
 
     def _split(self, array: Array, study: str) -> None:
@@ -153,6 +158,7 @@ class Cluster:
         from .job import ClusterJob
 
         runtime = self.profile.runtime(array.stage, self.runs, self.data_roots)
+        runtime = runtime.model_copy(update={"tracking_uri": None})  # it is in the script
         if runtime.device == "auto" and self.profile.resources(array.stage).gpus_per_node:
             # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.
             runtime = runtime.model_copy(update={"device": "cuda"})

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from multimae.flops import training_flops
+from multimae.redact import HIDDEN
 
 from .estimate import Estimate, duration, operations
 from .grid import Column, Grid
@@ -68,10 +69,14 @@ def print_plan(console: Console, plan: Plan, cost: str) -> None:
 
 
 def print_scripts(console: Console, scripts: Iterable[tuple[str, str]]) -> None:
-    """Of --cluster --dry-run: each batch script, as sbatch would get it."""
+    """Of --cluster --dry-run: each batch script, as sbatch would get it but for what is hidden in it."""
+    concealed = False
     for title, script in scripts:
         console.rule(title, align="left")
         console.out(script, highlight=False)
+        concealed |= HIDDEN in script
+    if concealed:
+        console.print(f"{HIDDEN} stands for values that may be secret; sbatch gets them.", highlight=False)
 
 
 def print_status(console: Console, plan: Plan, extra: list[Extra]) -> None:

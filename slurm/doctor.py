@@ -223,14 +223,16 @@ class Visit:
     @classmethod
     def submit(cls, batch: Batch, array: Array, runtime: Runtime) -> "Visit":
         """Raises ConfigError where sbatch refuses."""
-        from submitit.core.utils import DelayedSubmission
+        from .delayed import DelayedSubmission
 
         (runtime.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)  # of the script's own output
         done = scheduler.sbatch(batch.script(array), "--parsable")
         if done.returncode:
             raise ConfigError(f"sbatch refused the job: {done.stderr.strip()}")
         visit = cls(done.stdout.strip().partition(";")[0], runtime.runs)
-        delayed = DelayedSubmission(Probe(runtime.model_copy(update={"timeout_minutes": MEETING_MINUTES})))
+        # The script has the address of MLflow, which may hold a password.
+        changes = {"timeout_minutes": MEETING_MINUTES, "tracking_uri": None}
+        delayed = DelayedSubmission(Probe(runtime.model_copy(update=changes)))
         delayed.set_timeout(batch.profile.minutes, 0)
         visit.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(visit.folder / "doctor.json", json.dumps({"code": str(batch.snapshot.path)}))

@@ -21,8 +21,9 @@ from .attempt import Attempt, NoProgress
 from .rendezvous import Place, meet
 
 if TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
     from torch.distributed import TCPStore
+
+    from .delayed import DelayedSubmission
 
 INTERRUPTED = 75  # exit code
 LAST_NEWS = 5.0  # seconds that MLflow gets at the end of a job; `multimae sync` sends the rest
@@ -52,7 +53,8 @@ class Job:
 class ClusterJob(Job):
     """The same in every process of a SLURM job, which goes back to the queue until the run is finished.
 
-    submitit pickles it. A signal before the training began is submitit's, which queues the job again at once; later
+    submitit pickles it, without the address of MLflow: that may hold a password, and comes by the job's environment
+    (slurm/batch.py). A signal before the training began is submitit's, which queues the job again at once; later
     ones are the training's, which saves first. After an error the batch script queues the job again
     (slurm/restart.sh), unless the first process has taken away its leave to.
     """
@@ -87,7 +89,7 @@ class ClusterJob(Job):
 
     def checkpoint(self) -> "DelayedSubmission":
         """What submitit calls in the first process before it queues the job again."""
-        from submitit.helpers import DelayedSubmission
+        from .delayed import DelayedSubmission
 
         Attempt.of(self.folder, Place.here()).release()
         return DelayedSubmission(self)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimae.engine.environment import checkout
+from multimae.engine.environment import checkout, holds_passwords
 from multimae.engine.folder import write_atomic
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,8 @@ def take(runs: Path, root: Path = ROOT) -> Snapshot:
     """Copy the code of `root` beside the runs, if it is not there yet.
 
     What is named by its commit is clean; otherwise a hash of the content makes the name. Of a git checkout, tracked
-    files are copied and those that git does not ignore; else the packages as they are installed.
+    files are copied and those that git does not ignore; else the packages as they are installed. Profiles are not,
+    nor keys and the like: a job needs none, and others can read the copy.
     """
     snapshot, files, record = _of(Path(runs), root)
     if not snapshot.path.exists():
@@ -57,12 +58,13 @@ def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
 def _tracked(root: Path) -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *WHAT]
     names = subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
-    return sorted(Path(name) for name in set(names) if name and (root / name).is_file())
+    return sorted(Path(name) for name in set(names) if (root / name).is_file() and not holds_passwords(name))
 
 
 def _installed(root: Path) -> list[Path]:
-    files = (path for name in WHAT for path in [root / name, *(root / name).rglob("*")])
-    return sorted(path.relative_to(root) for path in files if path.is_file() and "__pycache__" not in path.parts)
+    files = (path for name in WHAT for path in [root / name, *(root / name).rglob("*")] if path.is_file())
+    names = (path.relative_to(root) for path in files if "__pycache__" not in path.parts)
+    return sorted(name for name in names if not holds_passwords(name.as_posix()))
 
 
 def _content(root: Path, files: list[Path]) -> str:

@@ -52,7 +52,7 @@ def test_golden_scripts(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")  # no SLURM is needed, and no git
     monkeypatch.setenv("USER", "somebody")
     cluster = Cluster(load_profile(name), tmp_path)
-    scripts = "\n".join(f"# {title}\n{text}\n" for title, text in cluster.scripts(plan_of(tmp_path)))
+    scripts = "\n".join(f"# {title}\n{text}\n" for title, text in cluster.scripts(plan_of(tmp_path), hide=False))
     assert list(tmp_path.iterdir()) == []  # it was only shown
     scripts = re.sub(r"\.code/installed-\w+", ".code/SNAPSHOT", scripts).replace(str(tmp_path), "RUNS")
     scripts = scripts.replace(sys.executable, "PYTHON")

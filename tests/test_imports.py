@@ -12,10 +12,11 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
-BASE = {"config", "fields", "modalities", "seeds", "settings", "shards", "training"}
+BASE = {"config", "fields", "modalities", "redact", "seeds", "settings", "shards", "training"}
 MODEL = {"masking", "model", "losses", "weights"}
 LIBRARY = {
     "modalities": set(),
+    "redact": set(),
     "seeds": set(),
     "shards": set(),
     "config": {"fields", "modalities", "settings", "training"},

@@ -1,9 +1,11 @@
 """The command `multimae sync`."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from .store import ui_command
+from ..redact import addresses_in, redacting
+from .store import default_uri, ui_command
 from .syncer import sync
 
 
@@ -11,9 +13,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="multimae sync", description="Send to MLflow what it has missed.")
     parser.add_argument("signature", nargs="*", help="the runs to send (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie (default: %(default)s)")
-    parser.add_argument("--uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs)")
-    args = parser.parse_args(argv)
-    report = sync(args.runs, args.uri, args.signature or None)
-    print(report)
-    print(f"To look: {ui_command(report.uri, args.runs)} (and choose 'Model training' there)")
+    parser.add_argument(
+        "--uri",
+        help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs); one with a password belongs in "
+        "that variable, because others can see the arguments of a command",
+    )
+    with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+        args = parser.parse_args(argv)
+    uri = args.uri or default_uri(args.runs)
+    with redacting(uri):
+        report = sync(args.runs, uri, args.signature or None)
+        print(report)
+        print(f"To look: {ui_command(uri, args.runs)} (and choose 'Model training' there)")
     return 0 if report.ok else 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..redact import redacting
 from .store import default_uri
 from .syncer import Syncer
 
@@ -65,13 +66,15 @@ def follow(runs: Path, signatures: Sequence[str] | None = None) -> int:
 
     threading.Thread(target=wait_for_parent, daemon=True).start()
     os.nice(10)
-    syncer = Syncer(runs)
-    told: list[str] = []
-    while not stop.wait(SECONDS_BETWEEN):
-        report = syncer.once(signatures)
-        if report.problems != told:
-            print(report, flush=True)
-        told = report.problems
-    report = syncer.once(signatures, wait=LAST_SECONDS)
-    print(report, flush=True)
+    uri = default_uri(runs)
+    with redacting(uri):  # MLflow, SQLAlchemy and others write to the log, too
+        syncer = Syncer(runs, uri)
+        told: list[str] = []
+        while not stop.wait(SECONDS_BETWEEN):
+            report = syncer.once(signatures)
+            if report.problems != told:
+                print(report, flush=True)
+            told = report.problems
+        report = syncer.once(signatures, wait=LAST_SECONDS)
+        print(report, flush=True)
     return 0 if report.ok else 1

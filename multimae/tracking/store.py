@@ -8,10 +8,10 @@ simply made again.
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..redact import FIX, parse, public, redact
 from .records import Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
@@ -44,13 +44,9 @@ def is_server(uri: str) -> bool:
     return uri.startswith("databricks") or ("://" in uri and not uri.startswith(("sqlite:", "file:")))
 
 
-def public(text: str) -> str:
-    """`text` without the `user:password@` of any address in it."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
-
-
 class Store:
-    """One MLflow tracking store. `open` and `check` raise StoreUnavailable; all else raises mlflow's own exceptions."""
+    """One MLflow tracking store. `open` and `check` raise StoreUnavailable, without secrets; all else raises mlflow's
+    own exceptions, which `brief` makes fit to be told."""
 
     def __init__(self, uri: str, client):
         self.uri = uri
@@ -60,7 +56,12 @@ class Store:
 
     @classmethod
     def open(cls, uri: str, runs: Path) -> "Store":
-        """The store at `uri`; the default one is made if need be."""
+        """The store at `uri`; the default one is made if need be.
+
+        A server's address that can be read in two ways is refused: half of a password would be asked for as a host.
+        """
+        if uri.startswith(("http:", "https:")) and not parse(uri):
+            raise StoreUnavailable(f"the address of MLflow, {public(uri)}, can be read in several ways: {FIX}")
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -155,10 +156,10 @@ def clip(value: object, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def brief(error: BaseException) -> str:
-    """The first line of an error, without secrets."""
+def brief(error: BaseException, uri: str) -> str:
+    """The first line of an error, without the secrets of the store at `uri`."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return clip(public(text), 300)
+    return clip(redact(text, uri), 300)
 
 
 def _parts(items: list, size: int):
@@ -166,16 +167,17 @@ def _parts(items: list, size: int):
 
 
 def ui_command(uri: str, runs: Path) -> str:
-    """What shows the store."""
+    """What shows the store; without secrets, and not with the address as an argument, which anyone can read."""
     if uri == _sqlite(Path.cwd() / DEFAULT_FILE):
         return "mlflow ui"
     if uri == _sqlite(home := Path(runs).resolve().parent / DEFAULT_FILE):
         return f"cd {home.parent} && mlflow ui"
-    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    return public(uri) if uri.startswith("http") else f"MLFLOW_BACKEND_STORE_URI={public(uri)} mlflow ui"
 
 
 def _unavailable(uri: str, error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"MLflow at {public(uri)} does not answer: {brief(error)}")
+    hint = "" if parse(uri) or not is_server(uri) or "://" not in uri else f"; if its address is meant otherwise, {FIX}"
+    return StoreUnavailable(f"MLflow at {public(uri)} does not answer: {brief(error, uri)}{hint}")
 
 
 def _sqlite(file: Path) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..config import RunConfig, Transfer
 from ..engine.folder import RunFolder
+from ..redact import public, redact
 from ..settings import flatten
 from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
-from .store import Store, StoreUnavailable, brief, default_uri, public
+from .store import Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
@@ -74,7 +75,7 @@ class Syncer:
             with _one_sender(self.runs, wait):
                 self._pass(self._folders(signatures), report)
         except (StoreUnavailable, Busy, OSError) as error:
-            report.problems.append(str(error))
+            report.problems.append(redact(str(error), self.uri))
         return report
 
     def _pass(self, folders: list[RunFolder], report: Report) -> None:
@@ -97,7 +98,7 @@ class Syncer:
         try:
             yield
         except Exception as error:
-            report.problems.append(f"{what}: {brief(error)}")
+            report.problems.append(f"{what}: {brief(error, self.uri)}")
             self._store.check()
 
     def _folders(self, signatures: Iterable[str] | None) -> list[RunFolder]:
