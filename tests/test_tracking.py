@@ -275,16 +275,16 @@ def test_a_syncer_that_waits_sees_what_another_has_made_meanwhile(runs):
 
 
 def test_large_values_and_many_metrics(runs):
-    config = PRETRAIN.edit({"data.name": "x" * 7000})
-    run = SyntheticRun(runs, config)
+    run = SyntheticRun(runs, PRETRAIN)
     run.start()
     run.train(range(1, 301))  # 2700 metrics
     run.journal.write("train", step=301, epoch=30.1, loss=float("nan"), losses={}, lr=float("inf"), grad_norm=0.0)
+    run.journal.write("failed", step=301, reason="x" * 9000)
     report = tracking.sync(runs)
     seen = Seen(runs)
     (shown,) = seen.all()
     assert report.ok and seen.steps(shown, "train/loss") == list(range(1, 302))
-    assert len(shown.data.params["data.name"]) == store.PARAM_LENGTH
+    assert len(shown.data.tags["reason"]) == store.TAG_LENGTH
 
 
 def test_one_damaged_folder_does_not_stop_the_others(runs):
