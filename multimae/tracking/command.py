@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from ..engine.folder import RunFolder
+from ..settings import nearest, shown
 from .store import ui_command
 from .syncer import sync
 
@@ -13,6 +15,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie (default: %(default)s)")
     parser.add_argument("--uri", help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs)")
     args = parser.parse_args(argv)
+    if not args.runs.is_dir():
+        parser.error(f"--runs: there is no folder {args.runs}")
+    for signature in args.signature:
+        if not RunFolder.of(args.runs, signature).journal.path.exists():
+            runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
+            parser.error(f"no run {shown(signature)} has begun in {args.runs}{nearest(signature, runs)}")
     report = sync(args.runs, args.uri, args.signature or None)
     print(report)
     print(f"To look: {ui_command(report.uri, args.runs)} (and choose 'Model training' there)")
