@@ -10,6 +10,7 @@ RUN = "multimae run smoke/pretrain --no-track"
 CLASSIFY = "multimae run smoke/classify --no-track"
 FEW = f"{CLASSIFY} --set data.train_samples=32 --set data.eval_samples=8 --set data.render_size=16"
 SEGMENT = "multimae run smoke/segment --no-track"
+TOKEN, POSITIONS = "encoder.global_token", "encoder.tokens.rgb.positions"
 STUDY = "python sweeps/alpha_ablation.py --dry-run"
 
 
@@ -105,7 +106,7 @@ VALUES = [
     setting("a setting twice", "epochs=3 --set epochs=4", "'epochs' is given twice"),
     setting("another task", "task=segment", "task: this is pretrain"),
     setting("a task that is a list", "task=[a]", "task: this is pretrain"),
-    setting("a long value", "data.name=" + "x" * 2000, "data.name: .*2,002 characters"),
+    setting("a long value", "data.name=" + "x" * 20_000, "data.name: .*20,002 characters"),
     setting("a data set by its path", "data.name=../scenes", "data.name: expected a name: not a path"),
     setting("a data set without a name", "data.name=", "data.name: "),
     setting("a name of two lines", r"""'data.name="a\nb"'""", "data.name: expected printable"),
@@ -147,8 +148,6 @@ RELATIONS = [
     setting("a head that does not divide", "head_dim=510", "510 is not a multiple of 4", SEGMENT),
     setting("betas of one", "optimizer.betas=[1,1]", "betas.*less than 1"),
     setting("betas exchanged", "optimizer.betas=[0.95,0.9]", "betas: expected that of the mean first"),
-    setting("a warm-up from above", "optimizer.base_lr=1e-9", "warmup_lr 1e-06 is above the learning rate 1e-09"),
-    setting("a base batch of a billion", "optimizer.base_batch=1000000000", "is above the learning rate"),
     setting("a decay of all weights", "optimizer.weight_decay=1000", "takes more than all of a weight"),
     setting("no decay per layer", "optimizer.layer_decay=0", "layer_decay: .*greater than 0", CLASSIFY),
     setting("heads that do not divide", "model.heads=3", "dim 128 must be a multiple of heads 3"),
@@ -163,7 +162,7 @@ YAML = [
     yaml("no task", "epochs: 3", "task: expected one of .*found None"),
     yaml("an empty file", "", "expected a mapping of settings, found nothing"),
     yaml("a key twice", "task: pretrain\nepochs: 3\nepochs: 4", "line 3: the key 'epochs' stands twice"),
-    yaml("a key twice in a section", "task: pretrain\nmodel: {dim: 64, dim: 128}", "line 2: the key 'dim' stands twice"),
+    yaml("a key twice in a section", "task: pretrain\nmodel: {dim: 64, dim: 128}", "line 2: the key 'dim' stands"),
     yaml("an indent by a tab", "task: pretrain\nmodel:\n\tdim: 64", "line 3: .*spaces, not tabs"),
     yaml("a billion laughs", "a: &a [x, x]\nb: &b [*a, *a]\ntask: *b", "line 2: anchors .*are not read here"),
     yaml("a list within itself", "task: &a [*a]", "anchors"),
@@ -201,13 +200,13 @@ WEIGHTS = [
     init("a pickle that runs code", pickled, "refused, because reading it would run code"),
     init("weights with NaN", tensors(lambda s: s["encoder.blocks.2.mlp.fc1.bias"].fill_(float("nan"))),
          "expected finite floating-point .*blocks.2.mlp.fc1.bias", "x.safetensors"),
-    init("weights with infinity", tensors(lambda s: s["encoder.global_token"].fill_(float("inf"))),
+    init("weights with infinity", tensors(lambda s: s[TOKEN].fill_(float("inf"))),
          "expected finite floating-point .*global_token", "x.safetensors"),
-    init("whole numbers for weights", tensors(lambda s: s.update({"encoder.global_token": s["encoder.global_token"].long()})),
+    init("whole numbers for weights", tensors(lambda s: s.update({TOKEN: s[TOKEN].long()})),
          "expected finite floating-point .*global_token", "x.safetensors"),
-    init("weights of another shape", tensors(lambda s: s.update({"encoder.global_token": s["encoder.global_token"][..., :64]})),
+    init("weights of another shape", tensors(lambda s: s.update({TOKEN: s[TOKEN][..., :64].clone()})),
          r"global_token: expected \(1, 1, 128\), found \(1, 1, 64\)", "x.safetensors"),
-    init("positions of another shape", tensors(lambda s: s.update({"encoder.tokens.rgb.positions": s["encoder.global_token"].clone()})),
+    init("positions of another shape", tensors(lambda s: s.update({POSITIONS: s[TOKEN].clone()})),
          "tokens.rgb.positions: expected", "x.safetensors"),
     init("weights of a shallower model", tensors(lambda s: [s.pop(k) for k in list(s) if "blocks.3." in k]),
          "missing keys: encoder.blocks.3", "x.safetensors"),
@@ -230,7 +229,7 @@ OPTIONS = [
     Case("an infinite time", f"{RUN} --runtime timeout_minutes=.inf", "timeout_minutes: .*finite"),
     Case("a time beyond Python's", f"{RUN} --runtime timeout_minutes=1e300", "timeout_minutes: .*1000000"),
     Case("a device of another maker", f"{RUN} --runtime device=tpu", "device: .*'auto', 'cpu' or 'cuda'"),
-    Case("a password that is no YAML", f"{RUN} --runtime 'tracking_uri=[http://a:secret@b'", "'tracking_uri=...' is not"),
+    Case("a password that is no YAML", f"{RUN} --runtime 'tracking_uri=[http://a:x@b'", "'tracking_uri=...' is not"),
     Case("a data set twice", f"{RUN} --data a=x --data a=y", "--data: 'a' is given twice"),
     Case("no turns", "python -m multimae.bench step --turns 0", "--turns: expected a whole number from 1 to 10000"),
     Case("a negative batch", "python -m multimae.bench step --batch -1", "--batch: expected"),
@@ -248,7 +247,7 @@ OPTIONS = [
 STUDIES = [
     Case("what the rows vary", f"{STUDY} --set pretrain.masking.alpha=1",
          "pretrain.masking.alpha is what the rows vary .alpha=0.2: 0.2, alpha=0.5: 0.5"),
-    Case("what the rows vary, by its section", f"{STUDY} --set 'pretrain.masking={{alpha: 1}}'", "masking.alpha is what the rows"),
+    Case("what the rows vary, by its section", f"{STUDY} --set 'pretrain.masking={{alpha: 1}}'", "alpha is what the"),
     Case("what the rows vary, switched off", f"{STUDY} --set pretrain.masking.kind=none",
          "alpha=0.2 and alpha=0.5 would be one run under two names"),
     Case("one start for all rows", f"{STUDY} --set classify.init=scratch", "classify.init is what the rows vary"),
@@ -269,9 +268,14 @@ STUDIES = [
          prepare=file("file", "")),
     Case("a study at the root", f"{STUDY} --runs /", "runs: expected a folder"),
     Case("a study nowhere", f"{STUDY} --runs ''", "--runs: expected a folder"),
-    Case("too large a model for a stage", f"{STUDY} --set pretrain.model.image_size=4000", "pretrain: model: .*tokens are more"),
+    Case("too large a model for a stage", f"{STUDY} --set pretrain.model.image_size=4000", "tokens are more"),
     Case("epochs within the warm-up", f"{STUDY} --set pretrain.epochs=0.5",
          "note: pretrain: optimizer.warmup_epochs 0.5 leaves nothing of epochs 0.5", code=0),
-    Case("a section changed, the rest kept", f"{STUDY} --set 'segment.model={{semseg_padding: true}}'", "Would run 12", code=0),
+    Case("a warm-up from above", f"{STUDY} --set pretrain.optimizer.base_lr=1e-9",
+         "note: pretrain: optimizer.warmup_lr 1e-06 is above the learning rate 1e-09", code=0),
+    Case("a base batch of a billion", f"{STUDY} --set pretrain.optimizer.base_batch=1000000000",
+         "note: pretrain: optimizer.warmup_lr 1e-06 is above", code=0),
+    Case("a section changed, the rest kept", f"{STUDY} --set 'segment.model={{semseg_padding: true}}'", "Would run 12",
+         code=0),
 ]  # fmt: skip
 CASES = [*VALUES, *RELATIONS, *YAML, *WEIGHTS, *OPTIONS, *STUDIES]
