@@ -5,6 +5,7 @@ them all; ratios are medians over the turns. A step is forward, backward and opt
 """
 
 import argparse
+import re
 import statistics
 import sys
 import time
@@ -24,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .config import Pretrain, build
 from .masking import sample_visible
 from .model.multimae import MultiMAE
+from .settings import shown
 
 MAE = {
     "inputs": ["rgb"],
@@ -183,7 +185,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def bench_steps(args: argparse.Namespace, console: Console) -> None:
-    device = torch.device(args.device)
+    device = args.device
     base = build({"task": "pretrain"}).edit({"precision": args.precision})
     variants = [
         Variant(name, base.edit(changes), args.batch, device, args.precision, args.compile)
@@ -221,12 +223,16 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
 
 def bench_memory(args: argparse.Namespace, console: Console) -> None:
     """Peak GPU memory and images/s against batch size."""
-    device = torch.device(args.device)
+    device = args.device
     table = Table("batch", "images/s", "peak GiB", title=f"MultiMAE, {args.precision}, {describe(device)}")
     for batch in args.batches:
         torch.cuda.reset_peak_memory_stats(device)
-        variant = Variant("MultiMAE", build({"task": "pretrain"}), batch, device, args.precision, args.compile)
-        seconds = statistics.median([variant.time() for _ in range(args.turns + 2)][2:])
+        try:
+            variant = Variant("MultiMAE", build({"task": "pretrain"}), batch, device, args.precision, args.compile)
+            seconds = statistics.median([variant.time() for _ in range(args.turns + 2)][2:])
+        except torch.OutOfMemoryError:
+            table.add_row(str(batch), "does not fit", "")
+            continue
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         table.add_row(str(batch), f"{batch / seconds:.0f}", f"{peak:.1f}")
         del variant
@@ -239,20 +245,42 @@ def describe(device: torch.device) -> str:
     return f"CPU with {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, found {shown(text)}")
+        return int(text)
+
+    return read
+
+
+def device_of(text: str) -> torch.device:
+    """The type of an argument: a device that this machine has."""
+    found = re.fullmatch(r"cpu|cuda(?::([0-9]{1,2}))?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, found {shown(text)}")
+    if text != "cpu" and int(found[1] or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{text}: torch sees {torch.cuda.device_count()} GPUs here")
+    return torch.device(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="multimae bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("what", nargs="?", choices=("all", "step", "data", "memory"), default="all",
                         help="memory (CUDA only): peak memory and rate for each of --batches")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=4, help="images a step (default: %(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--turns", type=int, default=5, help="timed steps of each variant (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    batch, turns, threads = whole(1, 4096), whole(1, 10_000), whole(1, 1024)
+    parser.add_argument("--batch", type=batch, default=4, help="images a step (default: %(default)s)")
+    parser.add_argument("--batches", type=batch, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--turns", type=turns, default=5, help="timed steps of each variant (default: %(default)s)")
+    parser.add_argument("--threads", type=threads, help="CPU threads (default: torch's choice)")
+    parser.add_argument("--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile the step")
     args = parser.parse_args(argv)
-    if args.what == "memory" and not args.device.startswith("cuda"):
-        parser.error("memory: measured on a CUDA device only; found --device " + args.device)
+    if args.what == "memory" and args.device.type != "cuda":
+        parser.error(f"memory: measured on a CUDA device only; found --device {args.device}")
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(width=None if sys.stdout.isatty() else 170)
@@ -262,6 +290,6 @@ def main(argv: list[str] | None = None) -> int:
         from .data.benchmark import benchmark
 
         benchmark(console)
-    if args.what == "memory" or (args.what == "all" and args.device.startswith("cuda")):
+    if args.what == "memory" or (args.what == "all" and args.device.type == "cuda"):
         bench_memory(args, console)
     return 0

@@ -135,11 +135,6 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
         opt = self.optimizer
-        if opt.warmup_epochs and opt.warmup_lr > self.lr:
-            raise ValueError(
-                f"optimizer.warmup_lr {opt.warmup_lr:g} is above the learning rate {self.lr:g} that it rises to "
-                "(base_lr x batch_size / base_batch); lower it, or set warmup_epochs to 0"
-            )
         if self.lr * opt.weight_decay >= 1:
             raise ValueError(
                 f"optimizer.weight_decay {opt.weight_decay:g} at the learning rate {self.lr:g} takes more than all of "
@@ -205,7 +200,12 @@ class RunConfig(Section):
 
     def notes(self) -> list[str]:
         """What to tell of a run that is possible, and perhaps not meant."""
-        notes, warmup = [], self.optimizer.warmup_epochs
+        notes, warmup, start = [], self.optimizer.warmup_epochs, self.optimizer.warmup_lr
+        if warmup and start > self.lr:
+            notes.append(
+                f"optimizer.warmup_lr {start:g} is above the learning rate {self.lr:g} (base_lr x batch_size / "
+                "base_batch): the warm-up falls to it; lower warmup_lr, or set warmup_epochs to 0"
+            )
         if warmup >= self.epochs:
             notes.append(
                 f"optimizer.warmup_epochs {warmup:g} leaves nothing of epochs {self.epochs:g}: the learning rate rises "

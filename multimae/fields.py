@@ -12,14 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .settings import ConfigError, shown, unknown_key
+from .settings import SHOWN, ConfigError, shown, unknown_key
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 # As a person writes it in quotes or on a command line. ASCII, and few enough digits for any number that is meant.
 WHOLE = re.compile(r"[-+]?[0-9]{1,40}(_[0-9]{1,10}){0,9}")
 DECIMAL = re.compile(r"[-+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[-+]?[0-9]{1,3})?|[-+]?\.?inf")
-LONGEST = 500  # characters of a text
+LONGEST = 10_000  # characters of a text
 
 
 def _number(value: Any) -> Any:
@@ -109,7 +109,7 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     secret = any(field.repr is False and key.startswith(name) for name, field in cls.model_fields.items())
     found = "" if secret or isinstance(error["input"], Mapping | BaseModel) else f", found {shown(error['input'])}"
-    return f"{key[:LONGEST]}: {message}{found}" if key else message
+    return f"{key[:SHOWN]}: {message}{found}" if key else message
 
 
 def _keys(cls: type[BaseModel]) -> list[str]:

@@ -71,7 +71,7 @@ def parameters(config: RunConfig) -> int:
 
 
 def check_size(config: RunConfig, runtime: Runtime) -> None:
-    """Raises ConfigError for a model that no machine is meant for: a digit too many would take its memory or its day."""
+    """Raises ConfigError for a model that no machine is meant for: one digit too many takes its memory, or the day."""
     sizes = {"parameters": parameters(config), "tokens": config.model.tokens * len(config.inputs)}
     for what, size in sizes.items():
         limit = getattr(runtime, f"max_{what}")

@@ -36,6 +36,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
             check_size(config, runtime)
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
+            config.steps_per_epoch(task.train_samples)
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used

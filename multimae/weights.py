@@ -8,10 +8,12 @@ is ordered channel, patch row, patch column, so that converting renames and resh
 import argparse
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,6 +25,7 @@ from .modalities import MODALITIES
 from .model.encoder import Encoder
 from .model.multimae import MultiMAE
 from .model.tokens import resize_positions
+from .settings import nearest
 
 State = dict[str, Tensor]
 Source = Path | str | Mapping[str, Tensor]
@@ -56,6 +59,14 @@ FORMS = (
     ("global_token", ((r"^encoder\.", ""),), "blocks."),  # an Encoder
     ("global_tokens", OFFICIAL_NAMES, "encoder."),
     ("cls_token", VIT_NAMES, "blocks."),
+)
+VIT_OTHER = ("norm_pre.", "reg_token", "patch_embed.norm.")  # what some of timm's ViTs have besides, and ours does not
+TORCH_FILE = (b"PK\x03\x04", b"\x80")  # how a zip begins, and a pickle
+SAFETENSORS_HEADER = b"{"  # the ninth byte, after the length
+# What torch's unpickler, which follows whatever bytes it is given, was seen to stumble over in 19,000 damaged files.
+DAMAGED = (
+    *(EOFError, RuntimeError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, AssertionError),
+    struct.error,
 )
 VIT_CLASSIFIER = ("norm.", "fc_norm.", "head.")  # what follows the blocks of a timm ViT; the encoder has no counterpart
 OFFICIAL_TARGETS = {"rgb": "rgb", "norm_rgb": "rgb_standardized", "depth": "depth", "semseg": "semseg"}
@@ -150,6 +161,9 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
     marker, table, blocks = form
     if marker == "cls_token":
         state = _without_class_position(state)
+    if isinstance(source, VisionTransformer) and source.blocks[0].attn.num_heads != encoder.blocks[0].attn.num_heads:
+        found, wanted = source.blocks[0].attn.num_heads, encoder.blocks[0].attn.num_heads
+        raise ValueError(f"the source of an encoder has {found} heads, expected model.heads {wanted}")
     target = encoder.state_dict()
     names = {ours: _rename(f"encoder.{ours}", table) for ours in target if not ours.startswith("mask_tokens.")}
     fresh = [m for m in encoder.tokens if names[f"tokens.{m}.project.weight"] not in state]
@@ -159,6 +173,7 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
     _check_keys(names.values(), given, "the source of an encoder")
 
     values = {ours: state[name] for ours, name in names.items()}
+    _check_dimensions(target, values)
     for ours, value in values.items():
         if ours.endswith(".positions"):
             kind = MODALITIES[ours.split(".")[1]]
@@ -172,6 +187,24 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
 def _with_padding_class(source: Tensor, target: Tensor) -> Tensor:
     """The source's classes. The class for padding, the last, stays fresh where the source has none."""
     return torch.cat([source, target[len(source) :]])[: len(target)]
+
+
+def pretrained_vit(name: str) -> VisionTransformer:
+    """timm's ViT of this name, with its published weights. Raises ValueError that tells how to go on without."""
+    hint = f"a file of it can be given with --weights {name}=FILE"
+    try:
+        with torch.device("meta"):  # nothing is allocated, drawn or downloaded yet
+            vit = timm.create_model(name, num_classes=0)
+    except RuntimeError as error:  # of names that timm does not know
+        known = [*timm.list_models("*vit*"), *timm.list_models("*vit*", pretrained=True)]
+        raise ValueError(f"timm:{name}: {error}{nearest(name, known)} Else {hint}") from None
+    if not isinstance(vit, VisionTransformer):
+        raise ValueError(f"timm:{name} is a {type(vit).__name__}, expected a plain ViT, such as vit_base_patch16_224")
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"timm:{name}: its weights cannot be downloaded ({reason}); {hint}") from None
 
 
 # ---- files
@@ -196,8 +229,14 @@ def read(source: Source) -> State:
 
 
 def _read_file(path: Path) -> Any:
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: expected a checkpoint, but it is no file")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start.startswith(TORCH_FILE) and start[8:] != SAFETENSORS_HEADER:
+        raise ValueError(f"{path}: expected a checkpoint of torch or of safetensors, but it is no checkpoint")
     try:
-        if path.suffix == ".safetensors":
+        if start[8:] == SAFETENSORS_HEADER:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -208,8 +247,9 @@ def _read_file(path: Path) -> Any:
             f"{path}: refused, because reading it would run code that it names, or it is no checkpoint: expected "
             f"tensors, plain values and argparse.Namespace only. {named[0] if named else ''}"
         ) from None
-    except (EOFError, RuntimeError, SafetensorError) as error:  # cut short, or another kind of file
-        raise ValueError(f"{path}: expected a checkpoint, but the file is damaged or no such: {error}") from None
+    except DAMAGED as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path}: expected a checkpoint, but the file is damaged or no such ({reason})") from None
 
 
 # ---- official form
@@ -284,6 +324,11 @@ def _without_class_position(state: State) -> State:
     state = {name: value for name, value in state.items() if not name.startswith(VIT_CLASSIFIER)}
     if missing := [name for name in ("pos_embed", "patch_embed.proj.weight") if name not in state]:
         raise ValueError(f"missing keys in a ViT: {', '.join(missing)}")
+    if other := [name for name in state if name.startswith(VIT_OTHER)]:
+        raise ValueError(f"a ViT with parts that the encoder lacks: {', '.join(other)}")
+    dimensions = {"pos_embed": 3, "cls_token": 3, "patch_embed.proj.weight": 4}
+    if wrong := [f"{name}: {tuple(state[name].shape)}" for name, n in dimensions.items() if state[name].ndim != n]:
+        raise ValueError(f"shapes that no ViT has: {'; '.join(wrong)}")
     table = state["pos_embed"]
     side = int(table.shape[1] ** 0.5)
     if table.shape[1] == side**2 + 1:
@@ -314,9 +359,25 @@ def _check_keys(wanted: Iterable[str], found: Iterable[str], what: str) -> None:
         raise ValueError(f"{what} does not fit: {listed}")
 
 
+def _check_dimensions(target: State, values: State) -> None:
+    """Raises ValueError for tensors that cannot be resized to those of `target`."""
+    wrong = [
+        f"{name}: expected {tuple(target[name].shape)}, found {tuple(value.shape)}"
+        for name, value in values.items()
+        if name.endswith((".positions", ".embedding.weight"))
+        and (value.ndim != target[name].ndim or 0 in value.shape or value.shape[1] != target[name].shape[1])
+    ]
+    if wrong:
+        raise ValueError(f"shapes do not fit: {'; '.join(wrong)}")
+
+
 def _copy(module: nn.Module, values: State) -> None:
     """Copy into parameters and buffers. A convolution's weight fills the matrix that it is."""
     own = module.state_dict()
+    # Whole numbers would be taken for floats, and one NaN makes every result NaN.
+    if wrong := [name for name, v in values.items() if not v.is_floating_point() or not v.isfinite().all()]:
+        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
+        raise ValueError(f"expected finite floating-point numbers, but these have none or others: {listed}")
     values = {name: v.flatten(1) if name.endswith(".project.weight") else v for name, v in values.items()}
     shapes = {name: (tuple(own[name].shape), tuple(value.shape)) for name, value in values.items()}
     wrong = [f"{name}: expected {own}, found {given}" for name, (own, given) in shapes.items() if own != given]

@@ -7,11 +7,11 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from ..config import ConfigError, Runtime, Transfer
+from ..config import ConfigError, Runtime, Transfer, load
 from ..data import normalize, open_dataset, train_batches
 from ..model.encoder import Encoder
 from ..shards import Shard
-from ..weights import load_encoder
+from ..weights import load_encoder, pretrained_vit
 
 
 class TransferModel(nn.Module):
@@ -68,6 +68,8 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
         weights = runtime.runs / name / "weights.safetensors"
         if not weights.exists():
             raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; run that pre-training first")
+        if (source := weights.with_name("config.yaml")).exists():
+            config.check_source(load(source))
         return weights
     if name in runtime.weights:
         if not runtime.weights[name].is_file():
@@ -76,6 +78,4 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
     if kind == "official":
         known = ", ".join(runtime.weights) or "none"
         raise ConfigError(f"init: no file is given for '{name}' (known: {known}); add --weights {name}=FILE")
-    import timm
-
-    return timm.create_model(name, pretrained=True, num_classes=0)
+    return pretrained_vit(name)

@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..engine.folder import RunFolder
 from ..redact import addresses_in, redacting
+from ..settings import nearest, shown
 from .store import default_uri, ui_command
 from .syncer import sync
 
@@ -20,6 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
         args = parser.parse_args(argv)
+    if not args.runs.is_dir():
+        parser.error(f"--runs: there is no folder {args.runs}")
+    for signature in args.signature:
+        if not RunFolder.of(args.runs, signature).journal.path.exists():
+            runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
+            parser.error(f"no run {shown(signature)} has begun in {args.runs}{nearest(signature, runs)}")
     uri = args.uri or default_uri(args.runs)
     with redacting(uri):
         report = sync(args.runs, uri, args.signature or None)
