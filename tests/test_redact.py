@@ -3,6 +3,7 @@
 import io
 import logging
 import random
+import shlex
 import sys
 import time
 from urllib.parse import quote
@@ -145,6 +146,9 @@ def test_what_a_shell_line_assigns_is_hidden():
     assert without_values("export A=hunter2 B='hun ter2'; C=\"hun;ter2\" run --x=1") == (
         "export A=*** B=***; C=*** run --x=1"
     )
+    quoted = shlex.quote("hun'ter2 \" hunter3")
+    for value in (quoted, "hun\\ ter2", '"hun\\"ter2"', "hun'ter2 x", '"$(cat hunter2)"', "$(cat hunter2)", "`cat hunter2`"):
+        assert without_values(f"export A={value}") == "export A=***"
     assert without_values("module load cuda/12.8") == "module load cuda/12.8"
     assert without_values("python --env TOKEN=hunter2 http://me:hunter2@h") == "python --env TOKEN=*** http://***@h"
 

@@ -18,11 +18,13 @@ def main(argv: list[str] | None = None) -> int:
         help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs); one with a password belongs in "
         "that variable, because others can see the arguments of a command",
     )
-    with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+    given = addresses_in(sys.argv[1:] if argv is None else argv)
+    with redacting(*given):  # argparse repeats what it cannot use
         args = parser.parse_args(argv)
     uri = args.uri or default_uri(args.runs)
-    with redacting(uri):
+    with redacting(uri, *given):
         report = sync(args.runs, uri, args.signature or None)
         print(report)
-        print(f"To look: {ui_command(uri, args.runs)} (and choose 'Model training' there)")
+        if report.ok:
+            print(f"To look: {ui_command(uri, args.runs)} (and choose 'Model training' there)")
     return 0 if report.ok else 1
