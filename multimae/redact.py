@@ -29,7 +29,8 @@ NAME = re.compile(r"[\w.+\\/-]*")  # such as `databricks`, or a relative path
 # An address in a text: to its last @, whatever stands before it, then to the end of a word.
 IN_TEXT = re.compile(r"[A-Za-z0-9+.-]{0,30}://(?:\S*@)?[^\s\"'<>`]*")
 AFTER = tuple(".,;:)}")  # belongs to the sentence
-WORD = r"""(?:'[^']*'?|"(?:\\.|[^"\\])*"?|`[^`]*`?|\$\([^)]*\)?|\\.|[^\s;&|'"`\\])+"""  # of a shell, its quotes closed or not
+# A word of a shell, its quotes closed or not.
+WORD = r"""(?:'[^']*'?|"(?:\\.|[^"\\])*"?|`[^`]*`?|\$\([^)]*\)?|\\.|[^\s;&|'"`\\])+"""
 ASSIGNMENT = re.compile(rf"(?<![\w/.$-])([A-Za-z_]\w*)={WORD}")
 
 

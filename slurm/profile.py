@@ -136,7 +136,8 @@ class Profile(Resources):
     stages: dict[str, Stage] = {}
     settings: TrainingSettings = Field({}, alias="runtime")  # of multimae.config.Runtime
     signal_seconds: Count = 120  # between the signal that asks a job to save and the moment it is killed
-    setup: tuple[str, ...] = Field((), repr=False)  # shell lines before the job's command, such as `module load cuda/12.8`
+    # Shell lines before the job's command, such as `module load cuda/12.8`; may hold secrets.
+    setup: tuple[str, ...] = Field((), repr=False)
     python: str | None = None  # the command that starts Python in a job (a container); None: this Python
     environment: dict[str, str] = Field({}, repr=False)  # variables of a job; may hold secrets
     runs: SitePath | None = None  # run folders, on a file system that all nodes share

@@ -59,7 +59,7 @@ def test_processes_meet_though_the_port_is_taken_and_an_old_announcement_lies_th
     stale = {"addresses": ["127.0.0.1", "no-such-node"], "port": first, "token": "of another start"}
     write_atomic(tmp_path / "rendezvous-0.json", json.dumps(stale))
     with socket.socket() as stranger:
-        stranger.bind(("", first))
+        stranger.bind((at or "", first))
         stranger.listen()  # it accepts, and never says a word
         processes = [
             subprocess.Popen(

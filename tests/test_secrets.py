@@ -15,7 +15,8 @@ import psutil
 import pytest
 import yaml
 from submitit.core import job_environment, utils
-from test_cluster import fake_sbatch, plan_of, profile
+from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
+from test_cluster import FIRST, fake_sbatch, plan_of, profile, site  # noqa: F401 (site is a fixture)
 from test_cli import TINY
 from test_snapshot import git
 from tracking_store import study_run
@@ -23,6 +24,7 @@ from tracking_store import study_run
 from multimae import cli, tracking
 from multimae.config import Runtime
 from multimae.engine import environment
+from multimae.engine.folder import RunFolder
 from multimae.redact import PIECE
 from slurm import doctor, launch, private, probe, snapshot
 from slurm.batch import hidden
@@ -139,7 +141,7 @@ def test_a_follower_tells_no_secret_when_it_fails(tmp_path, monkeypatch, closed_
 
 def secret_profile(**changes):
     how = {"environment": {"TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}, "tracking_uri": ADDRESSES["raw"].format(port=1)}
-    setup = ["set -x", f"export TOKEN={shlex.quote(TOKEN)}", f"curl https://me:{quote(PASSWORD, safe='')}@host/x | bash"]
+    setup = ["set -x", f"export TOKEN={shlex.quote(TOKEN)}", f"curl https://{quote(PASSWORD, safe='')}@host/x | bash"]
     return profile(**{**how, "setup": setup, "python": f"env A={shlex.quote(TOKEN)} python"} | changes)
 
 
@@ -160,13 +162,15 @@ def test_a_submission_keeps_its_secrets_in_private_files(tmp_path, monkeypatch, 
     assert all(f"export MLFLOW_TRACKING_URI={shlex.quote(cluster.profile.tracking_uri)}" in script for script in sent)
     kept = [*runs.glob(".slurm/*/*_submission.sh"), *runs.glob(".slurm/*/*.pkl")]
     assert len(kept) == 3 + 6 and {file.stat().st_mode & 0o777 for file in kept} == {0o600}
-    assert not any(left_of(PASSWORD, file.read_bytes().decode(errors="replace")) for file in kept if file.suffix == ".pkl")
+    pickled = [file.read_bytes().decode(errors="replace") for file in kept if file.suffix == ".pkl"]
+    assert not any(left_of(PASSWORD, text) for text in pickled)
     assert_kept(runs, *capfd.readouterr(), repr(secret_profile(python=None)), repr(cluster.profile.runtime("pretrain")))
 
 
 def test_what_exports_a_secret_is_not_traced_into_the_log(tmp_path):
-    script = Cluster(secret_profile(setup=["set -x", "shopt -s extglob"]), tmp_path).scripts(plan_of(tmp_path), hide=False)
-    setup = script[0][1].partition("# setup\n")[2].partition("export PYTHONPATH")[0]
+    cluster = Cluster(secret_profile(setup=["set -x", "shopt -s extglob"]), tmp_path)
+    script = cluster.scripts(plan_of(tmp_path), hide=False)[0][1]
+    setup = script.partition("# setup\n")[2].partition("export PYTHONPATH")[0]
     done = subprocess.run(["bash", "-c", f"{setup}\necho $TOKEN"], capture_output=True, text=True, check=True)
     assert "+ shopt -s extglob" in done.stderr and TOKEN in done.stdout
     assert_kept(tmp_path, done.stderr)
@@ -224,7 +228,8 @@ def test_the_doctors_job_carries_no_secret(tmp_path, monkeypatch):
     assert not left_of(PASSWORD, pickled.read_bytes().decode(errors="replace"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mine.tracking_uri)
     report = probe.Report(visit.folder, probe.Place(0, 0, 1, "7", 0))
-    report.look("tracking", lambda: probe._tracking(utils.DelayedSubmission.load(pickled).function.runtime.tracking_uri))
+    carried = utils.DelayedSubmission.load(pickled).function.runtime.tracking_uri
+    report.look("tracking", lambda: probe._tracking(carried))
     report.look("data", lambda: open(f"/{mine.tracking_uri}"))
     found = list(Diagnosis(mine, mine.resources(""), runtime, tmp_path, visit.reports()).findings())
     assert any("percent-encoded" in str(finding) for finding in found)
@@ -304,7 +309,8 @@ def test_an_address_in_the_diff_is_redacted(checkout):
 
 
 def test_a_git_that_is_set_to_show_more_shows_no_more(checkout):
-    for key, value in {"diff.external": "cat", "color.ui": "always", "diff.relative": "true", "diff.renames": "copies"}.items():
+    settings = {"diff.external": "cat", "color.ui": "always", "diff.relative": "true", "diff.renames": "copies"}
+    for key, value in settings.items():
         git(checkout, "config", key, value)
     (checkout / "slurm/profiles/site.yaml").rename(checkout / "slurm/profiles/other.yaml")
     git(checkout, "add", "--intent-to-add", "slurm/profiles/other.yaml")
@@ -332,3 +338,35 @@ def test_a_snapshot_has_no_profile_and_no_key(checkout, tmp_path, installed):
     assert files == code | (set() if installed else {"multimae/ignored.py"})
     for name in files - {"multimae/ignored.py"}:
         assert not left_of(PASSWORD, (taken.path / name).read_text())
+
+
+# ---- the dev cluster
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_doctor_tells_no_secret(dev_cluster, tmp_path, closed_port, nodes):  # noqa: F811
+    values = {"partition": "main", "nodes": nodes, "tasks_per_node": 2, "signal_seconds": 30, "time_limit": "30"}
+    values |= {"runtime": {"device": "cpu", "threads": 1}, "runs": str(tmp_path / "runs")}
+    values |= {"environment": {"TOKEN": TOKEN}, "tracking_uri": ADDRESSES["encoded"].format(port=closed_port)}
+    (tmp_path / "mine.yaml").write_text(json.dumps(values))
+    (tmp_path / "mine.yaml").chmod(0o600)
+    command = [sys.executable, "-m", "slurm.doctor", str(tmp_path / "mine.yaml")]
+    own = dev_cluster.environment | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=own, capture_output=True, text=True, timeout=300)
+    assert f"http://127.0.0.1:{closed_port}: [Errno 111] Connection refused" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and f"{2 * nodes} processes met" in done.stdout
+    assert_kept(tmp_path, done.stdout, done.stderr)
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_study_on_a_cluster_tells_no_secret(site, closed_port):  # noqa: F811
+    """Its jobs know the address all the same: they try it."""
+    changes = {"environment": {"TOKEN": TOKEN}, "tracking_uri": ADDRESSES["encoded"].format(port=closed_port)}
+    site.profile = site.profile.model_copy(update=changes)
+    site.submit()
+    site.wait(pretrain_0="done", pretrain_1="done", classify_0="done", classify_1="done")
+    log = RunFolder.of(site.runs, FIRST["pretrain"].signature).log / "mlflow.log"
+    assert f"http://***@127.0.0.1:{closed_port}/mlflow does not answer" in log.read_text()
+    assert_kept(site.runs)

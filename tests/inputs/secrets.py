@@ -11,6 +11,7 @@ from multimae.config import recipe
 from . import Case
 
 UNREADABLE = "can be read in several ways: write its user name and password percent-encoded"
+SEEN = "http://[*]{3}@127.0.0.1"
 STUDY = "python sweeps/alpha_ablation.py --dry-run --cluster mine.yaml"
 
 
@@ -49,17 +50,17 @@ CASES = [
     sync("a bracket that stays open", "http://[s3cr3t:1/q7xz", UNREADABLE),
     sync("a port that is a word", "http://127.0.0.1:s3cr3t/q7xz", UNREADABLE),
     sync("a port that is too large", "http://me:s3cr3t@127.0.0.1:70000", UNREADABLE),
-    sync("a colon, a space and an @ in its password", "http://me:s3cr3t: q7xz@k9vw@127.0.0.1:1", re.escape("***@127.0.0.1:1 does")),
-    sync("an encoded password", "http://me:s3cr3t%2Fq7xz%40k9vw@127.0.0.1:1/x", re.escape("***@127.0.0.1:1/x does not answer")),
-    sync("a token for a user", "http://s3cr3t@127.0.0.1:1", re.escape("http://***@127.0.0.1:1 does not answer")),
-    sync("a token in its query", "http://127.0.0.1:1/x?api_key=s3cr3t", re.escape("http://127.0.0.1:1/x?*** does not answer")),
-    sync("a fragment", "http://127.0.0.1:1/x#s3cr3t", re.escape("http://127.0.0.1:1/x#*** does not answer")),
+    sync("a colon, a space and an @ in its password", "http://me:s3cr3t: q7xz@k9vw@127.0.0.1:1", f"{SEEN}:1 does"),
+    sync("an encoded password", "http://me:s3cr3t%2Fq7xz%40k9vw@127.0.0.1:1/x", f"{SEEN}:1/x does not answer"),
+    sync("a token for a user", "http://s3cr3t@127.0.0.1:1", f"{SEEN}:1 does not answer"),
+    sync("a token in its query", "http://127.0.0.1:1/x?api_key=s3cr3t", "127.0.0.1:1/x[?][*]{3} does not answer"),
+    sync("a fragment", "http://127.0.0.1:1/x#s3cr3t", "127.0.0.1:1/x#[*]{3} does not answer"),
     sync("no scheme", "me:s3cr3t@127.0.0.1/q7xz", "not sent: .*[*]{3} does not answer"),
     sync("one slash", "postgresql:/me:s3cr3t@127.0.0.1/q7xz", "not sent: .*[*]{3} does not answer"),
-    sync("an unknown scheme", "ftpx://me:s3cr3t@127.0.0.1/x", re.escape("ftpx://***@127.0.0.1") + ".*does not answer"),
-    sync("a driver that is not there", "oracle://me:s3cr3t/q7xz@127.0.0.1/x", "oracle://[*]{3} does not answer.*percent-enc"),
+    sync("an unknown scheme", "ftpx://me:s3cr3t@127.0.0.1/x", "ftpx://[*]{3}@127.0.0.1/x does not answer"),
+    sync("a driver that is not there", "oracle://me:s3cr3t/q7xz@127.0.0.1/x", "oracle://[*]{3} does .*percent-encoded"),
     sync("a secret's scope for a port", "databricks://s3cr3t:q7xz", "databricks://[*]{3} does not answer"),
-    Case("an option that is misspelt before an address", "multimae sync --url 'http://me:s3cr3t/ q7xz@h'", hidden("unrecognized")),
+    Case("an option that is misspelt", "multimae sync --url 'http://me:s3cr3t/ q7xz@h'", hidden("unrecognized")),
     Case(
         "an address where = is forgotten",
         "multimae run smoke/pretrain --runtime 'tracking_uri http://me:s3cr3t/ q7xz@h'",
@@ -68,7 +69,7 @@ CASES = [
     profile("a list for an address", "tracking_uri: ['http://me:s3cr3t@h']", "tracking_uri: "),
     profile("a text for its variables", "environment: TOKEN=s3cr3t", "environment: "),
     profile("a list for a variable", "environment: {TOKEN: [s3cr3t]}", "environment.TOKEN: "),
-    profile("an address that is no YAML", "tracking_uri: http://me:s3cr3t: q7xz@h", "mine.yaml is not valid YAML: line 1"),
+    profile("an address that is no YAML", "tracking_uri: h://me:s3cr3t: q7xz@h", "mine.yaml is not valid YAML: line 1"),
     profile("a password that begins with *", "environment: {TOKEN: *s3cr3t}", "mine.yaml is not valid YAML: line 1"),
     profile("a password that begins with !", "environment: {TOKEN: !s3cr3t }", "mine.yaml is not valid YAML: line 1"),
     profile("a text for its shell lines", "setup: export TOKEN=s3cr3t", "setup: "),
