@@ -29,7 +29,9 @@ NAME = re.compile(r"[\w.+\\/-]*")  # such as `databricks`, or a relative path
 # An address in a text: to its last @, whatever stands before it, then to the end of a word.
 IN_TEXT = re.compile(r"[A-Za-z0-9+.-]{0,30}://(?:\S*@)?[^\s\"'<>`]*")
 AFTER = tuple(".,;:)}")  # belongs to the sentence
-ASSIGNMENT = re.compile(r"(?<![\w/.$-])([A-Za-z_]\w*)=(\"[^\"]*\"?|'[^']*'?|[^\s;&|]+)")
+# A word of a shell, its quotes closed or not.
+WORD = r"""(?:'[^']*'?|"(?:\\.|[^"\\])*"?|`[^`]*`?|\$\([^)]*\)?|\\.|[^\s;&|'"`\\])+"""
+ASSIGNMENT = re.compile(rf"(?<![\w/.$-])([A-Za-z_]\w*)={WORD}")
 
 
 def parse(address: str) -> SplitResult | None:
@@ -61,12 +63,12 @@ def public(address: str) -> str:
         user = f"{HIDDEN}@" if "@" in parts.netloc else ""
         path = parts.path if PATH.fullmatch(parts.path) else f"/{HIDDEN}"
         rest = (f"?{HIDDEN}" if parts.query else "") + (f"#{HIDDEN}" if parts.fragment else "")
-        return f"{parts.scheme}://{user}{place(parts)}{path}{rest}"
+        return f"{parts.scheme}://{user}{host_port(parts)}{path}{rest}"
     scheme = SCHEME.match(address)
     return f"{scheme[0] if scheme else ''}{HIDDEN}"
 
 
-def place(parts: SplitResult) -> str:
+def host_port(parts: SplitResult) -> str:
     """`host:port` as it stands in an address."""
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host

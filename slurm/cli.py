@@ -16,6 +16,7 @@ from rich.console import Console
 from multimae.config import ConfigError
 from multimae.engine.folder import make_runs
 from multimae.flops import check_size
+from multimae.redact import redact
 from multimae.tracking import start_follower
 
 from . import launch, scheduler
@@ -68,7 +69,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     try:
         return Command(study, argv).run()
     except (ConfigError, scheduler.Unreachable) as error:
-        print(f"{study.name}: {'; '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"{study.name}: {redact('; '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{STOPPED}")

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from multimae.config import ConfigError
-from multimae.engine.folder import write_atomic
 
 from . import launch, lead, scheduler, snapshot
 from .arrays import Array, arrays, stage_of

@@ -23,6 +23,7 @@ from rich.markup import escape
 
 from multimae.config import RECIPES, ConfigError, Runtime, recipe
 from multimae.engine.folder import make_runs, read_json, write_atomic
+from multimae.redact import redact
 from multimae.settings import nearest
 
 from . import logs, scheduler, snapshot
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return examine(load_profile(args.profile), args, Console(highlight=False, soft_wrap=True))
     except (ConfigError, scheduler.Unreachable) as error:
-        print(f"doctor: {error}", file=sys.stderr)
+        print(f"doctor: {redact(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -128,7 +129,8 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
     if diagnosis.write_rate:
         _keep(runtime.runs, profile.name, diagnosis.write_rate, visit.id)
     if _bad(found):
-        console.print(f"Job {visit.id} {ended}. {visit.printed()}".rstrip(), markup=False)
+        said = redact(visit.printed(), profile.tracking_uri)
+        console.print(f"Job {visit.id} {ended}. {said}".rstrip(), markup=False)
         return 1
     console.print(f"The profile {profile.name} works.")
     return 0

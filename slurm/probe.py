@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import psutil
 import multimae.config
 from multimae.config import Runtime
 from multimae.engine.folder import RunFolder, read_json, write_atomic
+from multimae.redact import FIX, host_port, parse, public, redact
 from multimae.tracking import is_server
 
 from .logs import folder_of
@@ -90,7 +90,8 @@ class Report:
         try:
             self.values[name] = look()
         except Exception as error:
-            self.values[name] = {"error": f"{type(error).__name__}: {error}"}
+            told = redact(str(error), os.environ.get("MLFLOW_TRACKING_URI"))
+            self.values[name] = {"error": f"{type(error).__name__}: {told}"}
         self.say(self.values["state"])
 
     def ask_doctor(self) -> dict[str, float]:
@@ -183,23 +184,25 @@ def _lock(folder: Path) -> dict[str, bool]:
 
 def _tracking(uri: str | None) -> dict[str, Any]:
     """Whether the tracking server answers; its address without user and password."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = (uri or os.environ.get("MLFLOW_TRACKING_URI", "")).strip()
     if not is_server(uri) or "://" not in uri:
         return {}
-    parts = urllib.parse.urlsplit(uri)
+    parts = parse(uri)
+    if not parts or not parts.hostname:
+        return {"address": public(uri), "error": f"nobody can be asked there, or it can be read in several ways: {FIX}"}
     scheme = parts.scheme.partition("+")[0]
-    port = parts.port or PORTS.get(scheme, 443)
-    address = f"{parts.scheme}://{parts.hostname}:{port}"
+    parts = parts._replace(netloc=host_port(parts) if parts.port else f"{host_port(parts)}:{PORTS.get(scheme, 443)}")
+    address = f"{parts.scheme}://{parts.netloc}"
     try:
         if scheme in ("http", "https"):
             urllib.request.urlopen(f"{address}{parts.path.rstrip('/')}/health", timeout=10).close()
         else:
-            socket.create_connection((parts.hostname, port), 10).close()
+            socket.create_connection((parts.hostname, parts.port), 10).close()
     except urllib.error.HTTPError as error:
         if error.code not in (401, 403):  # it answers, and wants to know who asks
-            return {"address": address, "error": f"answers with {error.code} {error.reason}"}
+            return {"address": address, "error": redact(f"answers with {error.code} {error.reason}", uri)}
     except OSError as error:
-        return {"address": address, "error": str(getattr(error, "reason", error))}
+        return {"address": address, "error": redact(str(getattr(error, "reason", error)), uri)}
     return {"address": address}
 
 

@@ -219,7 +219,7 @@ class Profile(Resources):
     settings: TrainingSettings = Field({}, alias="runtime")  # of multimae.config.Runtime
     # Between the signal that asks a job to save and the moment it is killed; sbatch takes no more.
     signal_seconds: Annotated[Count, Field(le=65_535)] = 120
-    # Shell lines before the job's command, such as `module load cuda/12.8`.
+    # Shell lines before the job's command, such as `module load cuda/12.8`; may hold secrets.
     setup: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_shell)] = Field((), repr=False)
     # The command that starts Python in a job (a container); None: this Python.
     python: Annotated[Text, AfterValidator(_command)] | None = None

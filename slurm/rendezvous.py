@@ -3,6 +3,12 @@
 The first process opens a store on a port derived from the job, and announces it with its addresses; the others take
 the first address at which that very store answers. The store stays open until the training has taken it over, so no
 other program can slip in at the port. torch is imported where it is used.
+
+The store listens on one address: the machine's own where the job has one node, else that by which its node is known to
+the others. Where none can be told it listens on all, as torch does by itself. Whoever can reach that address can read
+and write the store: torch knows no password for it, and the token tells one store from another, no more. gloo listens
+on ports of its own: those of the machine itself where the job has one node, else of the interface that it chooses
+(GLOO_SOCKET_IFNAME); NCCL on the interface that it chooses (NCCL_SOCKET_IFNAME), always.
 """
 
 import contextlib
@@ -19,7 +25,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from multimae.engine.folder import read_json, write_atomic
+from multimae.engine.folder import read_json
+
+from .private import write_private
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -30,6 +38,7 @@ CANDIDATES = 64  # ports that are tried
 KNOCK = 3.0  # seconds that an address has to answer
 PAUSE = 0.5  # seconds between two looks
 KEY = "multimae.rendezvous"
+LOOPBACK = "127.0.0.1"
 
 
 class NoRendezvous(RuntimeError):
@@ -45,6 +54,7 @@ class Place:
     processes: int
     job: str  # `123`, or `123_4` in an array
     restart: int  # how often the job was requeued before
+    nodes: int = 2  # more than one where it is not known
 
     @classmethod
     def here(cls) -> "Place":
@@ -57,6 +67,7 @@ class Place:
             processes=int(env["SLURM_NTASKS"]),
             job=f"{array}_{task}" if array else env["SLURM_JOB_ID"],
             restart=int(env.get("SLURM_RESTART_COUNT", 0)),
+            nodes=int(env.get("SLURM_STEP_NUM_NODES") or env.get("SLURM_NNODES") or 2),
         )
 
     @property
@@ -74,6 +85,9 @@ def meet(place: Place, folder: Path, seconds: float) -> "TCPStore | None":
     The first process serves it: it must keep it until the end. Raises NoRendezvous.
     """
     os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(_device(place))}
+    if place.nodes == 1:  # gloo would listen where others can connect
+        local = next((name for name, own in _own_addresses().items() if LOOPBACK in own), None)
+        os.environ |= {"GLOO_SOCKET_IFNAME": local} if local and "GLOO_SOCKET_IFNAME" not in os.environ else {}
     if place.processes == 1:
         return None
     file = folder / f"rendezvous-{place.restart}.json"
@@ -93,16 +107,20 @@ def _announce(place: Place, file: Path, seconds: float) -> "TCPStore":
     """Open the store, and write down where."""
     from torch.distributed import DistNetworkError, TCPStore
 
-    timeout = timedelta(seconds=seconds)
+    at = LOOPBACK if place.nodes == 1 else job_address()
+    # Multi-tenant: the training's process group, in this process, uses the same server.
+    how = {"timeout": timedelta(seconds=seconds), "wait_for_workers": False, "multi_tenant": True}
     for port in place.ports:
         try:
-            # Multi-tenant: the training's process group, in this process, uses the same server.
-            server = TCPStore("127.0.0.1", port, None, True, timeout, wait_for_workers=False, multi_tenant=True)
-        except DistNetworkError:  # taken
+            # torch would listen on all addresses; the socket that it is given, it takes over.
+            bound = {"master_listen_fd": _listen(at, port)} if at else {}
+            server = TCPStore(at or LOOPBACK, port, None, True, **how, **bound)
+        except (OSError, DistNetworkError):  # taken
             continue
         token = secrets.token_hex(8)
         server.set(KEY, token)
-        write_atomic(file, json.dumps({"addresses": addresses(), "port": port, "token": token}))
+        said = {"addresses": [at] if at else addresses(), "port": port, "token": token}
+        write_private(file, json.dumps(said))
         return server
     raise NoRendezvous(
         f"none of the ports {place.ports[0]} to {place.ports[-1]} of {socket.gethostname()} is free for the processes "
@@ -110,14 +128,56 @@ def _announce(place: Place, file: Path, seconds: float) -> "TCPStore":
     )
 
 
+def job_address() -> str | None:
+    """The address by which the other nodes of a job know this one; None where that cannot be told.
+
+    That of the interface which the user names for gloo or NCCL; what SLURM's name of the node means, or the host's;
+    the only one there is.
+    """
+    own = _own_addresses()
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # `ib0`, or several; NCCL's may be a pattern
+        for name in os.environ.get(variable, "").split(","):
+            if of_interface := own.get(name.strip().lstrip("=")):
+                return of_interface[0]
+    outward = [found for of_interface in own.values() for found in of_interface if not _is_loopback(found)]
+    for name in filter(None, (os.environ.get("SLURMD_NODENAME"), socket.gethostname())):
+        with contextlib.suppress(OSError):
+            known = [place[0] for *_, place in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+            if here := [found for found in known if found in outward]:  # many a machine calls itself 127.0.1.1
+                return here[0]
+    return outward[0] if len(outward) == 1 else None
+
+
 def addresses() -> list[str]:
     """What this machine may be reached by, the best first: nodes' names resolve on most clusters, not on all."""
     found = [os.environ.get("SLURMD_NODENAME"), socket.gethostname()]
-    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
-    for name, of_interface in psutil.net_if_addrs().items():
-        found += [a.address for a in of_interface if a.family == socket.AF_INET and name in up]
-    found.sort(key=lambda address: bool(address) and address.startswith("127."))  # only from the same machine
+    found += [found for of_interface in _own_addresses().values() for found in of_interface]
+    found.sort(key=lambda found: bool(found) and _is_loopback(found))  # only from the same machine
     return list(dict.fromkeys(filter(None, found)))
+
+
+def _own_addresses() -> dict[str, list[str]]:
+    """The IPv4 addresses of each interface that is up."""
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    return {
+        name: [a.address for a in of_interface if a.family == socket.AF_INET]
+        for name, of_interface in psutil.net_if_addrs().items()
+        if name in up
+    }
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.")
+
+
+def _listen(address: str, port: int) -> int:
+    """A socket that listens there, for torch to take over. Raises OSError where the port is taken."""
+    with socket.socket(socket.AF_INET) as listener:
+        # Not held back by connections of a program that ended; a port at which one listens stays taken.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(128)
+        return listener.detach()
 
 
 def _find(file: Path, seconds: float) -> "tuple[str, int, TCPStore]":

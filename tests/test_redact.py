@@ -3,6 +3,7 @@
 import io
 import logging
 import random
+import shlex
 import sys
 import time
 from urllib.parse import quote
@@ -29,7 +30,7 @@ SHOWN = {  # of addresses that can be read in one way
     "https://host/x?token=hunter2": "https://host/x?***",
     "https://host?api_key=hunter2#hunter3": "https://host?***#***",
     "https://host/a%20b;password=hunter2": "https://host/***",
-    "postgresql+psycopg2://me:hunter2@db:5432/mlflow?sslpassword=hunter3": "postgresql+psycopg2://***@db:5432/mlflow?***",
+    "postgresql+psycopg2://me:hunter2@db:5432/m?sslpassword=hunter3": "postgresql+psycopg2://***@db:5432/m?***",
     "postgresql:///mlflow?host=/run/pg&password=hunter2": "postgresql:///mlflow?***",
     "mysql://me:hunter2@[fd00::2]:3306/m": "mysql://***@[fd00::2]:3306/m",
     "mysql://me:hunter2@[fe80::1%eth0]/m": "mysql://***@[fe80::1%eth0]/m",
@@ -66,7 +67,7 @@ UNCERTAIN = {
 }
 FILES = [
     "sqlite:////data/a@b/mlflow.db", "sqlite:///mlflow.db", "sqlite://", "file:///data/me@home/mlruns", "file:/data/x",
-    "/data/me@2024:a/mlruns", "./mlruns", "../a@b", "mlruns", "runs/mlruns", "C:\\Users\\me\\mlruns", "D:/x@y", "~/x@y", "",
+    "/data/me@2024:a/mlruns", "./mlruns", "../a@b", "mlruns", "runs/mlruns", "C:\\Users\\me\\mlruns", "D:/x@y", "~/x@y",
 ]  # fmt: skip
 
 
@@ -130,8 +131,8 @@ def test_a_message_keeps_what_is_no_secret():
 
 
 def test_addresses_that_nobody_named_are_found_in_a_message():
-    text = "from ftp://me:hunter2@host/x, (see https://sqlalche.me/e/20/e3q8). `http://me:hun'ter2@h` [http://[::1]:1/x]"
-    assert redact(text) == "from ftp://***@host/x, (see https://sqlalche.me/e/20/e3q8). `http://***@h` [http://[::1]:1/x]"
+    text = "from ftp://me:hunter2@host/x, (see https://example.org/e/20). `http://me:hun'ter2@h` [http://[::1]:1/x]"
+    assert redact(text) == "from ftp://***@host/x, (see https://example.org/e/20). `http://***@h` [http://[::1]:1/x]"
 
 
 def test_a_long_line_is_redacted_at_once():
@@ -145,6 +146,10 @@ def test_what_a_shell_line_assigns_is_hidden():
     assert without_values("export A=hunter2 B='hun ter2'; C=\"hun;ter2\" run --x=1") == (
         "export A=*** B=***; C=*** run --x=1"
     )
+    quoted = shlex.quote("hun'ter2 \" hunter3")
+    values = (quoted, "hun\\ ter2", '"hun\\"ter2"', "hun'ter2 x", '"$(cat hunter2)"', "$(cat hunter2)", "`cat hunter2`")
+    for value in values:
+        assert without_values(f"export A={value}") == "export A=***"
     assert without_values("module load cuda/12.8") == "module load cuda/12.8"
     assert without_values("python --env TOKEN=hunter2 http://me:hunter2@h") == "python --env TOKEN=*** http://***@h"
 

@@ -23,6 +23,11 @@ total = torch.tensor(dist.get_rank() + 1)
 dist.all_reduce(total)
 print(dist.get_rank(), int(total))
 dist.barrier()
+import psutil
+me = psutil.Process()
+sockets = getattr(me, "net_connections", None) or me.connections  # its older name
+print(*sorted({c.laddr.ip for c in sockets() if c.status == "LISTEN"}))
+dist.barrier()
 """
 
 
@@ -38,31 +43,72 @@ def environment(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "")  # so that what the test sets is taken back
         monkeypatch.delenv(name)
-    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"):
+    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_NNODES", "SLURM_STEP_NUM_NODES")
+    for name in (*names, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "SLURMD_NODENAME"):
+        monkeypatch.setenv(name, "")
         monkeypatch.delenv(name, raising=False)
     return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
 
 
-def test_four_processes_meet_though_the_port_is_taken_and_an_old_announcement_lies_there(tmp_path, environment):
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_processes_meet_though_the_port_is_taken_and_an_old_announcement_lies_there(tmp_path, environment, nodes):
     environment(**variables(0))
+    count = 2 * nodes
+    at = rendezvous.LOOPBACK if nodes == 1 else rendezvous.job_address()
     first, second = Place.here().ports[:2]
     stale = {"addresses": ["127.0.0.1", "no-such-node"], "port": first, "token": "of another start"}
     write_atomic(tmp_path / "rendezvous-0.json", json.dumps(stale))
     with socket.socket() as stranger:
-        stranger.bind(("", first))
+        stranger.bind((at or "", first))
         stranger.listen()  # it accepts, and never says a word
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", MEET, tmp_path],
-                env=os.environ | variables(rank, SLURMD_NODENAME="no-such-node"),
+                env=os.environ | variables(rank, count, SLURMD_NODENAME="no-such-node", SLURM_NNODES=nodes),
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for rank in range(4)
+            for rank in range(count)
         ]
         said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert said == [[str(rank), "10"] for rank in range(4)]
-    assert read_json(tmp_path / "rendezvous-0.json")["port"] == second
+    assert [words[:2] for words in said] == [[str(rank), str(count * (count + 1) // 2)] for rank in range(count)]
+    announced = read_json(tmp_path / "rendezvous-0.json")
+    assert announced["port"] == second and (not at or announced["addresses"] == [at])
+    assert (tmp_path / "rendezvous-0.json").stat().st_mode & 0o077 == 0
+    if at:
+        assert at in said[0] and not {"0.0.0.0", "::"} & {word for words in said for word in words}
+    if nodes == 1:
+        assert {word for words in said for word in words[2:]} == {at}
+
+
+@pytest.mark.parametrize(
+    ("resolved", "variables", "found"),
+    [
+        ({"n1": ["10.0.0.1"]}, {}, "10.0.0.1"),
+        ({"n1": ["127.0.1.1"], "me": ["172.16.0.1"]}, {}, "172.16.0.1"),  # as Debian names a machine
+        ({"n1": ["10.0.0.99"]}, {}, None),  # of another machine
+        ({}, {}, None),
+        ({}, {"NCCL_SOCKET_IFNAME": "ib1,ib0"}, "172.16.0.1"),
+        ({"n1": ["10.0.0.1"]}, {"GLOO_SOCKET_IFNAME": "ib0"}, "172.16.0.1"),
+        ({"n1": ["10.0.0.1"]}, {"GLOO_SOCKET_IFNAME": "gone", "NCCL_SOCKET_IFNAME": "^docker"}, "10.0.0.1"),
+    ],
+    ids=str,
+)
+def test_where_the_other_nodes_find_this_one(environment, monkeypatch, resolved, variables, found):
+    def resolve(name, *_, **__):
+        if name not in resolved:
+            raise socket.gaierror(name)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in resolved[name]]
+
+    own = {"lo": ["127.0.0.1"], "eth0": ["10.0.0.1"], "ib0": ["172.16.0.1"]}
+    environment(SLURMD_NODENAME="n1", **variables)
+    monkeypatch.setattr(rendezvous, "_own_addresses", lambda: own)
+    monkeypatch.setattr(rendezvous.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(rendezvous.socket, "gethostname", lambda: "me")
+    assert rendezvous.job_address() == found
+    del own["ib0"]
+    if found is None:
+        assert rendezvous.job_address() == "10.0.0.1", "the only one"
 
 
 def test_one_process_needs_nobody(tmp_path, environment):

@@ -17,8 +17,8 @@ SNAPSHOT = Path(__file__).parents[2] / "snapshot.json"  # beside the packages, w
 DIFF_BYTES = 200_000
 PACKAGES = ("torch", "torchvision", "deepspeed", "timm", "numpy", "safetensors", "torchmetrics", "pydantic", "mlflow")
 # Files that hold passwords and keys by custom, wherever they lie.
-PASSWORDS = (".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd", ".databrickscfg")
-PASSWORDS += (".git-credentials", "credentials", "credentials.json", "secrets.json", "secrets.y*ml", "secrets.toml")
+PASSWORDS = (".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd")
+PASSWORDS += (".databrickscfg", ".git-credentials", "credentials", "credentials.json", "secrets.json", "secrets.y*ml", "secrets.toml")
 PASSWORDS += ("*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*")
 # An allow-list: an environment may hold tokens under any name.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME")

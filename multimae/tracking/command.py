@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs); one with a password belongs in "
         "that variable, because others can see the arguments of a command",
     )
-    with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+    given = addresses_in(sys.argv[1:] if argv is None else argv)
+    with redacting(*given):  # argparse repeats what it cannot use
         args = parser.parse_args(argv)
     if not args.runs.is_dir():
         parser.error(f"--runs: there is no folder {args.runs}")
@@ -29,8 +30,9 @@ def main(argv: list[str] | None = None) -> int:
             runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
             parser.error(f"no run {shown(signature)} has begun in {args.runs}{nearest(signature, runs)}")
     uri = args.uri or default_uri(args.runs)
-    with redacting(uri):
+    with redacting(uri, *given):
         report = sync(args.runs, uri, args.signature or None)
         print(report)
-        print(f"To look: {ui_command(uri, args.runs)} (and choose 'Model training' there)")
+        if report.ok:
+            print(f"To look: {ui_command(uri, args.runs)} (and choose 'Model training' there)")
     return 0 if report.ok else 1
