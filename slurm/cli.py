@@ -100,6 +100,8 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
+        if not args.dry_run:
+            launch.tidy(planned)
         for line in launch.other_data(planned, runtime_from(args).data_roots):
             print(f"note: {line}", file=sys.stderr)
         if self.profile:
@@ -178,7 +180,7 @@ class Command:
         print(f"Follow with: {again} --status --watch")
         if seen.count("failed"):
             print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
-        return int(seen.count("failed", "blocked") > 0)
+        return int(seen.count("failed", "refused", "blocked") > 0)
 
     def again(self) -> str:
         """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""

@@ -69,7 +69,11 @@ def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
     """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
     encoder = Encoder(config.model, config.inputs, config.drop_path)
     if config.init != "scratch":
-        load_encoder(encoder, _source(config, runtime))
+        source = _source(config, runtime)
+        try:
+            load_encoder(encoder, source)
+        except ValueError as error:
+            raise ConfigError(f"init: {config.init}: {error}") from None
     return encoder
 
 
