@@ -20,12 +20,12 @@ def loss_curves(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Fig
     """Training losses of a stage over its epochs: their sum, and each target's; a line for each row."""
     curves = {row.name: RunFolder.of(runs, row.stages[stage].signature).journal.curve("train") for row in rows}
     curves = {name: records for name, records in curves.items() if records}
-    targets = list(dict.fromkeys(target for records in curves.values() for target in records[0]["losses"]))
+    targets = list(dict.fromkeys(target for records in curves.values() for r in records for target in r["losses"]))
     figure = Figure(figsize=(3.6 * (1 + len(targets)), 3), layout="constrained")
     axes = figure.subplots(1, 1 + len(targets), squeeze=False)[0]
     for axis, target in zip(axes, [None, *targets], strict=True):
         for name, records in curves.items():
-            losses = [r["loss"] if target is None else r["losses"][target] for r in records]
+            losses = [float(r["loss"] if target is None else r["losses"].get(target, "nan")) for r in records]
             axis.plot([r["epoch"] for r in records], losses, label=name, linewidth=1)
         axis.set(title=target or "sum of the losses", xlabel="epoch")
     if curves:

@@ -7,6 +7,7 @@ Reads run folders only, so it needs no MLflow; imports no torch.
 
 import argparse
 import importlib
+import math
 import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -46,8 +47,8 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
     """
     published = paper_table(study.table)
     shown = [(row, *cell) for row in rows for cell in row.stages.items() if cell[0] in published.columns]
-    needs = {config.signature: getattr(config, "needs", None) for _, _, config in shown}
-    statuses = state.read_all([RunFolder.of(runs, signature) for signature in needs], needs)
+    configs = {config.signature: config for _, _, config in shown}
+    statuses = state.read_all([RunFolder.of(runs, signature) for signature in configs], configs)
     cells = [
         {"row": row.name, "stage": stage, "scale": scale, "paper": published.rows.get(row.name, {}).get(stage)}
         | _measured(config, published.columns[stage].metric, runs, statuses[config.signature])
@@ -69,7 +70,12 @@ def _measured(config: RunConfig, metric: str, runs: Path, status: state.Status) 
     record = folder.journal.last("eval") or {"metrics": {}}
     if metric not in record["metrics"]:
         found = ", ".join(record["metrics"]) or "nothing"
-        raise ConfigError(f"run {folder.signature}: expected an evaluation with {metric}, found {found}")
+        raise ConfigError(
+            f"run {folder.signature}: expected an evaluation with {metric}, found {found} in {folder.journal.path}; "
+            f"{folder.remake}"
+        )
+    if not isinstance(record["metrics"][metric], int | float) or not math.isfinite(record["metrics"][metric]):
+        return cell | {"state": "failed", "reason": f"diverged: {metric} is {record['metrics'][metric]}"}
     return cell | {"value": record["metrics"][metric]} | {key: record[key] for key in CONDITIONS}
 
 
@@ -138,7 +144,8 @@ def title(study: Study, frame: pd.DataFrame) -> str:
 def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     """Under which conditions the numbers were measured, why others were not, what they may be compared with."""
     published = paper_table(study.table)
-    lines = [f"{c.row} {c.stage} failed: {c.reason}" for c in frame[frame["state"] == "failed"].itertuples()]
+    wrong = frame[frame["state"].isin(["failed", "refused"])]
+    lines = [f"{c.row} {c.stage} {c.state}: {c.reason}" for c in wrong.itertuples()]
     for stage, cells in frame[frame["state"] == "done"].groupby("stage", sort=False):
         cell = cells.iloc[0]
         lines.append(

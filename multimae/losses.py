@@ -48,7 +48,7 @@ def token_losses(
     if kind.loss == "cross_entropy":
         scores = predicted.unflatten(1, (-1, truth.shape[1]))
         return F.cross_entropy(scores, truth, reduction="none").mean(1)
-    truth = standardize_patches(truth) if kind.standardize_patches else truth
+    truth = standardize_patches(truth) if kind.standardize_patches and len(truth) else truth  # torch warns of none
     loss = {"mse": F.mse_loss, "l1": F.l1_loss}[kind.loss]
     return loss(predicted, truth, reduction="none").mean(1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
+from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment, Transfer
 from .engine.folder import RunFolder
 from .engine.loop import train
 from .engine.task import RunFailed, Task
@@ -18,22 +18,27 @@ def run(config: RunConfig, runtime: Runtime) -> str:
     """Do one run, or what is left of it, in `runtime.runs/<signature>/`.
 
     Returns "finished", or "interrupted" when a signal stopped it and calling again will continue it. Every process of a
-    distributed run calls this. Raises ConfigError for what the user can mend, RunFailed when the training failed,
-    RunLocked when another process is writing the run.
+    distributed run calls this. Raises ConfigError for what the user can mend (a folder that is not what its name says
+    is refused), RunFailed when the training failed, RunLocked when another process is writing the run.
     """
     folder = RunFolder.of(runtime.runs, config.signature)
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     writer = int(os.environ.get("RANK", 0)) == 0
     with folder.claim() if writer else contextlib.nullcontext():
-        if folder.done:
-            return "finished"
         if writer:
             folder.create(config)
+        if folder.done:
+            if writer:
+                folder.drop_checkpoints()  # of a run that was killed just before it could
+            return "finished"
+        if writer:
             for note in config.notes():
                 print(f"note: {note}", file=sys.stderr, flush=True)
         try:
             check_size(config, runtime)
+            if isinstance(config, Transfer) and config.needs:
+                _check_source(RunFolder.of(runtime.runs, config.needs))
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
             config.steps_per_epoch(task.train_samples)
@@ -46,6 +51,13 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 raise
             raise ConfigError(str(error)) from error
         return train(task, config, runtime, folder)
+
+
+def _check_source(folder: RunFolder) -> None:
+    try:
+        folder.check_weights()
+    except ConfigError as error:
+        raise ConfigError(f"init: {error}") from None
 
 
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:

@@ -109,6 +109,8 @@ class Command:
             return self.cancel(planned)
         for line in self.notes(planned):
             print(f"note: {line}", file=sys.stderr)
+        if not args.dry_run:
+            launch.tidy(planned)
         for line in launch.other_data(planned, runtime_from(args).data_roots):
             print(f"note: {line}", file=sys.stderr)
         if self.profile:
@@ -200,7 +202,7 @@ class Command:
         print(f"Follow with: {again} --status --watch")
         if seen.count("failed"):
             print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
-        return int(seen.count("failed", "blocked") > 0)
+        return int(seen.count("failed", "refused", "blocked") > 0)
 
     def again(self) -> str:
         """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""

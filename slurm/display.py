@@ -29,6 +29,7 @@ MARKS = {
     "interrupted": ("‖", "yellow"),
     "dead": ("✗", "yellow"),
     "failed": ("✗", "red"),
+    "refused": ("✗", "red"),
     "blocked": ("–", "red"),
     "unknown": ("?", "magenta"),
 }
@@ -39,6 +40,7 @@ PLANNED = ("row", "stage", "run", "is", "would", "images", "training")
 BAR = 12  # columns of a progress bar
 FRAME = 6  # lines of a status around its table: title, head, what is left out, counts
 LEAST = 3  # lines that a table has on any terminal
+ENDED = ("done", "failed", "refused", "blocked")  # without anybody's help
 MANY = 20  # different reasons of what only waits
 
 
@@ -171,10 +173,10 @@ class Progress:
 
     def _look(self) -> None:
         """At what may change here. What a cluster has is left to --status: its scheduler serves many."""
-        open_ = [e for s, e in self.plan.entries.items() if self.statuses[s].state not in ("done", "failed", "blocked")]
+        open_ = [e for s, e in self.plan.entries.items() if self.statuses[s].state not in ENDED]
         mine = [entry for entry in open_ if not self.statuses[entry.run.signature].job]
-        needs = {entry.run.signature: entry.run.needs for entry in mine}
-        self.statuses |= read_all([entry.folder for entry in mine], needs)
+        configs = {entry.run.signature: entry.run.config for entry in mine}
+        self.statuses |= read_all([entry.folder for entry in mine], configs)
 
     def _render(self) -> Group:
         cells = [(row, stage, self.statuses[e.run.signature], "") for row, stage, e, _ in _cells(self.plan)]

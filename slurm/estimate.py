@@ -46,7 +46,7 @@ class Estimate:
         """Seconds until all is done, if what has not begun computes as fast as what runs now."""
         todo, rates = 0.0, []
         for config, status in runs:
-            if not config.data.train_samples or status.state in ("done", "failed", "blocked"):
+            if not config.data.train_samples or status.state in ("done", "failed", "refused", "blocked"):
                 continue
             beat = status.heartbeat
             share = beat["step"] / beat["total_steps"] if beat.get("total_steps") else 0.0

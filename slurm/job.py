@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from multimae.config import ConfigError, Runtime
 from multimae.engine.folder import RunFolder, RunLocked
-from multimae.engine.task import RunFailed
+from multimae.engine.task import Diverged, RunFailed
 from multimae.tracking import is_server, start_follower
 
 from . import scheduler
@@ -70,7 +70,7 @@ class ClusterJob(Job):
             store = meet(attempt.place, attempt.files, 60 * self.runtime.timeout_minutes)
             with self._followed(attempt):
                 outcome = super().__call__()
-        except (ConfigError, NoProgress) as error:
+        except (ConfigError, Diverged, NoProgress) as error:
             attempt.end(str(error))
             raise
         except RunLocked as error:

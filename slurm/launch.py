@@ -4,6 +4,7 @@
 costs nothing; what runs, or waits in somebody's queue, is left to them.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from multimae.engine.folder import RunFolder
+from multimae.engine.folder import FolderError, RunFolder, RunLocked, usable
 from multimae.engine.heartbeat import alive
 
 from . import scheduler
-from .state import Status, read_all
+from .state import Status, read, read_all
 from .study import Row, Run, Study, runs_of
 
 ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
@@ -84,8 +85,8 @@ def plan(
 ) -> Plan:
     """What is, and what `apply` would do. Reads only, and asks the scheduler at most once."""
     wanted = runs_of(rows)
-    needs = {signature: run.needs for signature, run in wanted.items()}
-    statuses = read_all([RunFolder.of(runs, signature) for signature in wanted], needs)
+    configs = {signature: run.config for signature, run in wanted.items()}
+    statuses = read_all([RunFolder.of(runs, signature) for signature in wanted], configs)
     entries: dict[str, Entry] = {}
     for signature, run in wanted.items():
         status, needed = statuses[signature], entries.get(run.needs or "")
@@ -126,12 +127,21 @@ def apply(plan: Plan, backend: Backend) -> Iterator[Event | None]:
     yield from backend.work(plan)
 
 
+def tidy(plan: Plan) -> None:
+    """Remove the checkpoints of runs that are done, and were killed just before they could do so themselves."""
+    for entry in plan.entries.values():
+        if entry.status.state == "done" and entry.folder.checkpoints.exists():
+            with contextlib.suppress(RunLocked, FolderError), entry.folder.claim():  # somebody else's, maybe
+                entry.folder.drop_checkpoints()
+
+
 def submit(entry: Entry, plan: Plan, job: str, **where: str) -> None:
-    """Write down who has this run in a queue (`job`), and for what."""
+    """Write down who has this run in a queue (`job`), and for what. Raises FolderError."""
     entry.folder.create(entry.run.config)
     for row, stage in entry.run.cells:
         what = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale, "variant": plan.variant}
-        entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where, **what)
+        with usable(entry.folder.path):
+            entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where, **what)
 
 
 def cancel(plan: Plan) -> list[Entry]:
@@ -165,15 +175,17 @@ def _stop(runs: Iterable[AnyRun]) -> list[AnyRun]:
 def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], variant: str = "") -> list[Extra]:
     """Runs that were submitted for this variant of a study at this scale and are none of `signatures`."""
     found = {}
-    for jobs in sorted(Path(runs).glob("*/jobs.jsonl")):
-        folder = RunFolder(jobs.parent)
+    for folder in RunFolder.all(runs):
         if folder.signature in signatures:
             continue
         last = folder.jobs.last("submitted")
-        if last and (last["study"], last["scale"], last.get("variant", "")) == (study.name, scale, variant):
+        if last and (last.get("study"), last.get("scale"), last.get("variant", "")) == (study.name, scale, variant):
             found[folder] = last
     statuses = read_all(list(found))
-    return [Extra(f.signature, last["row"], last["stage"], statuses[f.signature]) for f, last in found.items()]
+    return [
+        Extra(f.signature, last.get("row") or "?", last.get("stage") or "?", statuses[f.signature])
+        for f, last in found.items()
+    ]
 
 
 def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
@@ -194,13 +206,19 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
 
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
     """Why a run that needs `needed` cannot start now or later; None if it can."""
-    if entry is None:
-        done = RunFolder.of(runs, needed).done
-        return None if done else f"needs {needed}, which is not done, and none of these rows makes it"
-    status = entry.status
-    if entry.action or status.under_way or status.state == "done":
+    status = entry.status if entry else read(RunFolder.of(runs, needed))
+    if entry and (entry.action or status.under_way):
         return None
-    return f"{entry.run.label} {status.state}"
+    if status.state == "done":
+        try:
+            RunFolder.of(runs, needed).check_weights()
+        except FolderError as error:
+            return str(error)
+        return None
+    if entry:
+        return f"{entry.run.label} {status.state}"
+    why = f": {status.reason}" if status.state == "refused" else ", which is not done, and none of these rows makes it"
+    return f"needs {needed}{why}"
 
 
 def _obstacle(run: Run, entries: dict[str, Entry], runs: Path) -> str | None:

@@ -9,29 +9,31 @@ interrupted  stopped on request, with a checkpoint: the same command continues i
 dead         its process or job is gone without a word: the same command continues it from its last checkpoint
 failed       ended by an error: `--retry-failed` tries again
 done         finished
+refused      its folder is not what its name says, or cannot be read: the reason names the mend
 blocked      waits for a run that will not be done (told by the study, `slurm.launch`, or by the scheduler)
-unknown      the folder does not tell, or the scheduler that knows cannot be asked: nothing is done about it
+unknown      the scheduler, or the machine, that knows cannot be asked: nothing is done about it
 
 The last submission decides who is asked. Of a job that SLURM has, only its word and the run's heartbeat count, because
 a job that failed or was interrupted may have gone back to the queue. Of a job that SLURM has no more, the folder tells.
 """
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from textwrap import shorten
 from typing import Any
 
-from multimae.config import ConfigError, Transfer
-from multimae.engine.folder import RunFolder, read_json
-from multimae.engine.heartbeat import alive
+from multimae.config import RunConfig, Transfer
+from multimae.engine.folder import FolderError, RunFolder
+from multimae.engine.heartbeat import AT_WORK, alive, last_beat
 
 from . import logs, scheduler
 from .scheduler import GONE, SchedulerJob
 
-STATES = ("missing", "pending", "waiting", "running", "interrupted", "dead", "failed", "done", "blocked", "unknown")
+STATES = ("missing", "pending", "waiting", "running", "interrupted", "dead", "failed", "done", "refused", "blocked")
+STATES += ("unknown",)
 UNDER_WAY = ("pending", "waiting", "running")
+SETTLED = ("missing", "interrupted", "dead", "failed", "done")  # which the folder must back; others can be cancelled
 
 # SLURM's words. What is neither here nor GONE has ended.
 QUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
@@ -84,11 +86,11 @@ class Traces:
         jobs = list(folder.jobs.backwards())
         submitted = _first(jobs, "submitted")
         # A job may begin before its launcher has written all submissions of an array: the id tells, not the order.
-        whose = {key: submitted.get(key) for key in ("job", "cluster")} if submitted else {}
-        its = [r for r in jobs if submitted and whose.items() <= r.items()]
+        whose = [submitted.get(key) for key in ("job", "cluster")] if submitted else []
+        its = [r for r in jobs if submitted and whose == [r.get(key) for key in ("job", "cluster")]]
         began, released = _first(its, "began"), _first(its, "released")
         since = min((r["time"] for r in its), default=0.0)
-        beat = read_json(folder.heartbeat) or {}
+        beat = last_beat(folder)
         return cls(folder, record, beat, submitted, began, released, _first(jobs, "ended"), since)
 
     @property
@@ -113,7 +115,7 @@ class Traces:
     @property
     def lives(self) -> bool | None:
         """Whether its process beats; None: it is on another machine, and has beaten within the last minutes."""
-        if self.beat.get("state") not in ("starting", "training", "evaluating", "saving"):
+        if self.beat.get("state") not in AT_WORK:
             return False
         lives = alive(self.beat["pid"], self.beat["host"], self.beat["time"])
         return False if lives is None and time.time() - self.beat["time"] >= STALE else lives
@@ -128,19 +130,26 @@ def read(folder: RunFolder) -> Status:
     return read_all([folder])[folder.signature]
 
 
-def read_all(folders: Iterable[RunFolder], needs: Mapping[str, str | None] | None = None) -> dict[str, Status]:
-    """{signature: status}. `needs` names what a run starts from, for those that it has; of the others the config is
-    read, which takes longer."""
+def read_all(folders: Iterable[RunFolder], configs: Mapping[str, RunConfig] | None = None) -> dict[str, Status]:
+    """{signature: status}. `configs`: those at hand, by signature; of others the file is read, which takes longer."""
     statuses: dict[str, Status] = {}
     runs: dict[str, Traces] = {}
     for folder in folders:
-        with _unreadable(folder, statuses):
+        try:
             runs[folder.signature] = Traces.of(folder)
+        except FolderError as error:
+            statuses[folder.signature] = Status("refused", str(error))
     ids = {run.job for run in runs.values() if run.job and not run.done}
     jobs = (scheduler.query(ids) if ids else None) or {}
+    needs = _Needs(runs, configs or {})
     for signature, run in runs.items():
-        with _unreadable(run.folder, statuses):
-            statuses[signature] = _status(run, jobs.get(run.job), _Needs(runs, needs or {}))
+        status = _status(run, jobs.get(run.job), needs)
+        if status.state in SETTLED:
+            try:
+                run.folder.check(needs.configs.get(signature))
+            except FolderError as error:
+                status = Status("refused", str(error), run.beat, job=run.job)
+        statuses[signature] = status
     return statuses
 
 
@@ -153,7 +162,7 @@ def _status(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status:
         return _launched(run, needs)
     if status.state in ("pending", "waiting", "blocked", "unknown"):
         return replace(status, job=run.job)
-    node = (job.nodes if job else "") or (run.began["nodes"] if run.began else "")
+    node = (job.nodes if job else "") or (run.began.get("nodes") or "" if run.began else "")
     return replace(status, job=run.job, node=node)
 
 
@@ -161,7 +170,7 @@ def _status(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status:
 
 
 def _scheduled(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status:
-    cluster = run.submitted["cluster"]
+    cluster = run.submitted.get("cluster")
     if job is None or job.cluster != cluster:
         if run.lives is not False:
             return run.running
@@ -198,7 +207,7 @@ def _active(run: Traces, job: SchedulerJob) -> Status:
     doing, seen = ACTIVE[job.state], started
     if run.beat and run.beat["time"] >= started - CLOCKS:
         seen = run.beat["time"]
-        alive = run.beat["state"] in ("starting", "training", "evaluating", "saving")
+        alive = run.beat["state"] in AT_WORK
         doing = doing or (run.running.reason if alive else "ending")
     else:
         doing = doing or "starting"
@@ -247,9 +256,14 @@ def _launched(run: Traces, needs: "_Needs") -> Status:
     if not submitted or submitted["time"] <= written:
         return _folder(run)
     kind, _, pid = submitted["job"].partition(":")
-    lives = alive(int(pid), submitted["host"], submitted["time"]) if kind == "local" else None
+    lives = alive(int(pid), submitted.get("host"), submitted["time"]) if kind == "local" else None
     if lives is None:
-        return Status("unknown", f"submitted as {submitted['job']}, which cannot be asked from here")
+        where = f" on {submitted['host']}" if submitted.get("host") else ""
+        return Status(
+            "unknown",
+            f"submitted as {submitted['job']}{where}, which cannot be asked from here. If that is gone for good, remove "
+            f"{run.folder.jobs.path}, and the run goes on here",
+        )
     if not lives:
         return _folder(run)
     needed = needs.of(run)
@@ -275,29 +289,19 @@ class _Needs:
     """What runs start from."""
 
     runs: Mapping[str, Traces]
-    known: Mapping[str, str | None]
+    configs: Mapping[str, RunConfig]
 
     def of(self, run: Traces) -> str | None:
-        if run.folder.signature in self.known:
-            return self.known[run.folder.signature]
+        """None, too, where its folder does not tell."""
         try:
-            config = run.folder.config()
-        except FileNotFoundError as error:
-            raise ConfigError(f"no config: {error}") from None
+            config = self.configs.get(run.folder.signature) or run.folder.config()
+        except FolderError:
+            return None
         return config.needs if isinstance(config, Transfer) else None
 
     def done(self, run: Traces, needed: str) -> bool:
         seen = self.runs.get(needed)
         return seen.done if seen else RunFolder.of(run.folder.path.parent, needed).done
-
-
-@contextlib.contextmanager
-def _unreadable(folder: RunFolder, statuses: dict[str, Status]) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{folder.path} cannot be read: {type(error).__name__}: {error}"
-        statuses[folder.signature] = Status("unknown", reason)
 
 
 def _first(records: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:

@@ -10,6 +10,13 @@ from multimae.config import RunConfig
 from multimae.engine.folder import RunFolder, write_atomic
 
 METRICS = {"pretrain": {"loss": 0.3, "loss_rgb": 0.1}, "classify": {"accuracy": 40.0}, "segment": {"mIoU": 20.0}}
+NO_TENSORS = len(b"{}").to_bytes(8, "little") + b"{}"  # a safetensors file of none
+
+
+def finish(folder: RunFolder, step: int = 10, seconds: float = 1.0) -> None:
+    """Leave what a run leaves that is done: the last record, and weights for transfers."""
+    folder.weights.write_bytes(NO_TENSORS)
+    folder.journal.write("finished", step=step, seconds=seconds)
 
 
 class SyntheticRun:
@@ -68,7 +75,7 @@ class SyntheticRun:
         self.journal.write("eval", step=step, epoch=step / 10, metrics=metrics or METRICS[self.config.task], **conditions)
 
     def finish(self) -> None:
-        self.journal.write("finished", step=40, seconds=12.0)
+        finish(self.folder, step=40, seconds=12.0)
 
     def whole(self, **evaluation) -> "SyntheticRun":
         """A run from start to finish."""

@@ -1,13 +1,18 @@
 """Checkpoints: complete or invisible, and never the torn one."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from multimae.engine import checkpoint as checkpoint_module
 from multimae.engine.checkpoint import CheckpointError, Checkpoints
+from multimae.engine.folder import RunFolder
 
+RUN = "0123456789"
+CLOCK = {"steps": 1, "samples": 16, "seconds": 1.0, "data_seconds": 0.1}
+METER = {"clocks": {"window": CLOCK, "epoch": CLOCK, "run": CLOCK}, "sums": [[0.1]], "summed": 1}
 TENSORS = {"parameter/w": torch.arange(12.0).reshape(3, 4), "updates": torch.tensor(3.0)}
 
 
@@ -18,7 +23,7 @@ def checkpoints(tmp_path) -> Checkpoints:
 
 def save(checkpoints, step) -> int:
     tensors = {name: tensor + step for name, tensor in TENSORS.items()}
-    return checkpoints.save(tensors, {"step": step, "meter": {"sums": [[0.1]]}})
+    return checkpoints.save(tensors, {"run": RUN, "step": step, "nonfinite": 0, "meter": METER})
 
 
 def names(checkpoints) -> list[str]:
@@ -26,13 +31,13 @@ def names(checkpoints) -> list[str]:
 
 
 def test_there_may_be_none(checkpoints):
-    assert checkpoints.newest() == (None, [])
+    assert checkpoints.newest(RUN) == (None, [])
 
 
 def test_what_is_saved_is_read_to_the_bit(checkpoints):
     size = save(checkpoints, 7)
-    newest, faults = checkpoints.newest()
-    assert (newest.step, newest.progress["meter"], faults) == (7, {"sums": [[0.1]]}, [])
+    newest, faults = checkpoints.newest(RUN)
+    assert (newest.step, newest.progress["meter"], faults) == (7, METER, [])
     assert all(torch.equal(newest.tensors()[name], tensor + 7) for name, tensor in TENSORS.items())
     assert size == (newest.path / "tensors.safetensors").stat().st_size
     assert checkpoints.at(7) == newest
@@ -42,7 +47,7 @@ def test_the_last_two_are_kept_in_order_of_steps(checkpoints):
     for step in (8, 9, 10, 100):
         save(checkpoints, step)
     assert names(checkpoints) == ["step-00000010", "step-00000100"]
-    assert checkpoints.newest()[0].step == 100
+    assert checkpoints.newest(RUN)[0].step == 100
 
 
 def torn(path):
@@ -64,19 +69,115 @@ def half_progress(path):
     (path / "progress.json").write_text('{"step": 9, "by')
 
 
+def progress(path, **changes):
+    values = json.loads((path / "progress.json").read_text()) | changes
+    (path / "progress.json").write_text(json.dumps(values))
+
+
+def no_mapping(path):
+    (path / "progress.json").write_text('["step", 9]')
+
+
+def a_number(path):
+    (path / "progress.json").write_text("9")
+
+
 def empty_progress(path):
     (path / "progress.json").write_text("{}")
 
 
-@pytest.mark.parametrize("damage", [torn, flipped, no_progress, half_progress, empty_progress])
-def test_a_damaged_one_is_passed_over_and_named(checkpoints, damage):
+def zeros(path):
+    (path / "progress.json").write_bytes(bytes(300))
+
+
+def no_meter(path):
+    progress(path, meter=None)
+
+
+def half_a_meter(path):
+    progress(path, meter={"clocks": {}, "sums": [], "summed": 0})
+
+
+def step_in_words(path):
+    progress(path, step="nine")
+
+
+def another_step(path):
+    progress(path, step=8)
+
+
+def another_run(path):
+    progress(path, run="9876543210")
+
+
+def a_folder_of_tensors(path):
+    (path / "tensors.safetensors").unlink()
+    (path / "tensors.safetensors").mkdir()
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+DAMAGES = [torn, flipped, no_progress, half_progress, empty_progress, no_mapping, a_number, zeros, no_meter]
+DAMAGES += [half_a_meter, step_in_words, another_step, another_run, a_folder_of_tensors, a_file]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_moved_aside_and_named(checkpoints, damage):
     save(checkpoints, 8)
     save(checkpoints, 9)
     damage(checkpoints.folder / "step-00000009")
-    newest, faults = checkpoints.newest()
+    newest, faults = checkpoints.newest(RUN)
     assert newest.step == 8 and len(faults) == 1 and faults[0].startswith("step-00000009: ")
+    assert names(checkpoints) == [".damaged-step-00000009", "step-00000008"]
     save(checkpoints, 9)  # the run that continued from 8 arrives there again
-    assert checkpoints.newest()[0].step == 9 and checkpoints.newest()[1] == []
+    assert checkpoints.newest(RUN)[0].step == 9 and checkpoints.newest(RUN)[1] == []
+    assert names(checkpoints) == ["step-00000008", "step-00000009"]
+
+
+def test_a_damaged_one_takes_no_place_from_those_that_are_whole(checkpoints):
+    save(checkpoints, 50)
+    flipped(checkpoints.folder / "step-00000050")
+    checkpoints.newest(RUN)
+    for step in (10, 20, 30):
+        save(checkpoints, step)
+    assert names(checkpoints) == ["step-00000020", "step-00000030"]
+
+
+def test_both_may_be_damaged(checkpoints):
+    save(checkpoints, 8)
+    save(checkpoints, 9)
+    torn(checkpoints.folder / "step-00000008")
+    flipped(checkpoints.folder / "step-00000009")
+    newest, faults = checkpoints.newest(RUN)
+    assert newest is None and [fault[:13] for fault in faults] == ["step-00000009", "step-00000008"]
+
+
+def test_a_file_server_that_stalls_has_damaged_nothing(checkpoints, monkeypatch):
+    save(checkpoints, 8)
+
+    def stale(path):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(checkpoint_module, "_sha256", stale)
+    with pytest.raises(OSError, match="Stale"):
+        checkpoints.newest(RUN)
+    assert names(checkpoints) == ["step-00000008"]
+
+
+@pytest.mark.parametrize("damage", [d for d in DAMAGES if d not in (flipped, another_run)])
+def test_how_far_a_run_came_is_told_by_whole_ones(checkpoints, damage):
+    folder = RunFolder(checkpoints.folder.parent)
+    assert folder.saved_step == -1
+    save(checkpoints, 8)
+    save(checkpoints, 9)
+    assert folder.saved_step == 9
+    damage(checkpoints.folder / "step-00000009")
+    assert folder.saved_step == 8
+    (checkpoints.folder / "step-of-somebody").mkdir()
+    assert folder.saved_step == 8
 
 
 def test_an_unfinished_one_is_invisible_and_removed_by_the_next(checkpoints):
@@ -84,7 +185,7 @@ def test_an_unfinished_one_is_invisible_and_removed_by_the_next(checkpoints):
     unfinished = checkpoints.folder / ".writing-step-00000009"
     unfinished.mkdir()
     (unfinished / "tensors.safetensors").write_bytes(b"half")
-    assert checkpoints.newest()[0].step == 8
+    assert checkpoints.newest(RUN)[0].step == 8
     save(checkpoints, 10)
     assert names(checkpoints) == ["step-00000008", "step-00000010"]
 

@@ -125,7 +125,7 @@ def test_a_run_killed_in_a_save_is_the_same_to_the_bit(tmp_path, undisturbed, pl
         ) == [-9]
     assert train_in_children(folder, runtime=ALWAYS_SAVE) == [EXIT["finished"]]
     assert same_run(folder, undisturbed)
-    assert not list(folder.checkpoints.glob(".writing-*")) and len(list(folder.checkpoints.iterdir())) == 2
+    assert not folder.checkpoints.exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
@@ -136,7 +136,59 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed):
     assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
     start = folder.journal.last("start")
     assert start["step"] == 8 and "step-00000009" in start["damaged_checkpoints"][0]
+    assert "step-00000009" in (folder.log / "train.log").read_text()
     assert same_run(folder, undisturbed)
+
+
+def test_with_both_checkpoints_damaged_a_run_begins_anew_and_says_so(tmp_path, undisturbed):
+    folder = folder_in(tmp_path, "run")
+    train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=9))
+    for step in (8, 9):
+        (folder.checkpoints / f"step-{step:08d}" / "progress.json").write_text("[]")
+    assert folder.saved_step == -1
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    assert folder.journal.last("start")["step"] == 0 and len(folder.journal.last("start")["damaged_checkpoints"]) == 2
+    assert "NO CHECKPOINT IS WHOLE" in (folder.log / "train.log").read_text()
+    assert same_run(folder, undisturbed)
+
+
+def test_a_run_that_does_progress_shows_it_though_its_newest_checkpoint_was_damaged(tmp_path, undisturbed):
+    """How far a run came is what a job counts its restarts by: each of these came further."""
+    folder, seen = folder_in(tmp_path, "run"), []
+    train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=9))
+    newest = folder.checkpoints / "step-00000009" / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")  # of the same size
+    for at in (8, 9, 11, 13, 15):
+        train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=at))
+        seen.append(folder.saved_step)
+        assert len(list(folder.checkpoints.glob("step-*"))) == (1 if at == 8 else 2)
+    assert seen == [8, 9, 11, 13, 15]
+    assert train_in_children(folder, runtime=RUNTIME) == [EXIT["finished"]]
+    assert same_run(folder, undisturbed)
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    folder = folder_in(tmp_path, "run")
+    train_in_children(folder, runtime=ALWAYS_SAVE, setup=functools.partial(die_at_step, at=9))
+    assert train_in_children(folder, runtime=RUNTIME, setup=wider) == [EXIT["failed"]]
+    reason = folder.journal.last("failed")["reason"]
+    assert reason.startswith("the checkpoint was written by another version of the code: parameter/model.0.weight")
+
+
+def wider(rank) -> dict:
+    return {"width": 34}
+
+
+def test_the_checkpoints_of_a_run_go_once_it_is_done(tmp_path, undisturbed):
+    folder = folder_in(tmp_path, "run")
+    assert not undisturbed.checkpoints.exists() and undisturbed.weights.exists()
+    assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=die_when_finished) == [-9]
+    assert folder.done and folder.checkpoints.exists()  # the next who writes removes them: multimae.run, slurm.launch
+
+
+def die_when_finished(rank) -> dict:
+    RunFolder.drop_checkpoints = die
+    return {}
 
 
 def signal_at_step(rank, at, number, again=False) -> dict:
@@ -211,7 +263,12 @@ def test_an_evaluation_that_is_due_is_made_once_after_the_restart(tmp_path, eval
 # ---- not finite
 
 
+def keep_checkpoints() -> None:
+    RunFolder.drop_checkpoints = lambda folder: None
+
+
 def bad_values(rank, steps, bad_rank=0) -> dict:
+    keep_checkpoints()
     return {"bad_steps": steps, "bad_rank": bad_rank}
 
 
@@ -228,8 +285,63 @@ def test_a_step_that_is_not_finite_is_skipped_and_journaled(tmp_path, micro):
         step for step in range(1, 21) if step not in (3, 6)
     ]
     assert all(tensor.isfinite().all() for tensor in load_file(folder.weights).values())
-    newest, _ = checkpoint.Checkpoints(folder.checkpoints).newest()
+    newest, _ = checkpoint.Checkpoints(folder.checkpoints).newest(toy_config().signature)
     assert newest.tensors()["updates"] == 18  # AdamW's own count: the skipped steps left no trace in it
+
+
+def with_metric(rank, metric, bad_weight=False, steps=()) -> dict:
+    """Evaluations that say `metric`, and at the last step maybe a weight that is not finite."""
+    original = ToyTask.evaluate
+    task = []
+
+    def evaluate(self, module, device, shard):
+        (result,) = original(self, module, device, shard)
+        return [result | {"metrics": {"error": metric}}]
+
+    def on_step(step):
+        if bad_weight and step == 19:
+            task[0].model[4].bias.data[0] = torch.inf
+
+    ToyTask.evaluate = evaluate
+    ToyTask.parameter_groups = functools.partialmethod(_kept, ToyTask.parameter_groups, task)
+    return {"on_step": on_step, "bad_steps": steps}
+
+
+def _kept(self, original, task):
+    task.append(self)
+    return original(self)
+
+
+DIVERGED = {
+    "a metric that is NaN": ({"metric": torch.nan}, "the final evaluation is not finite: val error nan"),
+    "a metric that is infinite": ({"metric": torch.inf}, "the final evaluation is not finite: val error inf"),
+    "no step was made": ({"metric": 6.2, "steps": range(20)}, "not one of 20 steps had a finite loss"),
+    "a weight is infinite": ({"metric": 6.2, "bad_weight": True}, "1 of 6 tensors of the final weights are not finite"),
+}
+
+
+@pytest.mark.parametrize("case", DIVERGED)
+def test_a_model_that_is_not_finite_is_never_finished(tmp_path, case):
+    how, reason = DIVERGED[case]
+    folder = folder_in(tmp_path, "run")
+    runtime = RUNTIME.model_copy(update={"nonfinite_budget": 1000})
+    for _ in range(2):  # another try ends the same, from the last checkpoint
+        setup = functools.partial(with_metric, **how)
+        assert train_in_children(folder, runtime=runtime, setup=setup) == [EXIT["failed"]]
+        last = folder.journal.last()
+        assert last["kind"] == "failed" and last["reason"].startswith(f"diverged: {reason}"), last
+        assert not folder.done and not folder.weights.exists() and folder.checkpoints.exists()
+    json.loads(folder.heartbeat.read_text(), parse_constant=int)
+    for line in folder.journal.path.read_text().splitlines():
+        json.loads(line, parse_constant=int)  # which fails for what JSON has not
+
+
+def test_an_evaluation_on_the_way_that_is_not_finite_is_journaled_and_told(tmp_path):
+    folder, config = folder_in(tmp_path, "run"), toy_config(eval_every_epochs=1)
+    setup = functools.partial(with_metric, metric=-torch.inf)
+    assert train_in_children(folder, config, RUNTIME, setup=setup) == [EXIT["failed"]]
+    assert [r["metrics"]["error"] for r in folder.journal.records("eval")] == ["-inf"] * 5
+    assert "the evaluation at step 4 is not finite: val error -inf" in (folder.log / "train.log").read_text()
 
 
 def test_too_many_steps_that_are_not_finite_end_the_run(tmp_path):

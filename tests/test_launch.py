@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from synthetic_runs import finish
 from training import tiny_study
 
 from multimae.engine.folder import RunFolder, write_atomic
@@ -83,7 +84,7 @@ def test_waiting_until_its_pre_training_is_done(tmp_path, folder, process):
     transfer.create(CLASSIFY)
     submit(transfer, process.pid)
     assert state.read(transfer) == state.Status("waiting", f"for {PRETRAIN.signature}")
-    folder.journal.write("finished", step=10, seconds=1.0)
+    finish(folder)
     assert seen(transfer) == "pending"
 
 
@@ -151,7 +152,7 @@ def test_unknown_is_what_cannot_be_known(folder):
     assert seen(folder) == "unknown"
     folder.jobs.path.unlink()
     folder.heartbeat.write_text("{torn")
-    assert seen(folder) == "unknown"
+    assert seen(folder) == "missing"
 
 
 def test_reading_never_writes(tmp_path, folder, process):
@@ -178,7 +179,7 @@ def test_from_nothing_all_is_run(tmp_path):
 
 
 def test_only_the_difference_is_run(tmp_path, folder):
-    folder.journal.write("finished", step=10, seconds=1.0)
+    finish(folder)
     assert actions(tmp_path).pop("alpha=1 pretrain") == ("done", None)
     assert actions(tmp_path)["alpha=1 classify"] == ("missing", "run")
 
@@ -209,7 +210,7 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, folder):
 def test_a_pre_training_of_no_row_must_be_done(tmp_path, folder):
     study = Study("transfers", "t", "10", lambda scale: [Row("alpha=1", {"classify": CLASSIFY})])
     assert actions(tmp_path, study)["alpha=1 classify"] == ("blocked", None)
-    folder.journal.write("finished", step=10, seconds=1.0)
+    finish(folder)
     assert actions(tmp_path, study)["alpha=1 classify"] == ("missing", "run")
 
 
@@ -292,7 +293,8 @@ def test_a_job_whose_dependency_broke_is_submitted_anew_once_its_pre_training_is
     Queue(monkeypatch, j2=("PENDING", "DependencyNeverSatisfied"))
     give(tmp_path, CLASSIFY, "2")
     folder = RunFolder.of(tmp_path, PRETRAIN.signature)
-    folder.journal.write("finished", step=10, seconds=1.0)
+    folder.create(PRETRAIN)
+    finish(folder)
     assert actions(tmp_path)["alpha=1 classify"] == ("blocked", "run")
 
 

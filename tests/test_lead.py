@@ -29,7 +29,8 @@ def saves(runs: Path, *seconds: float) -> None:
     folder.create(PRETRAIN)
     for i, value in enumerate(seconds):
         folder.journal.write("checkpoint", step=i, seconds=value)
-    folder.journal.write("eval", step=9, seconds=10.0)
+    conditions = {"split": "val", "n": 1, "fingerprint": "f00d", "metrics": {}}
+    folder.journal.write("eval", step=9, seconds=10.0, **conditions)
     folder.journal.write("interrupted", step=9, reason="SIGUSR2")
 
 

@@ -1,3 +1,5 @@
+from math import isfinite, isnan
+
 import pytest
 import torch
 
@@ -24,12 +26,34 @@ def test_mean_iou_against_a_count_by_hand():
     assert measured["pixel_accuracy"] == pytest.approx(100 * 4 / 6)
 
 
-def test_losses_are_weighted_by_samples():
+def test_losses_are_weighted_by_the_samples_that_have_them():
     means = MeanLosses(("rgb", "depth"), CPU)
-    means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(2.0)}, 3)
-    means.update({"rgb": torch.tensor(5.0), "depth": torch.tensor(2.0)}, 1)
-    means.update({"rgb": torch.tensor(99.0), "depth": torch.tensor(99.0)}, 0)  # padding
-    assert means.compute() == pytest.approx({"loss": 4.0, "loss_rgb": 2.0, "loss_depth": 2.0})
+    means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(2.0)}, {"rgb": 3, "depth": 1})
+    means.update({"rgb": torch.tensor(5.0), "depth": torch.tensor(4.0)}, {"rgb": torch.tensor(1), "depth": 3})
+    means.update({"rgb": torch.tensor(99.0), "depth": torch.tensor(torch.nan)}, {"rgb": 0, "depth": 0})  # padding
+    assert means.compute() == pytest.approx({"loss": 5.5, "loss_rgb": 2.0, "loss_depth": 3.5})
+
+
+def test_a_loss_that_no_sample_has_is_left_out():
+    means = MeanLosses(("rgb", "depth"), CPU)
+    means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(0.0)}, {"rgb": 3, "depth": 0})
+    assert means.compute() == {"loss": 1.0, "loss_rgb": 1.0}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_computed_from_values_that_are_not_finite_is_no_number(bad):
+    means = MeanLosses(("rgb", "depth"), CPU)
+    means.update({"rgb": torch.tensor(bad), "depth": torch.tensor(2.0)}, {"rgb": 3, "depth": 3})
+    means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(2.0)}, {"rgb": 3, "depth": 3})
+    measured = means.compute()
+    assert not isfinite(measured["loss"]) and not isfinite(measured["loss_rgb"]) and measured["loss_depth"] == 2
+    accuracy, iou = Accuracy(3, CPU), MeanIoU(3, CPU)
+    scores = torch.eye(3)
+    scores[1, 2] = bad
+    accuracy.update(torch.eye(3), torch.tensor([0, 1, 2]))
+    accuracy.update(scores, torch.tensor([0, 1, 2]))
+    iou.update(scores.T[None, :, :, None], torch.tensor([[[0], [1], [2]]]))
+    assert all(isnan(value) for value in (accuracy.compute() | iou.compute()).values())
 
 
 def test_a_process_without_samples_adds_nothing():

@@ -113,9 +113,10 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, folder, slur
     slurm(job("RUNNING"))
     submit(folder)
     torn = RunFolder.of(tmp_path, CLASSIFY.signature)
-    torn.create(CLASSIFY)
-    torn.heartbeat.write_text("{torn")
-    assert {s.state for s in state.read_all([torn, folder]).values()} == {"unknown", "running"}
+    torn.heartbeat.mkdir(parents=True)
+    seen = state.read_all([torn, folder])
+    assert {s.state for s in seen.values()} == {"refused", "running"}
+    assert "heartbeat.json: Is a directory. See to its owner" in seen[CLASSIFY.signature].reason
 
 
 # ---- in the queue
@@ -178,8 +179,8 @@ def test_waiting_for_a_pre_training(tmp_path, slurm):
     submit(folder)
     assert told(folder) == ("waiting", f"for {PRETRAIN.signature}")
     folder.config_file.unlink()  # not read where it is known what a run needs
-    seen = state.read_all([folder], {CLASSIFY.signature: "0123456789"})[CLASSIFY.signature]
-    assert (seen.state, seen.reason) == ("waiting", "for 0123456789")
+    seen = state.read_all([folder], {CLASSIFY.signature: CLASSIFY})[CLASSIFY.signature]
+    assert (seen.state, seen.reason) == ("waiting", f"for {PRETRAIN.signature}")
 
 
 def test_blocked_by_a_pre_training_that_did_not_finish(tmp_path, slurm):

@@ -1,5 +1,7 @@
 """Tasks on tiny scenes: what they optimise, what they report, and that the number of processes changes nothing."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,14 @@ from timm.optim import param_groups_layer_decay
 
 from multimae.config import ConfigError, Runtime, build
 from multimae.engine.folder import RunFolder
+from multimae.metrics import MeanLosses
+from multimae.modalities import TARGETS
 from multimae.model.encoder import Encoder
 from multimae.model.heads import ClassificationHead
 from multimae.run import make_task, run, same_data
 from multimae.seeds import derive
 from multimae.shards import Shard
+from multimae.tasks import pretrain
 from multimae.tasks.transfer import TransferModel
 
 CPU = torch.device("cpu")
@@ -73,6 +78,31 @@ def test_layer_wise_decay_is_lr_times_decay_to_the_13_minus_i():
     assert decays["head.linear.weight"] == 0.05 and decays["encoder.blocks.3.norm1.weight"] == 0
 
 
+WITH_SEMSEG = {"inputs": ["rgb", "depth", "semseg"], "augmentation.mixup": 0, "augmentation.cutmix": 0}
+
+
+@pytest.mark.parametrize(
+    "settings, changes, embeddings",
+    [(CLASSIFY, WITH_SEMSEG, {"encoder.tokens.semseg.embedding.weight"}), (SEGMENT, {}, set())],
+    ids=["classify", "segment"],
+)
+def test_a_transfer_decays_matrices_and_no_input_of_the_blocks(settings, changes, embeddings, runtime):
+    task = task_of(settings, runtime, **changes)
+    names = {id(p): name for name, p in task.model.named_parameters()}
+    decays = {names[id(p)]: g["weight_decay"] for g in task.parameter_groups() for p in g["params"]}
+    assert decays.keys() == set(names.values())
+    exempt = {name for name, p in task.model.named_parameters() if p.ndim > 1 and not decays[name]}
+    assert exempt == {"encoder.global_token", *embeddings}
+    assert {decays[name] for name, p in task.model.named_parameters() if p.ndim < 2} == {0}
+    assert {decays[name] for name in decays if name.startswith("head.") and "weight" in name} == {0, 0.05}
+
+
+def test_pretraining_decays_everything(runtime):
+    task = task_of(PRETRAIN, runtime)
+    (group,) = task.parameter_groups()
+    assert len(group["params"]) == len(list(task.model.parameters())) and group["weight_decay"] == 0.05
+
+
 @pytest.mark.parametrize("settings", [PRETRAIN, CLASSIFY, SEGMENT], ids=lambda s: s["task"])
 def test_the_number_of_shards_changes_no_batch(settings, runtime):
     """The global batch of a step, its masks and its mixup are the same samples however many processes share it."""
@@ -111,6 +141,40 @@ def test_an_evaluation_counts_the_whole_split_whatever_is_padded(settings, runti
         (result,) = task.evaluate(task.module, CPU, Shard())
     assert result["n"] == 9 and result["split"] == "val" and result["fingerprint"]
     assert all(np.isfinite(value) for value in result["metrics"].values())
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "none"])
+def test_an_evaluation_loss_is_the_same_however_the_split_is_cut_up(kind, runtime, monkeypatch):
+    """With a small alpha many samples have no masked token of a modality: the mean is over those that have."""
+    masking = {"masking.alpha": 0.05, "masking.visible_tokens": 32, "masking.kind": kind}
+    task = task_of(PRETRAIN, runtime, **masking, **{"data.eval_samples": 24})
+    task.module.eval()
+    visible = task.masks(24, CPU, "eval") or {}
+    having = {m: int((~mask).any(1).sum()) for m, mask in visible.items()}
+    assert kind == "none" or min(having.values()) < 24  # some samples have none
+
+    def evaluated(batch, shards=1):
+        monkeypatch.setattr(pretrain, "EVAL_BATCH", batch)
+        sums, counts = Counter(), Counter()
+        original = MeanLosses.compute
+
+        def added_up(means):
+            for name in means.sums:
+                sums[name] += means.sums[name].compute().item()
+                counts[name] += means.samples[name].compute().item()
+            return original(means)
+
+        monkeypatch.setattr(MeanLosses, "compute", added_up)
+        with torch.no_grad():
+            for i in range(shards):
+                task.evaluate(task.module, CPU, Shard(i, shards))
+        monkeypatch.setattr(MeanLosses, "compute", original)
+        assert all(counts[t] == having.get(TARGETS[t].modality, 24) for t in task.config.targets)
+        return [sums[name] / counts[name] for name in sums]
+
+    whole = evaluated(24)
+    for how in ((64, 1), (7, 1), (1, 1), (24, 4), (3, 5)):
+        assert evaluated(*how) == pytest.approx(whole, rel=1e-6), how
 
 
 def test_segmentation_without_a_labelled_pixel_has_a_finite_loss(runtime):

@@ -6,6 +6,8 @@ import signal
 import time
 from dataclasses import dataclass
 
+from synthetic_runs import finish
+
 from multimae.config import Classify, Pretrain, Segment
 from multimae.engine.folder import RunFolder
 from multimae.engine.heartbeat import Heartbeat
@@ -55,7 +57,7 @@ class ScriptedJob(Job):
                     return self._wait(heart)
             time.sleep(0.05)
             heart.beat("finished", step=10)
-            journal.write("finished", step=10, seconds=0.05)
+            finish(folder, seconds=0.05)
         return "finished"
 
     def _wait(self, heart: Heartbeat) -> str:

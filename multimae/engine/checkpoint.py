@@ -4,7 +4,8 @@
     checkpoints/step-00001234/progress.json         where the run was; size and SHA-256 of the tensors
 
 A checkpoint is written to `.writing-...`, fsynced and renamed. The last two are kept: should the newest turn out to be
-damaged, the run continues from the one before.
+damaged, the run continues from the one before. A damaged one is moved aside at once, to `.damaged-...`: it must neither
+hold the place of one that is whole nor count as how far the run came. It goes when the next one is written.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .saved import Damaged, name_of, progress_of
 from .task import RunFailed
 
 KEPT = 2
@@ -67,8 +69,6 @@ class Checkpoints:
             (writing / "progress.json").write_text(json.dumps(progress))
             _sync(writing / "progress.json")
             _sync(writing)
-            if final.exists():  # a run that continued from the one before, because this one was damaged
-                shutil.rmtree(final)
             os.replace(writing, final)
             _sync(self.folder)
         except (OSError, SafetensorError) as error:
@@ -77,34 +77,35 @@ class Checkpoints:
                 f"cannot write a checkpoint to {self.folder}: {error}. The previous one is still there: see to the "
                 "folder (room, permissions, its server), then start the run again"
             ) from error
-        for old in self._found()[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)  # what a file system does not let go is removed after the next one
+        for old in (*self._found()[KEPT:], *self.folder.glob(".damaged-*")):
+            _remove(old)
         return size
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest complete checkpoint, and what was wrong with newer ones. Reads it all, to check its hash."""
+    def newest(self, run: str) -> tuple[Checkpoint | None, list[str]]:
+        """The newest complete checkpoint of a run, by its signature, and what was wrong with newer ones, which are
+        moved aside. Reads it all, to check its hash. Raises OSError: a file server that stalls has damaged nothing."""
         faults = []
         for path in self._found():
             try:
-                checkpoint = self._read(path)
-                file = path / "tensors.safetensors"
-                size, digest = checkpoint.progress["bytes"], checkpoint.progress["sha256"]
-                if file.stat().st_size != size or _sha256(file) != digest:
-                    raise ValueError("tensors.safetensors is not what was written")
-                return checkpoint, faults
-            except (OSError, ValueError, KeyError) as error:
+                progress = progress_of(path)
+                if _sha256(path / "tensors.safetensors") != progress["sha256"]:
+                    raise Damaged("tensors.safetensors is not what was written")
+                if (of := progress.get("run", run)) != run:
+                    raise Damaged(f"it is of run {of}")
+                return Checkpoint(path, progress), faults
+            except Damaged as error:
                 faults.append(f"{path.name}: {error}")
+                aside = path.with_name(f".damaged-{path.name}")
+                _remove(aside)
+                os.replace(path, aside)
         return None, faults
 
     def at(self, step: int) -> Checkpoint:
-        """The checkpoint of a step, unchecked."""
-        return self._read(self._path(step))
-
-    def _read(self, path: Path) -> Checkpoint:
-        return Checkpoint(path, json.loads((path / "progress.json").read_text()))
+        """The checkpoint of a step, which another process has looked through."""
+        return Checkpoint(self._path(step), progress_of(self._path(step)))
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return self.folder / name_of(step)
 
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
@@ -112,6 +113,14 @@ class Checkpoints:
     def _clean(self) -> None:
         for torn in self.folder.glob(".writing-*"):
             shutil.rmtree(torn)
+
+
+def _remove(path: Path) -> None:
+    """What a file system does not let go is removed after the next checkpoint."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> int:

@@ -2,19 +2,22 @@
 
 import contextlib
 import fcntl
-import json
 import os
+import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ..config import ConfigError, RunConfig, build
+from ..config import SIGNATURE_LENGTH, ConfigError, RunConfig
+from .files import FolderError, read_bytes, read_json, usable
+from .identity import Identity
 from .journal import Journal
+from .saved import Damaged, progress_of, weights_fault
+
+__all__ = ["FolderError", "RunFolder", "RunLocked", "make_runs", "read_bytes", "read_json", "usable", "write_atomic"]
 
 
 class RunLocked(RuntimeError):
@@ -40,14 +43,6 @@ def write_atomic(path: Path, data: str | bytes, durable: bool = True) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
 def make_runs(runs: Path) -> None:
     """Make the folder of all runs. Raises ConfigError where nothing can be written in it."""
     reason = "it is not writable"
@@ -69,6 +64,12 @@ class RunFolder:
     @classmethod
     def of(cls, runs: Path, signature: str) -> "RunFolder":
         return cls(Path(runs) / signature)
+
+    @classmethod
+    def all(cls, runs: Path) -> list["RunFolder"]:
+        """Those of a folder of runs, by name. What is no signature is no run: a copy that somebody keeps, say."""
+        paths = sorted(Path(runs).glob("*/"))
+        return [cls(path) for path in paths if re.fullmatch(rf"[0-9a-f]{{{SIGNATURE_LENGTH}}}", path.name)]
 
     @property
     def signature(self) -> str:
@@ -101,9 +102,15 @@ class RunFolder:
 
     @property
     def saved_step(self) -> int:
-        """The step of the newest checkpoint; -1 where there is none."""
-        steps = (path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*"))
-        return max((int(step) for step in steps if step.isdigit()), default=-1)
+        """The step of the newest checkpoint that is complete, as far as its size tells; -1 where there is none."""
+        for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
+            with contextlib.suppress(Damaged):
+                return progress_of(path)["step"]
+        return -1
+
+    def drop_checkpoints(self) -> None:
+        """Of a run that is done. What a file system does not let go stays for the next who is asked to."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def weights(self) -> Path:
@@ -124,21 +131,64 @@ class RunFolder:
         return last is not None and last["kind"] == "finished"
 
     def create(self, config: RunConfig) -> None:
-        """Make the folder and write its config, if it is not there yet."""
-        if not self.config_file.exists():
-            write_atomic(self.config_file, config.to_yaml())
+        """Make the folder and write its config, if it is not there yet or torn. Raises FolderError as `check`."""
+        identity = self._identity(config)
+        identity.config()
+        if identity.contents is None or identity.values is None:
+            with usable(self.path):
+                write_atomic(self.config_file, config.to_yaml())
 
     def config(self) -> RunConfig:
-        return build(yaml.safe_load(self.config_file.read_text()))
+        """The config of the run: of config.yaml, or where that is gone or torn, of the journal. Raises FolderError as
+        `check`, and where nothing tells."""
+        if (config := self._identity().config()) is None:
+            raise FolderError(f"{self.config_file} is not there, and no journal tells what was in it")
+        return config
+
+    def check(self, expected: RunConfig | None = None) -> None:
+        """Raises FolderError where name, config.yaml and journal do not tell of the same experiment (`identity`).
+
+        `expected`: the config at hand, whose signature is the folder's name. A folder that says nothing yet is fine.
+        """
+        self._identity(expected).config()
+
+    def _identity(self, expected: RunConfig | None = None) -> Identity:
+        if self.path.exists() and not self.path.is_dir():
+            raise FolderError(f"{self.path}: expected the folder of a run, found a file. Move it away")
+        starts = (record for _, record in self.journal.read() if record["kind"] == "start")
+        params = next((record["params"] for record in starts if record.get("params")), None)
+        return Identity(self.config_file, read_bytes(self.config_file), params, expected)
+
+    @property
+    def remake(self) -> str:
+        """What makes the results of a run that is done again, where they were lost."""
+        kept = f"{self.signature}.yaml"
+        return (
+            f"to make them again: mv {self.config_file} {kept} && rm -r {self.path} && multimae run {kept} (with the "
+            f"--data and --runs of before); for a run of a study: rm -r {self.path}, then the study's command again"
+        )
+
+    def check_weights(self) -> None:
+        """Raises FolderError where a transfer cannot start from this run."""
+        self.check()
+        if not self.weights.exists() and not self.done:
+            raise FolderError(
+                f"run {self.signature} has no weights yet: expected {self.weights}; run that pre-training first"
+            )
+        if fault := weights_fault(self.weights, self.signature):
+            raise FolderError(f"{self.weights} {fault}; {self.remake}")
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
         """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
 
         A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold it.
+        Raises FolderError where this process cannot write here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".writer", "a+") as file:
+        with usable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".writer", "a+")
+        with lock as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -150,7 +200,20 @@ class RunFolder:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
             file.flush()
+            self._fit_to_write()
             for written in (self.heartbeat, self.environment, self.weights):
                 for half in self.path.glob(f".{written.name}.*"):  # of a writer that was killed
                     half.unlink()
             yield
+
+    def _fit_to_write(self) -> None:
+        """Raises FolderError where something is in the place of a file or a folder that a run writes."""
+        files = (self.config_file, self.journal.path, self.jobs.path, self.environment, self.heartbeat, self.weights)
+        for path, is_one, what in [
+            *((path, path.is_file, "a file") for path in files),
+            *((path, path.is_dir, "a folder") for path in (self.checkpoints, self.samples, self.log)),
+        ]:
+            if path.exists() and not is_one():
+                raise FolderError(f"{path}: expected {what}, found something else. Move it away")
+            if path.exists() and not os.access(path, os.W_OK):
+                raise FolderError(f"{path}: you may not write to it. See to its owner and permissions")

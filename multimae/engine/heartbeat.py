@@ -9,7 +9,15 @@ from typing import Any
 
 import psutil
 
-from .folder import RunFolder, write_atomic
+from .folder import RunFolder, read_json, write_atomic
+from .shape import count, fits, maybe, number, process, strict, text
+
+AT_WORK = ("starting", "training", "evaluating", "saving")
+SHAPE = {
+    "time": number, "pid": process, "host": text, "state": text,
+    **dict.fromkeys(("step", "total_steps"), maybe(count)),
+    **dict.fromkeys(("epoch", "epochs", "images_per_second", "loss", "seconds_left"), maybe(number)),
+}  # fmt: skip
 
 SECONDS_BETWEEN = 2.0
 CLOCK = 2.0  # how exactly, in seconds, a process's start time is known
@@ -25,6 +33,16 @@ def alive(pid: int, host: str, since: float) -> bool | None:
         return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def last_beat(folder: RunFolder) -> dict[str, Any]:
+    """What heartbeat.json says, {} where it says nothing: it is rewritten every moment, and no power cut leaves it
+    whole. Raises FolderError where it cannot be read."""
+    beat = read_json(folder.heartbeat)
+    if not fits(beat, SHAPE):
+        return {}
+    together = (("total_steps", "step"), ("epoch", "epochs"))  # each is shown with the other
+    return beat | {key: None for key, other in together if beat.get(key) is None or beat.get(other) is None}
 
 
 class Heartbeat:
@@ -43,4 +61,4 @@ class Heartbeat:
         if due:
             self._written = now
             with contextlib.suppress(OSError):  # no training dies of a disk that cannot say how it does
-                write_atomic(self.path, json.dumps({"time": time.time(), **self.fields}), durable=False)
+                write_atomic(self.path, json.dumps(strict({"time": time.time(), **self.fields})), durable=False)

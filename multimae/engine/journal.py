@@ -3,18 +3,53 @@
 Every record has `time` (seconds since the epoch) and `kind`. A run that is killed and continues repeats the steps since
 its last checkpoint, with the same values; `curve` therefore keeps the last record of each step.
 
-kinds: data, start, train, epoch, eval, sample, checkpoint, nonfinite, interrupted, failed, finished.
+It is JSON, which knows no NaN and no infinity: those are written as the text "nan", "inf" or "-inf", for `float`.
 """
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .files import opened
+from .shape import count, fits, mapping_of, maybe, measured, number, process, strict, text
+
 CHUNK = 1 << 13  # bytes of the first read from the end; more than most records
+
+
+def _job(value: Any) -> bool:
+    """Who has a run: a process of some machine, or a job of SLURM."""
+    return text(value) and re.fullmatch(r"local:\d{1,9}|slurm:\d+(_\d+)?", value) is not None
+
+
+# What readers rely on. A record that lacks it is passed over, like a torn line: it costs only itself.
+RECORD = {"time": number, "kind": text}
+KINDS = {
+    # of journal.jsonl
+    "data": {"root": maybe(text), "train": mapping_of(), "eval": mapping_of()},
+    "start": {"step": count, "params": maybe(mapping_of()), "pid": maybe(process), "host": maybe(text)},
+    "train": {"step": count, "epoch": number, "loss": measured, "losses": mapping_of(measured)},
+    "epoch": {"step": count},
+    "eval": {
+        **{"step": count, "split": text, "n": count, "fingerprint": text},
+        **{"metrics": mapping_of(measured), "seconds": maybe(number)},
+    },
+    "sample": {"step": count, "file": text},
+    "checkpoint": {"step": count, "seconds": number},
+    "nonfinite": {"step": count, "rank": maybe(count)},
+    "interrupted": {"step": count, "reason": text},
+    "failed": {"step": count, "reason": text},
+    "finished": {"step": count, "seconds": number},
+    # of jobs.jsonl
+    "submitted": {"job": _job, **dict.fromkeys(("host", "cluster", "study", "scale", "row", "stage"), maybe(text))},
+    "began": {"job": maybe(text), "step": number, "nodes": maybe(text)},
+    "released": {"reason": text},
+    "ended": {"state": lambda value: value in ("missing", "interrupted", "dead", "failed"), "reason": text},
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +59,7 @@ class Journal:
     def write(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Append one record, whole or not at all as far as readers can tell; it is in the file when this returns."""
         record = {"time": time.time(), "kind": kind, **fields}
-        line = (json.dumps(record) + "\n").encode()
+        line = (json.dumps(strict(record), allow_nan=False) + "\n").encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
             # A writer that was killed may have left half a line: end it, so that only that line is lost.
@@ -38,9 +73,9 @@ class Journal:
 
     def read(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """(offset of the next record, record) of each whole record from byte `start` on; torn lines are passed over."""
-        if not self.path.exists():
+        if (file := opened(self.path)) is None:
             return
-        with open(self.path, "rb") as file:
+        with file:
             file.seek(start)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -54,9 +89,9 @@ class Journal:
 
     def backwards(self) -> Iterator[dict[str, Any]]:
         """The records from the last to the first. Reads only as far as it is asked to."""
-        if not self.path.exists():
+        if (file := opened(self.path)) is None:
             return
-        with open(self.path, "rb") as file:
+        with file:
             start = os.fstat(file.fileno()).st_size
             rest, chunk = b"", CHUNK  # of a line whose beginning is not read yet
             while start:
@@ -87,6 +122,6 @@ def _ends_line(file) -> bool:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "kind" in record else None
+    return record if fits(record, RECORD) and fits(record, KINDS.get(record["kind"], {})) else None

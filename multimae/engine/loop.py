@@ -6,15 +6,17 @@ rate from the step; a checkpoint holds the rest. A run that was killed therefore
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import safetensors.torch
 import torch
 
 from ..config import RunConfig, Runtime
 from ..shards import Shard
-from .checkpoint import CheckpointError, Checkpoints
+from .checkpoint import Checkpoint, CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
 from .folder import RunFolder, write_atomic
 from .meter import Clock, Meter
@@ -24,13 +26,14 @@ from .patience import patiently
 from .preemption import Preemption
 from .recorder import Recorder
 from .schedule import evaluation_steps, learning_rate
-from .task import Batch, RunFailed, Task
+from .task import Batch, Diverged, RunFailed, Task
 
 
 def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) -> str:
     """Train until done or asked to stop, continuing from the newest checkpoint of the folder.
 
-    Returns "finished" or "interrupted" (by SIGTERM, SIGINT or SIGUSR2, after a checkpoint). Raises RunFailed.
+    Returns "finished" or "interrupted" (by SIGTERM, SIGINT or SIGUSR2, after a checkpoint). Raises RunFailed, Diverged
+    where what was trained is not finite.
     """
     if folder.done:
         return "finished"
@@ -91,7 +94,7 @@ class Training:
         self.steps_per_epoch = self.config.steps_per_epoch(self.task.train_samples)
         self.total_steps = self.config.total_steps(self.task.train_samples)
         self.eval_steps = evaluation_steps(self.config, self.task.train_samples)
-        checkpoint, faults = self.checkpoints.newest() if self.processes.main else (None, [])
+        checkpoint, faults = self.newest_checkpoint() if self.processes.main else (None, [])
         resumed = self.processes.first(checkpoint.step if checkpoint else -1)
         tensors = None
         if resumed >= 0:
@@ -114,6 +117,22 @@ class Training:
         self.beat("training")
         if self.step in self.eval_steps and not self.evaluated():
             self.evaluate()
+
+    def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """(the newest one that is whole, what was wrong with newer ones). Tells of those. Raises RunFailed."""
+        try:
+            found = patiently(lambda: self.checkpoints.newest(self.config.signature), OSError, self.recorder.say)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, its "
+                "server), then start the run again"
+            ) from error
+        checkpoint, faults = found
+        for fault in faults:
+            self.recorder.say(f"a checkpoint is damaged and was moved aside: {fault}")
+        if faults and checkpoint is None:
+            self.recorder.say("NO CHECKPOINT IS WHOLE: the run begins anew, from step 0")
+        return found
 
     def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
         """One optimizer step. Returns (signal that asks to stop or 0, whether a checkpoint is due), as all agree."""
@@ -206,8 +225,11 @@ class Training:
         done = any(r["step"] == self.step for r in self.folder.journal.records("eval")) if self.processes.main else 0
         return bool(self.processes.first(done))
 
-    def evaluate(self) -> None:
-        """Disturbs nothing: every step seeds its own randomness, and the mode is set back."""
+    def evaluate(self) -> list[str]:
+        """Journal the metrics. Returns those that are not finite, as `split name value`, and tells of them.
+
+        Disturbs nothing: every step seeds its own randomness, and the mode is set back.
+        """
         self.beat("evaluating")
         began = time.monotonic()
         seed_everything(self.config.seed)
@@ -217,12 +239,17 @@ class Training:
         for result in results:
             now = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": time.monotonic() - began}
             self.recorder.write("eval", **now, **result)
+        bad = [f"{r['split']} {k} {v}" for r in results for k, v in r["metrics"].items() if not math.isfinite(v)]
+        if bad:
+            self.recorder.say(f"the evaluation at step {self.step} is not finite: {', '.join(bad)}")
         self.beat("training")
+        return bad
 
     def save(self) -> None:
         self.beat("saving")
         began = time.monotonic()
-        progress = {"step": self.step, "nonfinite": self.nonfinite, "meter": self.meter.state()}
+        progress = {"run": self.config.signature, "step": self.step}
+        progress |= {"nonfinite": self.nonfinite, "meter": self.meter.state()}
         tensors = {key: tensor.cpu() for key, tensor in self.optimizer.state() if self.processes.main}
         error, size = None, 0
         if self.processes.main:
@@ -237,11 +264,16 @@ class Training:
         self.beat("training")
 
     def finish(self) -> None:
-        """Judge the trained model, and leave its weights and pictures."""
-        self.evaluate()
+        """Judge the trained model, and leave its weights and pictures. Raises Diverged where it is none."""
+        if self.nonfinite >= self.total_steps:
+            raise _diverged(f"not one of {self.total_steps} steps had a finite loss and gradient, so nothing was learnt")
+        weights = self.optimizer.weights(self.task.model)
+        if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+            raise _diverged(f"{len(bad)} of {len(weights)} tensors of the final weights are not finite, {bad[0]} first")
+        if bad := self.evaluate():
+            raise _diverged(f"the final evaluation is not finite: {', '.join(bad)}")
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
             pictures = self.task.pictures(module, self.device)
-        weights = self.optimizer.weights(self.task.model)
         # One entry: safetensors writes several in a random order, and equal weights should be equal files.
         metadata = {"run": f"{self.config.task} {self.config.signature} step {self.step}"}
         if self.processes.main:
@@ -253,6 +285,8 @@ class Training:
             contents = safetensors.torch.save(weights, metadata)
             self.recorder.patiently(lambda: write_atomic(self.folder.weights, contents))
         self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds)
+        if self.processes.main:
+            self.folder.drop_checkpoints()  # only now: until the record is on the disk, a run may have to continue
 
     def beat(self, state: str) -> None:
         speed = self.meter.run
@@ -265,3 +299,10 @@ class Training:
             loss=self.loss,
             seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
         )
+
+
+def _diverged(what: str) -> Diverged:
+    return Diverged(
+        f"diverged: {what}. Another try repeats this: change a setting, which makes another run. A lower "
+        "optimizer.base_lr, optimizer.clip_grad or precision=fp32 may help"
+    )

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import RunConfig, Runtime
 from .distributed import Processes, load_deepspeed
-from .task import Task
+from .task import RunFailed, Task
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 BUCKET = 50_000_000  # elements reduced at once; DeepSpeed's default of 5e8 takes 2 GB for nothing at our sizes
@@ -198,8 +198,20 @@ class Optimizer:
 
 
 def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the parameters and buffers of an `Optimizer.state` into a module that DeepSpeed has not seen yet."""
+    """Put the parameters and buffers of an `Optimizer.state` into a module that DeepSpeed has not seen yet.
+
+    Raises RunFailed where they are of another module: of another version of the code.
+    """
+    own = {f"parameter/{name}": parameter for name, parameter in module.named_parameters()}
+    moments = [f"{m}/{name}" for name, p in module.named_parameters() if p.requires_grad for m in MOMENTS]
+    own |= {f"buffer/{name}": buffer for name, buffer in module.named_buffers()}
+    wrong = [key for key, tensor in own.items() if key not in tensors or tensors[key].shape != tensor.shape]
+    wrong += [key for key in (*moments, "updates") if key not in tensors]
+    if wrong:
+        raise RunFailed(
+            f"the checkpoint was written by another version of the code: {wrong[0]} is missing or of another shape, the "
+            f"first of {len(wrong)}. Use that version (environment.json names it), or remove the run's folder to begin anew"
+        )
     with torch.no_grad():
-        for kind, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
-            for name, tensor in named:
-                tensor.copy_(tensors[f"{kind}/{name}"])
+        for key, tensor in own.items():
+            tensor.copy_(tensors[key])

@@ -16,6 +16,10 @@ class RunFailed(RuntimeError):
     """The run cannot go on; the message says why. It is in the journal too."""
 
 
+class Diverged(RunFailed):
+    """What was trained is no model. Trying again repeats it: the same settings give the same numbers."""
+
+
 class Task(Protocol):
     """A model, its data, and how it is judged.
 

@@ -85,14 +85,23 @@ class PretrainTask:
         return {modality: images[modality] for modality in self.transforms[True].fields}
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
-        """The losses on the evaluation split, under masks that are the same at every evaluation."""
+        """The losses on the evaluation split, under masks that are the same at every evaluation.
+
+        Each is the mean over the samples that have a masked token of its modality, as in training. Batches have
+        different numbers of those, by which their means are weighted: how the split is cut up changes nothing.
+        """
         means = MeanLosses(self.config.targets, device)
         visible = self.masks(len(self.eval_set), torch.device("cpu"), "eval")
         for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
             batch, count = real_rows(batch)
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
-            means.update(module((self.images(batch, device), masks, None)), count)
+            means.update(module((self.images(batch, device), masks, None)), self._counted(masks, count))
         return [evaluation(self.eval_set, means.compute())]
+
+    def _counted(self, visible: dict[str, Tensor] | None, samples: int) -> dict[str, int | Tensor]:
+        """Over how many of the first `samples` samples each target's loss is a mean."""
+        counted = {m: _with_masked(mask[:samples]) for m, mask in (visible or {}).items()}
+        return {target: counted.get(TARGETS[target].modality, samples) for target in self.config.targets}
 
     def pictures(self, module: nn.Module, device: torch.device):
         """One sheet: visible input, prediction and truth of each modality (paper Fig. 1)."""

@@ -26,6 +26,17 @@ class TransferModel(nn.Module):
         """Projections and the global token are layer 0, the blocks 1 to depth, the head comes after them."""
         return {"stem": r"^encoder\.(?:tokens|global_token)", "blocks": [(r"^encoder\.blocks\.(\d+)", None)]}
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are no matrix and yet have more than one dimension, by which timm tells them.
+
+        The global token and the class embedding are inputs of the blocks, like a bias: decay would pull the token, and
+        the rows of classes that are seldom seen, to zero. The authors' fine-tuning lists both; there only the token
+        is matched, as the name of the embedding's parameter ends in `.weight`. Position tables are fixed, so they are
+        no parameters, and the encoder of a transfer has no mask tokens. All else decays if it has two dimensions.
+        """
+        embeddings = (f"encoder.tokens.{m}.embedding.weight" for m, t in self.encoder.tokens.items() if t.embedding)
+        return {"encoder.global_token", *embeddings}
+
 
 class TransferTask:
     """The common part of `ClassifyTask` and `SegmentTask`, which add the head, the batch and the metric."""
@@ -43,8 +54,8 @@ class TransferTask:
 
     def parameter_groups(self) -> list[dict]:
         """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
-        opt = self.config.optimizer
-        return param_groups_layer_decay(self.model, opt.weight_decay, layer_decay=opt.layer_decay)
+        opt, exempt = self.config.optimizer, self.model.no_weight_decay()
+        return param_groups_layer_decay(self.model, opt.weight_decay, exempt, layer_decay=opt.layer_decay)
 
     def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
@@ -58,7 +69,11 @@ def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
     """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
     encoder = Encoder(config.model, config.inputs, config.drop_path)
     if config.init != "scratch":
-        load_encoder(encoder, _source(config, runtime))
+        source = _source(config, runtime)
+        try:
+            load_encoder(encoder, source)
+        except ValueError as error:
+            raise ConfigError(f"init: {config.init}: {error}") from None
     return encoder
 
 

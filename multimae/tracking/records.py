@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ..config import RunConfig
 from ..engine.folder import RunFolder, read_json, write_atomic
-from ..engine.heartbeat import alive
+from ..engine.heartbeat import alive, last_beat
+from ..engine.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
 from ..settings import flatten
 
 NO_STUDY = "runs"  # the experiment of runs that belong to none
@@ -78,14 +79,11 @@ class Cursor:
 
     @staticmethod
     def load(folder: RunFolder, uri: str) -> "Cursor | None":
-        """None where nothing was sent to this store, or what was written down cannot be read: all is sent again."""
-        try:
-            values = read_json(folder.path / "mlflow.json")
-            cursor = Cursor(**values) if values else None
-        except (ValueError, TypeError):
+        """None where nothing was sent to this store, or what was written down does not fit: all is sent again."""
+        values = read_json(folder.path / "mlflow.json")
+        if not fits(values, CURSOR) or values["uri"] != uri or values["offset"] > _size(folder.journal.path):
             return None
-        if cursor is None or cursor.uri != uri:
-            return None
+        cursor = Cursor(**{name: values[name] for name in CURSOR})
         if cursor.cells is not None:
             cursor.cells = [Cell(*c) for c in cursor.cells]
         return cursor
@@ -97,9 +95,16 @@ class Cursor:
         return (
             self.state == "running"  # it may have died
             or bool(self.files)
-            or folder.journal.path.stat().st_size != self.offset
+            or _size(folder.journal.path) != self.offset
             or _size(folder.jobs.path) != self.jobs
         )
+
+
+_CELL = list_of(text)
+CURSOR = {
+    **{"uri": text, "run_id": text, "offset": count, "jobs": count, "steps": mapping_of(count), "state": text},
+    **{"cells": maybe(list_of(lambda c: _CELL(c) and len(c) == len(Cell._fields))), "files": list_of(text)},
+}
 
 
 class Batch:
@@ -140,18 +145,18 @@ class Batch:
             case "sample":
                 self._file(record["file"])
             case "nonfinite":
-                self.tags["nonfinite"] = f"step {step}, rank {record['rank']}"
+                self.tags["nonfinite"] = f"step {step}, rank {record.get('rank')}"
 
     def _start(self, record: dict[str, Any]) -> None:
         if "start" not in self.cursor.steps:  # the settings of a run do not change
             self.cursor.steps["start"] = record["step"]
-            self.params |= flatten(record["params"])
+            self.params |= flatten(record.get("params") or {})
         self.tags |= {key: record[key] for key in ("attempt", "device", "host", "processes") if key in record}
         environment = read_json(self.folder.environment) or {}
         if record.get("commit"):
             commit = record["commit"]
             self.tags |= {"commit": commit, "mlflow.source.git.commit": commit, "dirty": environment.get("dirty")}
-        if "SLURM_JOB_ID" in environment.get("variables", {}):
+        if "SLURM_JOB_ID" in (environment.get("variables") or {}):
             self.tags |= slurm_tags(self.folder)
         self._file("config.yaml")
         self._file("environment.json")
@@ -178,15 +183,15 @@ def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Met
     metrics, tags = [], {}
     for record in records:
         milliseconds, step = round(record["time"] * 1000), record["step"]
-        metrics += [Metric(f"{cell.stage}/{k}", v, milliseconds, step) for k, v in record["metrics"].items()]
+        metrics += [Metric(f"{cell.stage}/{k}", float(v), milliseconds, step) for k, v in record["metrics"].items()]
         tags |= provenance(cell.stage, record) | {f"{cell.stage}/split": record["split"]}
     return metrics, tags
 
 
 def cells_of(folder: RunFolder, root: str) -> list[Cell]:
     """Where a run is used, the place it was first submitted for first."""
-    jobs = folder.jobs.records("submitted")
-    return list(dict.fromkeys(Cell(r["study"], r["scale"], r["row"], r["stage"], root) for r in jobs))
+    places = ([r.get(label) for label in Cell._fields[:-1]] for r in folder.jobs.records("submitted"))
+    return list(dict.fromkeys(Cell(*place, root) for place in places if all(place)))
 
 
 def state_of(folder: RunFolder) -> State:
@@ -194,10 +199,10 @@ def state_of(folder: RunFolder) -> State:
     event = folder.journal.last("start", "interrupted", "failed", "finished")
     if event and event["kind"] != "start":
         return State(event["kind"], event["time"], event.get("reason", ""))
-    beat = read_json(folder.heartbeat) or event or {}
+    beat = last_beat(folder) or event or {}
     last = folder.journal.last() or {}
     seen = max(beat.get("time", 0.0), last.get("time", 0.0))
-    lives = alive(beat["pid"], beat["host"], beat["time"]) if "pid" in beat else None
+    lives = alive(beat["pid"], beat.get("host"), beat["time"]) if beat.get("pid") else None
     gone = time.time() - seen > STALE if lives is None else not lives
     return State("lost", seen, "its process is gone") if gone else State("running", seen)
 
@@ -206,11 +211,12 @@ def _numbers(record: dict[str, Any]) -> dict[str, float]:
     """The metrics in a record, by the name they have in MLflow."""
     kind = record["kind"]
     if kind == "eval":
-        return {f"{record['split']}/{name}": value for name, value in record["metrics"].items()}
+        return {f"{record['split']}/{name}": float(value) for name, value in record["metrics"].items()}
     if kind not in ("train", "epoch"):
         return {}
-    numbers = {f"{kind}/{k}": v for k, v in record.items() if k not in {*LABELS, kind} and isinstance(v, int | float)}
-    return numbers | {f"{kind}/loss_{target}": value for target, value in record.get("losses", {}).items()}
+    own = {key: value for key, value in record.items() if key not in {*LABELS, kind}}
+    numbers = {f"{kind}/{k}": float(v) for k, v in own.items() if isinstance(v, int | float) or v in NONFINITE}
+    return numbers | {f"{kind}/loss_{target}": float(value) for target, value in record.get("losses", {}).items()}
 
 
 def _size(path) -> int:

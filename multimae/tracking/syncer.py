@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import RunConfig, Transfer
-from ..engine.folder import RunFolder
+from ..engine.folder import FolderError, RunFolder
 from ..redact import public, redact
 from ..settings import flatten
 from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
@@ -97,16 +97,20 @@ class Syncer:
         """Whatever MLflow or a damaged folder raises is reported, and the rest goes on unless the store is gone."""
         try:
             yield
+        except FolderError as error:
+            report.problems.append(f"{what}: {error}")
         except Exception as error:
             report.problems.append(f"{what}: {brief(error, self.uri)}")
             self._store.check()
 
     def _folders(self, signatures: Iterable[str] | None) -> list[RunFolder]:
         """Runs that have begun, the oldest first."""
-        names = [p.parent.name for p in self.runs.glob("*/journal.jsonl")] if signatures is None else signatures
-        folders = [RunFolder.of(self.runs, name) for name in names]
-        begun = [f for f in folders if f.journal.path.exists() and f.config_file.exists()]
-        return sorted(begun, key=lambda f: (f.config_file.stat().st_mtime, f.signature))
+        folders = RunFolder.all(self.runs)
+        if signatures is not None:
+            folders = [RunFolder.of(self.runs, name) for name in signatures]
+        begun = [folder for folder in folders if folder.journal.path.exists()]
+        made = {f.signature: (f.config_file if f.config_file.exists() else f.path).stat().st_mtime for f in begun}
+        return sorted(begun, key=lambda folder: (made[folder.signature], folder.signature))
 
     # ---- one run
 
@@ -192,7 +196,7 @@ class Syncer:
                 run_id = self._store.create(cell.experiment, (ROW, cell.row_key), cell.row, _begun(folder))
             if run_id not in self._store.deleted:
                 root = RunFolder.of(self.runs, cell.root)
-                params = flatten(root.config().resolved()) if root.config_file.exists() else {"init": cell.root}
+                params = flatten(root.config().resolved()) if _told(root) else {"init": cell.root}
                 tags = {"study": cell.study, "scale": cell.scale, "row": cell.row, "stage": "row", "root": cell.root}
                 self._store.log(run_id, params=params, tags=tags)
             self._rows[key] = run_id
@@ -205,7 +209,7 @@ class Syncer:
         if config.needs is None:
             return config.init
         needed = RunFolder.of(self.runs, config.needs)
-        return self._root(needed.config()) if needed.config_file.exists() else config.needs
+        return self._root(needed.config()) if _told(needed) else config.needs
 
     def _tell_rows(self) -> None:
         """Give changed rows the state of their stages: of each stage the run that came last."""
@@ -221,6 +225,11 @@ class Syncer:
                 worst = next(s for s in ("FAILED", "RUNNING", "KILLED", "FINISHED") if s in {x.status for x in states})
                 self._store.status(self._rows[key], worst, round(max(s.time for s in states) * 1000))
         self._changed.clear()
+
+
+def _told(folder: RunFolder) -> bool:
+    """Whether a run's folder says what the run is."""
+    return folder.config_file.exists() or folder.journal.path.exists()
 
 
 def _begun(folder: RunFolder) -> int:

@@ -1,0 +1,51 @@
+"""Reading the files of a run's folder, whatever became of them. Imports no torch."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..config import ConfigError
+
+
+class FolderError(ConfigError):
+    """Something in a run's folder that cannot be used as it is. The message names it, and what mends it."""
+
+
+@contextlib.contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Within, an error of the operating system is told as a user can mend it."""
+    try:
+        yield
+    except OSError as error:
+        raise FolderError(
+            f"{error.filename or path}: {error.strerror or error}. See to its owner and permissions, or move it away"
+        ) from error
+
+
+def opened(path: Path) -> BinaryIO | None:
+    """The file; None where there is none. Raises FolderError where it cannot be read."""
+    with usable(path):
+        try:
+            return open(path, "rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """What is in the file; None where there is none. Raises FolderError where it cannot be read."""
+    if (file := opened(path)) is None:
+        return None
+    with file, usable(path):
+        return file.read()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is none, also in an empty or torn file. Raises FolderError."""
+    contents = read_bytes(path)
+    try:
+        found = json.loads(contents or b"")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
