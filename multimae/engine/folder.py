@@ -15,6 +15,7 @@ import yaml
 
 from ..config import ConfigError, RunConfig, build
 from .journal import Journal
+from .sharing import check_shared, hinders, share
 
 
 class RunLocked(RuntimeError):
@@ -49,11 +50,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def make_runs(runs: Path) -> None:
-    """Make the folder of all runs. Raises ConfigError where nothing can be written in it."""
-    reason = "it is not writable"
+    """Make the folder of all runs, and share what is written in it. Raises ConfigError where nothing can be."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        if os.access(runs, os.W_OK | os.X_OK):
+        share(runs)
+        if not (reason := hinders(runs)):
             return
     except OSError as error:
         reason = error.strerror
@@ -123,6 +124,11 @@ class RunFolder:
         last = self.journal.last()
         return last is not None and last["kind"] == "finished"
 
+    def check_shared(self) -> None:
+        """Raises ConfigError where this run cannot go on, because a colleague who began it does not share it."""
+        own = (self.path, self.path / ".writer", self.jobs.path, self.journal.path, self.checkpoints, self.log)
+        check_shared([*own, *self.checkpoints.glob("*")])
+
     def create(self, config: RunConfig) -> None:
         """Make the folder and write its config, if it is not there yet."""
         if not self.config_file.exists():
@@ -136,7 +142,9 @@ class RunFolder:
         """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
 
         A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold it.
+        Raises ConfigError where the run is a colleague's who does not share it.
         """
+        self.check_shared()
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".writer", "a+") as file:
             try:
