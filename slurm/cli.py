@@ -159,18 +159,16 @@ class Command:
         kept = [e for s, e in planned.entries.items() if s in others and e.status.under_way]
         if kept:
             print(f"note: {len(kept)} runs go on, because rows that --only leaves out use them too", file=sys.stderr)
-        asked = launch.cancel(replace(planned, entries=mine))
+        stopped = launch.cancel(replace(planned, entries=mine))
         unknown = planned.count("unknown")
-        if asked or not unknown:
-            print(f"asked {len(asked)} runs to save and stop" if asked else "nothing of this study runs or is queued")
+        code = _tell(stopped, "" if unknown else "nothing of this study runs or is queued")
         if unknown:
             print(f"{unknown} runs were left alone: what they do is not known (--status says why)", file=sys.stderr)
-        return int(unknown > 0)
+        return int(unknown > 0) or code
 
     def cancel_removed(self) -> int:
-        asked = launch.cancel_removed(self.removed())
-        print(f"asked {len(asked)} runs to save and stop" if asked else "no run that left this study is under way")
-        return 0
+        stopped = launch.cancel_removed(self.removed(), self.args.runs)
+        return _tell(stopped, "no run that left this study is under way")
 
     # ---- on a cluster
 
@@ -264,6 +262,17 @@ def _check_options(args: argparse.Namespace) -> None:
             for_a_script(args.runs)
         except ValueError as error:
             raise ConfigError(f"--runs: {error}, found {args.runs}") from None
+
+
+def _tell(stopped: launch.Stopped, nothing: str) -> int:
+    """Say what was stopped, and what was not; the exit code. `nothing`: where there was nothing to stop."""
+    if stopped.asked:
+        print(f"asked {len(stopped.asked)} runs to save and stop")
+    elif nothing and not stopped.left:
+        print(nothing)
+    for line in stopped.left:
+        print(f"{line}; it goes on", file=sys.stderr)
+    return int(bool(stopped.left))
 
 
 @contextmanager

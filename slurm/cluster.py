@@ -6,7 +6,6 @@ What was submitted is recorded, run by run, before the next array is: a launcher
 
 import contextlib
 import fcntl
-import getpass
 import os
 import signal
 import socket
@@ -15,10 +14,11 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from multimae.config import ConfigError
+from multimae.engine.sharing import check_shared
 
 from . import launch, lead, scheduler, snapshot
 from .arrays import Array, arrays, stage_of
@@ -74,7 +74,8 @@ class Cluster:
             plan = launch.replan(plan)
             if not plan.todo:
                 return
-            _writable(path for e in plan.todo for path in (e.folder.path, e.folder.jobs.path, e.folder.journal.path))
+            for entry in plan.todo:
+                entry.folder.check_shared()
             for note in self.check(plan):
                 print(f"note: {note}", file=sys.stderr)
             cluster = self._cluster()
@@ -184,7 +185,7 @@ class Cluster:
         """Be the one launcher that submits for this folder of runs, on any machine; says whom it waits for."""
         path = self.runs / ".slurm" / "submit.lock"
         (self.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)
-        _writable([path, path.parent, path.parent / "batch"])
+        check_shared([path, path.parent, path.parent / "batch", self.runs / ".code"])
         with open(path, "a+") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,7 +194,7 @@ class Cluster:
                 print(f"waiting for {file.read().strip() or 'another launcher'}, who submits", file=sys.stderr)
                 fcntl.lockf(file, fcntl.LOCK_EX)
             file.truncate(0)
-            file.write(f"{getpass.getuser()} (process {os.getpid()} on {socket.gethostname()}, {time.strftime('%T')})")
+            file.write(f"{scheduler.user()} (process {os.getpid()} on {socket.gethostname()}, {time.strftime('%T')})")
             file.flush()
             yield
 
@@ -202,16 +203,6 @@ def _title(array: Array) -> str:
     if None in array.tasks:
         return f"{array.stage}: {array.entries[0].run.label}"
     return f"{array.stage}: {len(array.tasks)} jobs, {array.indices}"
-
-
-def _writable(paths: Iterable[Path]) -> None:
-    """Raises ConfigError for what a colleague made and does not share: jobs would be submitted and not recorded."""
-    for path in paths:
-        if path.exists() and not os.access(path, os.W_OK):
-            raise ConfigError(
-                f"{path} belongs to {path.owner()}, and you may not write to it. Who shares a folder of runs needs "
-                "`umask 002`, and its owner gives, once, `chmod -R g+w` of it"
-            )
 
 
 def _stale(plan: Plan) -> list[str]:

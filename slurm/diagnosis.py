@@ -32,7 +32,7 @@ class Diagnosis:
     def findings(self) -> Iterator[Finding]:
         yield from self._processes()
         if self.reports:
-            for look in (self._cpus, self._memory, self._meeting, self._devices, self._folder, self._saving):
+            for look in (self._cpus, self._memory, self._meeting, self._devices, self._gpus, self._folder, self._saving):
                 yield from look()
             for look in (self._data, self._tracking, self._signal, self._code):
                 yield from look()
@@ -123,16 +123,43 @@ class Diagnosis:
     def _devices(self) -> Iterator[Finding]:
         devices = Counter(seen["device"] for seen in self._seen("meet").values())
         named = ", ".join(f"{count} x {name}" for name, count in devices.items())
-        if self.resources.gpus_per_node and "cpu" in devices:
+        if self.resources.gpus_per_node and "cpu" in devices and self.runtime.device == "cpu":
+            yield note("every process computes on the CPU, as runtime.device says: its GPUs are idle", "device: auto")
+        elif self.resources.gpus_per_node and "cpu" in devices:
             yield bad(
                 f"{devices['cpu']} processes compute on the CPU, though the job has GPUs: torch sees none",
-                f"{'runtime.device: auto; ' if self.runtime.device == 'cpu' else ''}setup: [module load cuda], or a "
-                "torch that suits the driver (`nvidia-smi`)",
+                "setup: [module load cuda], or a torch that suits the driver (`nvidia-smi`)",
             )
         elif len(devices) > 1:
             yield note(f"the GPUs differ: {named}", "constraint: one kind of node")
         elif devices:
             yield good(f"every process computes on {named.partition(' x ')[2]}")
+
+    def _gpus(self) -> Iterator[Finding]:
+        """Whether each process has a GPU for itself."""
+        if not self.resources.gpus_per_node:
+            return
+        users: dict[tuple[str, str], list[int]] = {}
+        nameless = []
+        for rank, seen in sorted(self._seen("meet").items()):
+            if seen["gpu"] is None:
+                nameless.append(f"rank {rank} on {self._node(rank)}")
+            else:
+                users.setdefault((self._node(rank), seen["gpu"]), []).append(rank)
+        if nameless:
+            yield note(
+                f"SLURM names no GPU to {nameless[0]} (CUDA_VISIBLE_DEVICES is not set there): where the site does not "
+                "hide them otherwise, jobs that share a node use the same GPUs",
+                "sbatch: has no gpu_bind: none? environment and setup: do not unset it?",
+            )
+        for (node, gpu), ranks in users.items():
+            if len(ranks) > 1:
+                yield bad(
+                    f"ranks {ranks} on {node} have one GPU between them: {gpu}",
+                    "does environment or setup set CUDA_VISIBLE_DEVICES, or sbatch a gpu_bind? Leave that out",
+                )
+        if users and not nameless and len(users) == self.resources.processes:
+            yield good("each process has a GPU for itself: " + ", ".join(f"{gpu} of {node}" for node, gpu in users))
 
     def _folder(self) -> Iterator[Finding]:
         if failed := self._failed("clock"):

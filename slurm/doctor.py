@@ -8,6 +8,7 @@ import argparse
 import getpass
 import json
 import math
+import re
 import shutil
 import socket
 import subprocess
@@ -168,6 +169,8 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
     done = scheduler.sbatch(script, "--test-only")
+    if not done.returncode and (never := _never(done.stderr)):
+        yield bad(f"sbatch takes the job, and SLURM does not mean to start it before {never}", "another partition or qos")
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())
@@ -179,6 +182,12 @@ def _suits(profile: Profile, stage: str) -> Iterator[Finding]:
         yield from (note(text) for text in profile.check(recipe(stage, profile.scale), stage))
     except ConfigError as error:
         yield bad(str(error), f"stages: {{{stage}: {{...}}}} in the profile")
+
+
+def _never(said: str) -> str | None:
+    """The year in which SLURM says it would start a job that nothing lets start, of `sbatch --test-only`."""
+    found = re.search(r"to start at (\d{4})-", said)
+    return found[1] if found and int(found[1]) > time.localtime().tm_year + 1 else None
 
 
 def _associations() -> str:

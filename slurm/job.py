@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from multimae.config import ConfigError, Runtime
 from multimae.engine.folder import RunFolder, RunLocked
+from multimae.engine.sharing import share
 from multimae.engine.task import Diverged, RunFailed
 from multimae.tracking import is_server, start_follower
 
@@ -62,6 +63,7 @@ class ClusterJob(Job):
     restarts_without_progress: int = 3
 
     def __call__(self) -> str:
+        share(self.runtime.runs)
         attempt = Attempt.of(self.folder, Place.here())
         try:
             attempt.tell_few_cpus(self.runtime.workers)

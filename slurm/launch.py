@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from multimae.engine.folder import FolderError, RunFolder, RunLocked, usable
 from multimae.engine.heartbeat import alive
@@ -41,9 +41,6 @@ class Extra:
     row: str
     stage: str
     status: Status
-
-
-AnyRun = TypeVar("AnyRun", Entry, Extra)
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,12 @@ def status(study: Study, scale: str, rows: tuple[Row, ...], runs: Path) -> Plan:
 
 
 def apply(plan: Plan, backend: Backend) -> Iterator[Event | None]:
-    """Run what the plan says is missing. Nothing is touched where there is nothing to do."""
+    """Run what the plan says is missing. Nothing is touched where there is nothing to do.
+
+    Raises ConfigError for a run that a colleague began and does not share.
+    """
+    for entry in plan.todo:
+        entry.folder.check_shared()
     yield from backend.work(plan)
 
 
@@ -140,36 +142,65 @@ def submit(entry: Entry, plan: Plan, job: str, **where: str) -> None:
     entry.folder.create(entry.run.config)
     for row, stage in entry.run.cells:
         what = {"study": plan.study.name, "row": row, "stage": stage, "scale": plan.scale, "variant": plan.variant}
+        who = {"user": scheduler.user(), "host": socket.gethostname()}
         with usable(entry.folder.path):
-            entry.folder.jobs.write("submitted", job=job, host=socket.gethostname(), **where, **what)
+            entry.folder.jobs.write("submitted", job=job, **who, **where, **what)
 
 
-def cancel(plan: Plan) -> list[Entry]:
-    """Stop what a plan has under way; the runs that were asked. Raises scheduler.Unreachable.
+@dataclass(frozen=True)
+class Stopped:
+    asked: list[str]  # runs that save and stop, by label
+    left: list[str]  # why another one goes on, and who can stop it
+
+
+def cancel(plan: Plan) -> Stopped:
+    """Stop what a plan has under way. Raises scheduler.Unreachable.
 
     Processes of this machine save first; jobs of a scheduler are cancelled, by one command.
     """
-    return _stop(plan.entries.values())
+    return _stop({entry.run.label: (entry.folder, entry.status) for entry in plan.entries.values()})
 
 
-def cancel_removed(extras: Iterable[Extra]) -> list[Extra]:
+def cancel_removed(extras: Iterable[Extra], runs: Path) -> Stopped:
     """`cancel` for runs that the study no longer has."""
-    return _stop(extras)
+    return _stop({f"{e.row} {e.stage} ({e.signature})": (RunFolder.of(runs, e.signature), e.status) for e in extras})
 
 
-def _stop(runs: Iterable[AnyRun]) -> list[AnyRun]:
-    asked, jobs = [], []
-    for run in runs:
-        status, beat = run.status, run.status.heartbeat
+def _stop(runs: Mapping[str, tuple[RunFolder, Status]]) -> Stopped:
+    stopped = Stopped([], [])
+    jobs = {}
+    for label, (folder, status) in runs.items():
         if status.job and (status.under_way or status.state == "blocked"):
-            jobs.append(status.job)
-        elif status.state == "running" and alive(beat["pid"], beat["host"], beat["time"]):
-            os.kill(beat["pid"], signal.SIGTERM)
+            jobs[status.job] = (label, folder)
+        elif status.state == "running":
+            _stop_process(label, status.heartbeat, stopped)
+    try:
+        scheduler.cancel(jobs)
+        others = set()
+    except scheduler.NotYours as error:
+        others = error.jobs
+    for job, (label, folder) in jobs.items():
+        if job in others:
+            who = (folder.jobs.last("submitted") or {}).get("user", "another user")
+            stopped.left.append(f"{label} is job {job} of {who}, who alone may cancel it")
         else:
-            continue
-        asked.append(run)
-    scheduler.cancel(jobs)
-    return asked
+            # Where the site hides one user's jobs from another, the others would not learn of it.
+            state, reason = "interrupted" if folder.journal.path.exists() else "missing", "its job was cancelled"
+            folder.jobs.write("ended", job=f"slurm:{job}", state=state, reason=f"{reason} by {scheduler.user()}")
+            stopped.asked.append(label)
+    return stopped
+
+
+def _stop_process(label: str, beat: Mapping[str, Any], stopped: Stopped) -> None:
+    try:
+        lives = alive(beat["pid"], beat["host"], beat["time"])
+        if lives:
+            os.kill(beat["pid"], signal.SIGTERM)
+            stopped.asked.append(label)
+        elif lives is None:
+            stopped.left.append(f"{label} is process {beat['pid']} on {beat['host']}: give the command there")
+    except PermissionError:
+        stopped.left.append(f"{label} is process {beat['pid']} of another user here, who alone may stop it")
 
 
 def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], variant: str = "") -> list[Extra]:

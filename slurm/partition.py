@@ -1,5 +1,7 @@
 """What a partition has: its time limit and its nodes, as `sinfo` tells. Imports no torch."""
 
+import grp
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from multimae.settings import nearest
 from .finding import Finding, bad, good, note
 from .profile import Resources, minutes_of
 
-FIELDS = "%R|%P|%a|%l|%c|%m|%G|%D|%t"
+FIELDS = "%R|%P|%a|%l|%c|%m|%G|%D|%t|%s|%g|%f"
 USABLE = ("idle", "mix", "alloc", "comp", "plnd", "resv")  # now, or when what runs there ends
 
 
@@ -23,6 +25,7 @@ class Nodes:
     cpus: int
     memory_gb: float
     gpus: int
+    features: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> bool:
@@ -45,6 +48,9 @@ class Nodes:
             yield bad(
                 f"mem_gb {resources.mem_gb:g}, but a node has {self.memory_gb:.0f}", "mem_gb: 0 takes all there is"
             )
+        if resources.constraint and not _has(self.features, resources.constraint):
+            have = ", ".join(sorted(self.features)) or "none"
+            yield bad(f"constraint {resources.constraint}, but a node has the features: {have}", "constraint: one of them")
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,12 @@ class Partition:
     minutes: float | None  # None: no limit
     limit: str  # as sinfo writes it
     nodes: tuple[Nodes, ...]
+    max_nodes: int | None = None  # of a job; None: no limit
+    groups: tuple[str, ...] = ()  # whose users may submit here; empty: everyone
 
     def judge(self, resources: Resources) -> Iterator[Finding]:
-        """Whether a job that asks for `resources` can ever start here."""
+        """Whether a job that asks for `resources` can ever start here: most of what cannot, sbatch takes all the same,
+        and it waits for ever."""
         if not self.up:
             yield bad(f"partition {self.name} is not up", "choose another partition, or ask the administrators")
         if self.minutes is not None and resources.minutes > self.minutes:
@@ -65,11 +74,21 @@ class Partition:
                 f"time_limit {resources.time_limit}, but partition {self.name} allows {self.limit}",
                 f"time_limit: {self.limit}",
             )
+        if self.max_nodes is not None and resources.nodes > self.max_nodes:
+            yield bad(
+                f"{resources.nodes} nodes, but partition {self.name} allows a job {self.max_nodes}",
+                f"nodes: {self.max_nodes}",
+            )
+        if self.groups and not _mine(self.groups):
+            yield bad(f"partition {self.name} is for the groups {', '.join(self.groups)}", "partition: another one")
         suited = [nodes for nodes in self.nodes if not list(nodes.lacks(resources))]
         if not suited:
-            best = max(self.nodes, key=lambda nodes: (nodes.gpus, nodes.cpus, nodes.memory_gb), default=None)
+            largest = sorted(self.nodes, key=lambda nodes: (nodes.gpus, nodes.cpus, nodes.memory_gb), reverse=True)
+            best = min(largest, key=lambda nodes: len(list(nodes.lacks(resources))), default=None)
             yield from best.lacks(resources) if best else [bad(f"partition {self.name} has no nodes", "choose another")]
             return
+        if not resources.gpus_per_node and (gpus := max(nodes.gpus for nodes in suited)):
+            yield note(f"a node has {gpus} GPUs, and the profile asks for none", f"gpus_per_node: {gpus}")
         there, usable = (sum(n.count for n in some) for some in (suited, [n for n in suited if n.usable]))
         if there < resources.nodes:
             yield bad(
@@ -96,11 +115,21 @@ def parse(text: str) -> list[Partition]:
     """Of sinfo's lines in FIELDS, one for each kind of nodes."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
-        name, marked, up, limit, cpus, memory, gres, count, state = line.split("|")
-        kind = Nodes(int(count), state, _number(cpus), _number(memory) / 1024, _gpus(gres))
-        before = found[name].nodes if name in found else ()
-        minutes = minutes_of(limit)
-        found[name] = Partition(name, marked.endswith("*"), up == "up", minutes, limit, (*before, kind))
+        name, marked, up, limit, cpus, memory, gres, count, state, size, groups, features = line.split("|", 11)
+        has = frozenset(() if features == "(null)" else features.split(","))
+        kind = Nodes(int(count), state, _number(cpus), _number(memory) / 1024, _gpus(gres), has)
+        nodes = (*(found[name].nodes if name in found else ()), kind)
+        most = size.partition("-")[2] or size  # `1-4`, `1-infinite`
+        found[name] = Partition(
+            name,
+            default=marked.endswith("*"),
+            up=up == "up",
+            minutes=minutes_of(limit),
+            limit=limit,
+            nodes=nodes,
+            max_nodes=int(most) if most.isdigit() else None,
+            groups=() if groups == "all" else tuple(groups.split(",")),
+        )
     return list(found.values())
 
 
@@ -117,6 +146,20 @@ def choose(name: str | None, among: list[Partition]) -> Partition | Finding:
 
 def _number(text: str) -> int:
     return int(text.rstrip("+"))
+
+
+def _mine(groups: tuple[str, ...]) -> bool:
+    """Whether this user is in one of them, or above such things."""
+    ids = set(os.getgroups())
+    return os.geteuid() == 0 or any(group.gr_gid in ids for group in grp.getgrall() if group.gr_name in groups)
+
+
+def _has(features: frozenset[str], constraint: str) -> bool:
+    """Whether a node of these features suits `a100`, `a100&ib` or `a100|h100`; `[rack1|rack2]`, `(a|b)&c` and `a*2` speak
+    of several nodes or are more than is understood here, and sbatch knows."""
+    if re.search(r"[][()*]", constraint):
+        return True
+    return any(all(word in features for word in way.split("&")) for way in re.split(r"[|,]", constraint))
 
 
 def _gpus(gres: str) -> int:

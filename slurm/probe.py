@@ -26,7 +26,7 @@ from multimae.redact import FIX, host_port, parse, public, redact
 from multimae.tracking import is_server
 
 from .logs import folder_of
-from .rendezvous import Place, meet
+from .rendezvous import Place, given_gpu, meet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,6 +140,7 @@ def _meet(place: Place, folder: Path, runtime: Runtime) -> dict[str, Any]:
         "reduce_seconds": reduced,
         "device": torch.cuda.get_device_name(processes.device) if cuda else "cpu",
         "gpus": torch.cuda.device_count(),
+        "gpu": str(torch.cuda.get_device_properties(processes.device).uuid) if cuda else given_gpu(),
     }
 
 

@@ -97,10 +97,20 @@ def meet(place: Place, folder: Path, seconds: float) -> "TCPStore | None":
     return server or client
 
 
+def given_gpu() -> str | None:
+    """The name of the GPU that SLURM gives this process, once it has met the others; None where it names none."""
+    gpus, own = _visible(), int(os.environ["LOCAL_RANK"])
+    return gpus[own] if own < len(gpus) else None
+
+
+def _visible() -> list[str]:
+    """The GPUs that CUDA shows this process, as CUDA_VISIBLE_DEVICES names them; empty where it names none."""
+    return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+
+
 def _device(place: Place) -> int:
     """Which of the visible GPUs is this process's: some sites show each process its own and no other."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return 0 if visible and "," not in visible else place.local_rank
+    return 0 if len(_visible()) == 1 else place.local_rank
 
 
 def _announce(place: Place, file: Path, seconds: float) -> "TCPStore":

@@ -8,7 +8,9 @@ The commands find their cluster as they always do: by SLURM_CONF in the environm
 """
 
 import contextlib
+import functools
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -20,12 +22,25 @@ TIMEOUT = 20.0  # seconds for one command; squeue gives up on a controller that 
 GONE = "GONE"
 
 FORGOTTEN = "Invalid job id specified"  # how squeue refuses a single id; among several it passes over an unknown one
+DENIED = re.compile(r"job id (\d+)\S*: Access/permission denied")
 QUEUE_FIELDS = ("JobArrayID", "Cluster", "State", "Reason", "NodeList", "exit_code", "StartTime")
 ACCOUNTING_FIELDS = ("JobID", "Cluster", "State", "Reason", "NodeList", "ExitCode", "Start")
 
 
 class Unreachable(RuntimeError):
-    """The scheduler cannot be asked."""
+    """The scheduler cannot be asked. `said`: all that its command printed."""
+
+    def __init__(self, message: str, said: str = ""):
+        super().__init__(message)
+        self.said = said
+
+
+class NotYours(Unreachable):
+    """The scheduler does not let this user end somebody else's jobs."""
+
+    def __init__(self, jobs: set[str]):
+        super().__init__(f"only who submitted them may cancel {', '.join(sorted(jobs))}")
+        self.jobs = jobs  # ids; of an array, perhaps of all that were to be cancelled
 
 
 @dataclass(frozen=True)
@@ -77,20 +92,45 @@ def submitting() -> dict[str, str]:
 
 def cluster_name() -> str:
     """ClusterName of the cluster that commands given here reach. Raises Unreachable."""
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", _run("scontrol", "show", "config"), re.MULTILINE)
-    if not found:
-        raise Unreachable("`scontrol show config` names no ClusterName")
-    return found[1]
+    return _config()["ClusterName"]
+
+
+@functools.cache
+def hides_jobs() -> bool:
+    """Whether the site shows a user only his own jobs, so that a colleague's may be there that nobody seems to know."""
+    if os.geteuid() == 0:
+        return False  # root is shown everything
+    try:
+        return "jobs" in _config().get("PrivateData", "").split(",")
+    except Unreachable:
+        return True
+
+
+def user() -> str:
+    """Who submits jobs here: the account, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container that knows no accounts
+        return str(os.geteuid())
 
 
 def cancel(ids: Iterable[str]) -> None:
-    """End jobs for good, by one command; those that ended already are passed over. Raises Unreachable."""
-    tasks: dict[str, list[str]] = {}
+    """End jobs for good, by one command; those that ended already are passed over.
+
+    Raises Unreachable; NotYours for those of other users, once the rest is cancelled.
+    """
+    ids, tasks = set(ids), {}
     for id in sorted(ids):
         master, _, task = id.partition("_")
         tasks.setdefault(master, []).append(task)
-    if tasks:
+    if not tasks:
+        return
+    try:
         _run("scancel", *(f"{master}_[{','.join(of)}]" if of[0] else master for master, of in tasks.items()))
+    except Unreachable as error:
+        if not (refused := set(DENIED.findall(error.said))):
+            raise
+        raise NotYours({id for id in ids if id.partition("_")[0] in refused}) from None
 
 
 def _queue(ids: set[str]) -> dict[str, SchedulerJob] | None:
@@ -137,6 +177,15 @@ def expand(expression: str) -> Iterator[str]:
             yield f"{master}_{task}"
 
 
+def _config() -> dict[str, str]:
+    """The cluster's configuration; it names the cluster. Raises Unreachable."""
+    lines = _run("scontrol", "show", "config").splitlines()
+    config = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    if "ClusterName" not in config:
+        raise Unreachable("`scontrol show config` names no ClusterName")
+    return config
+
+
 def _masters(ids: Iterable[str]) -> str:
     """Arrays as a whole, so that the command stays short."""
     return ",".join(sorted({id.partition("_")[0] for id in ids}))
@@ -164,5 +213,5 @@ def _run(*command: str) -> str:
         raise Unreachable(f"`{command[0]}` did not answer within {TIMEOUT:.0f} s") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"`{command[0]}` failed with exit code {done.returncode}"]
-        raise Unreachable(f"{said[-1]}. {hint}")
+        raise Unreachable(f"{said[-1]}. {hint}", done.stderr)
     return done.stdout

@@ -81,7 +81,7 @@ def _copy(root: Path, files: list[Path], path: Path, record: dict[str, Any]) -> 
     try:
         for file in files:
             (beside / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / file, beside / file)
+            shutil.copyfile(root / file, beside / file)  # not its mode: a checkout may be private
         write_atomic(beside / RECORD, json.dumps(record))
         beside.rename(path)
     except OSError:

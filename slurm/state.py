@@ -185,6 +185,8 @@ def _scheduled(run: Traces, job: SchedulerJob | None, needs: "_Needs") -> Status
         return _active(run, job)
     if run.lives or (job.state == GONE and run.lives is None):
         return run.running
+    if job.state == GONE and run.submitted.get("user", scheduler.user()) != scheduler.user() and scheduler.hides_jobs():
+        return _unseen(run)
     return _folder(run) if job.state == GONE else _ended(run, job)
 
 
@@ -215,6 +217,22 @@ def _active(run: Traces, job: SchedulerJob) -> Status:
         minutes = f"no sign of life for {silent / 60:.0f} min"
         doing = f"{doing}, {minutes}" if doing else minutes
     return Status("running", doing, run.beat)
+
+
+def _unseen(run: Traces) -> Status:
+    """Of a colleague's job, on a site that shows a user only his own: what its records say, and whom to ask."""
+    if run.ended and run.ended["time"] >= run.attempted:
+        return Status(run.ended["state"], _line(run.ended["reason"]), run.beat)
+    who, silent = run.submitted["user"], time.time() - max(run.attempted, run.beat.get("time", 0.0))
+    words = f"a job of {who}, which this site does not show you"
+    mend = f"if {who} says that it has ended, remove {run.folder.jobs.path}, and it goes on here"
+    if not run.began:
+        return Status("pending", f"{words}; {mend}", run.beat)
+    if run.released and run.released["time"] >= run.attempted:
+        return Status("pending", f"restarts after: {run.released['reason']}; {words}; {mend}", run.beat)
+    if silent < STALE:
+        return Status("running", "starting or ending", run.beat)
+    return Status("unknown", f"{words}, and no sign of life for {silent / 60:.0f} min; {mend}", run.beat)
 
 
 def _ended(run: Traces, job: SchedulerJob) -> Status:

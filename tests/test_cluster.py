@@ -162,7 +162,7 @@ def test_a_folder_that_a_colleague_does_not_share_is_told_before_anything_is_sub
     theirs.create(CLASSIFY)
     theirs.jobs.write("ended", state="missing", reason="")
     monkeypatch.setattr(cluster_module.os, "access", lambda path, mode: path != theirs.jobs.path)
-    with pytest.raises(ConfigError, match=rf"{theirs.jobs.path} belongs to \w+.*umask 002"):
+    with pytest.raises(ConfigError, match=rf"{theirs.jobs.path} belongs to \w+.*chmod -R g\+rwX"):
         list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
     assert sent == []
 
@@ -327,7 +327,7 @@ def test_a_failure_leaves_the_others_alone_and_is_retried(site):
 def test_a_cancelled_study_is_submitted_again(site):
     with site.closed():
         first = site.submit()
-        assert len(launch.cancel(site.plan())) == 4
+        assert len(launch.cancel(site.plan()).asked) == 4
         site.cluster.wait(lambda: set(site.states().values()) == {"missing"}, "cancelled")
         assert site.cluster.run("squeue", "--noheader") == ""
         second = site.submit()

@@ -22,11 +22,11 @@ from slurm.profile import Profile, Resources
 from slurm.scheduler import SchedulerJob
 
 SINFO = """\
-gpu|gpu*|up|1-00:00:00|128|1031000+|gpu:a100:8(S:0-7),nvme:1|20|mix
-gpu|gpu*|up|1-00:00:00|128|1031000+|gpu:a100:8(S:0-7),nvme:1|4|drain*
-gpu|gpu*|up|1-00:00:00|64|515000|gpu:4|10|idle~
-cpu|cpu|up|infinite|96|385000|(null)|100|alloc
-old|old|down|30:00|16|64000|(null)|2|idle
+gpu|gpu*|up|1-00:00:00|128|1031000+|gpu:a100:8(S:0-7),nvme:1|20|mix|1-infinite|all|a100,ib
+gpu|gpu*|up|1-00:00:00|128|1031000+|gpu:a100:8(S:0-7),nvme:1|4|drain*|1-infinite|all|a100,ib
+gpu|gpu*|up|1-00:00:00|64|515000|gpu:4|10|idle~|1-infinite|all|v100
+cpu|cpu|up|infinite|96|385000|(null)|100|alloc|1-8|all|(null)
+old|old|down|30:00|16|64000|(null)|2|idle|1-infinite|nobody1,nobody2|(null)
 """
 
 
@@ -66,9 +66,22 @@ def test_sinfo_is_understood(partitions):
         ("cpu", {"time_limit": "30-00"}, GOOD, "100 nodes"),
         ("cpu", {"tasks_per_node": 97}, BAD, "a node has 96 -> tasks_per_node: 96"),
         ("old", {"time_limit": "30"}, BAD, "partition old is not up"),
+        ("old", {"time_limit": "30"}, BAD, "partition old is for the groups nobody1, nobody2"),
+        ("cpu", {"nodes": 9}, BAD, "9 nodes, but partition cpu allows a job 8 -> nodes: 8"),
+        ("cpu", {"gpus_per_node": 1}, BAD, "gpus_per_node 1, but a node has 0"),
+        ("cpu", {"constraint": "a100"}, BAD, "constraint a100, but a node has the features: none"),
+        ("gpu", {"constraint": "h100", "gpus_per_node": 4}, BAD, "a node has the features: a100, ib -> constraint"),
+        ("gpu", {"constraint": "a100&ib", "gpus_per_node": 8}, GOOD, "20 nodes"),
+        ("gpu", {"constraint": "a100&v100", "gpus_per_node": 4}, BAD, "constraint a100&v100"),
+        ("gpu", {"constraint": "h100|v100", "gpus_per_node": 4}, GOOD, "10 nodes"),
+        ("gpu", {"constraint": "v100", "gpus_per_node": 8}, BAD, "v100"),
+        ("gpu", {"constraint": "[rack1|rack2]", "gpus_per_node": 4}, GOOD, "30 nodes"),
+        ("gpu", {}, NOTE, "a node has 8 GPUs, and the profile asks for none -> gpus_per_node: 8"),
+        ("gpu", {"gpus_per_node": 8, "mem_gb": 900, "constraint": "v100"}, BAD, "v100"),
     ],
 )
-def test_a_partition_is_held_against_what_is_asked_for(partitions, partition, asked, mark, message):
+def test_a_partition_is_held_against_what_is_asked_for(partitions, partition, asked, mark, message, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)  # root may use every partition
     assert message in texts(partitions[partition].judge(validate(Resources, asked)), mark)
 
 
@@ -113,6 +126,7 @@ def healthy(rank: int) -> dict:
         "meet": {"seconds": 9.0, "processes": 4, "sum": 10.0, "reduce_seconds": 0.01, "device": "A100", "gpus": 2},
         "signal": {"seconds": 1.0},
     }
+    report["meet"]["gpu"] = f"GPU-{rank}"
     if rank % 2 == 0:
         report["data"] = {"imagenet": {"folder": "/data/train", "entries": 1000}}
     if rank == 0:
@@ -150,6 +164,8 @@ def test_a_healthy_cluster_is_all_good():
         ("meet", {"sum": 7.0}, BAD, "the sum over 4 processes is 10.0, but they have [7.0, 10.0]"),
         ("meet", {"device": "cpu"}, BAD, "1 processes compute on the CPU, though the job has GPUs"),
         ("meet", {"device": "V100"}, NOTE, "the GPUs differ: 3 x A100, 1 x V100"),
+        ("meet", {"gpu": "GPU-3"}, BAD, "ranks [2, 3] on n1 have one GPU between them: GPU-3"),
+        ("meet", {"gpu": None}, NOTE, "SLURM names no GPU to rank 2 on n1"),
         ("data", {"imagenet": {"error": "is not there"}}, BAD, "imagenet: /data is not there on n1 -> data_roots"),
         ("signal", {"error": "TimeoutError"}, BAD, "the signal to save did not reach rank 2 on n1"),
     ],
@@ -185,6 +201,20 @@ def test_processes_that_never_report_are_named():
 def test_too_few_cpus_for_the_data_workers_are_told():
     profile = PROFILE.model_copy(update={"settings": {"workers": 11}})
     assert "8 CPUs for itself and 11 data workers -> cpus_per_task: 12" in texts(diagnose(profile=profile), NOTE)
+
+
+def test_gpus_that_nobody_computes_on_are_told():
+    on_cpu = lambda reports: [report["meet"].update(device="cpu") for report in reports.values()]  # noqa: E731
+    assert "4 processes compute on the CPU, though the job has GPUs" in texts(diagnose(on_cpu), BAD)
+    profile = PROFILE.model_copy(update={"settings": {"workers": 7, "device": "cpu"}})
+    assert "as runtime.device says: its GPUs are idle -> device: auto" in texts(diagnose(on_cpu, profile), NOTE)
+
+
+def test_a_start_in_another_age_is_none():
+    said = "sbatch: Job 26 to start at {}-06-06T01:08:13 using 1 processors on nodes n1 in partition main"
+    assert doctor._never(said.format(4068)) == "4068"
+    assert doctor._never(said.format(time.localtime().tm_year)) is None
+    assert doctor._never("") is None
 
 
 def test_a_slow_disk_is_only_told_where_models_are_small():

@@ -227,8 +227,8 @@ def test_runs_that_left_the_study_are_reported(tmp_path, folder, process):
 def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
     folder.journal.write("start", step=0)
     beat(folder, "training", process.pid)
-    (asked,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
-    assert asked.run.signature == PRETRAIN.signature
+    (asked,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path)).asked
+    assert asked == "alpha=1 pretrain"
     assert process.wait(10) == -15
 
 
@@ -309,8 +309,9 @@ def test_cancel_is_one_command_for_all_jobs(tmp_path, monkeypatch):
     queue = Queue(monkeypatch, j1=("RUNNING", ""), j2=("PENDING", "Dependency"))
     give(tmp_path, PRETRAIN, "1")
     give(tmp_path, CLASSIFY, "2")
-    asked = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
-    assert [entry.run.label for entry in asked] == ["alpha=1 pretrain", "alpha=1 classify"]
+    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    assert stopped == launch.Stopped(["alpha=1 pretrain", "alpha=1 classify"], [])
     assert queue.cancelled == [["1", "2"]]
-    (removed,) = launch.cancel_removed(launch.extras(tiny_study, "smoke", tmp_path, [PRETRAIN.signature]))
-    assert removed.signature == CLASSIFY.signature and queue.cancelled[-1] == ["2"]
+    removed = launch.extras(tiny_study, "smoke", tmp_path, [PRETRAIN.signature])
+    (asked,) = launch.cancel_removed(removed, tmp_path).asked
+    assert CLASSIFY.signature in asked and queue.cancelled[-1] == ["2"]

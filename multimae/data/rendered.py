@@ -86,7 +86,13 @@ class RenderedScenes:
         todo = [block for block in self._blocks() if self._missing(block)]
         if not todo:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"scenes are to be rendered into {self.folder}, where you may not write: share that folder with your "
+                "group (`chmod -R g+rwX`), or choose another: `cache` in a profile, or --runtime cache=DIR"
+            )
         report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
         others = []
         for block in todo:

@@ -67,6 +67,7 @@ class Checkpoints:
             size = _sync(file)
             progress = progress | {"bytes": size, "sha256": _sha256(file)}
             (writing / "progress.json").write_text(json.dumps(progress))
+            file.chmod((writing / "progress.json").stat().st_mode)  # save_file makes what its user alone may read
             _sync(writing / "progress.json")
             _sync(writing)
             os.replace(writing, final)

@@ -16,6 +16,7 @@ from .files import FolderError, read_bytes, read_json, usable
 from .identity import Identity
 from .journal import Journal
 from .saved import Damaged, progress_of, weights_fault
+from .sharing import check_shared, hinders, share
 
 __all__ = ["FolderError", "RunFolder", "RunLocked", "make_runs", "read_bytes", "read_json", "usable", "write_atomic"]
 
@@ -44,11 +45,11 @@ def write_atomic(path: Path, data: str | bytes, durable: bool = True) -> None:
 
 
 def make_runs(runs: Path) -> None:
-    """Make the folder of all runs. Raises ConfigError where nothing can be written in it."""
-    reason = "it is not writable"
+    """Make the folder of all runs, and share what is written in it. Raises ConfigError where nothing can be."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        if os.access(runs, os.W_OK | os.X_OK):
+        share(runs)
+        if not (reason := hinders(runs)):
             return
     except OSError as error:
         reason = error.strerror
@@ -130,6 +131,11 @@ class RunFolder:
         last = self.journal.last()
         return last is not None and last["kind"] == "finished"
 
+    def check_shared(self) -> None:
+        """Raises ConfigError where this run cannot go on, because a colleague who began it does not share it."""
+        own = (self.path, self.path / ".writer", self.jobs.path, self.journal.path, self.checkpoints, self.log)
+        check_shared([*own, *self.checkpoints.glob("*")])
+
     def create(self, config: RunConfig) -> None:
         """Make the folder and write its config, if it is not there yet or torn. Raises FolderError as `check`."""
         identity = self._identity(config)
@@ -183,8 +189,10 @@ class RunFolder:
         """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
 
         A record lock, because a child does not inherit it: data workers that outlive a killed run do not hold it.
-        Raises FolderError where this process cannot write here.
+        Raises FolderError where this process cannot write here, ConfigError where the run is a colleague's who does
+        not share it.
         """
+        self.check_shared()
         with usable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = open(self.path / ".writer", "a+")

@@ -25,14 +25,27 @@ CLOCK = 2.0  # how exactly, in seconds, a process's start time is known
 
 def alive(pid: int, host: str, since: float) -> bool | None:
     """Whether the process that wrote as `pid` on `host` at time `since` still lives, and is not one that inherited
-    its number; None: not on this machine."""
+    its number; None: it is not on this machine, or this machine does not show other users' processes."""
     if host != socket.gethostname():
         return None
     try:
         process = psutil.Process(pid)
         return process.create_time() <= since + CLOCK and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.AccessDenied:
+        return None
     except psutil.NoSuchProcess:
-        return False
+        return None if _hidden(pid) else False
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is such a process after all: of another user, where /proc is mounted with hidepid."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        pass
+    return False
 
 
 def last_beat(folder: RunFolder) -> dict[str, Any]:

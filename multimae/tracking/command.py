@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ..engine.folder import RunFolder
+from ..engine.sharing import share
 from ..redact import addresses_in, redacting
 from ..settings import nearest, shown
 from .store import default_uri, ui_command
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         if not RunFolder.of(args.runs, signature).journal.path.exists():
             runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
             parser.error(f"no run {shown(signature)} has begun in {args.runs}{nearest(signature, runs)}")
+    share(args.runs)
     uri = args.uri or default_uri(args.runs)
     with redacting(uri, *given):
         report = sync(args.runs, uri, args.signature or None)

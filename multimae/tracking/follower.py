@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..engine.sharing import share
 from ..redact import redacting
 from .store import default_uri
 from .syncer import Syncer
@@ -39,6 +40,7 @@ class Follower:
 
 def start_follower(runs: Path, uri: str | None = None, signature: str | None = None) -> Follower:
     """Begin to sync all runs in `runs`, or one of them, in a process of its own that training never waits for."""
+    share(Path(runs))
     log = Path(runs) / signature / "log" / "mlflow.log" if signature else Path(runs) / ".mlflow.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as output:

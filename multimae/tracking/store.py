@@ -192,6 +192,7 @@ def _create(file: Path) -> None:
 
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        beside.touch()  # or SQLite would make what no colleague may write, whatever the umask
         MlflowClient(_sqlite(beside)).search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):  # another process was quicker
             os.link(beside, file)
