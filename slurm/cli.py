@@ -100,7 +100,12 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
-        for line in launch.other_data(planned, runtime_from(args).data_roots):
+        roots = runtime_from(args).data_roots
+        notes = launch.other_data(planned, roots)
+        lost = launch.absent(planned, {**(self.profile.data_roots if self.profile else {}), **roots})
+        if lost and not (args.dry_run or self.profile):  # the nodes of a cluster may have what is not here
+            raise ConfigError("; ".join(lost))
+        for line in [*notes, *lost]:
             print(f"note: {line}", file=sys.stderr)
         if self.profile:
             return self.on_cluster(planned, self.profile)

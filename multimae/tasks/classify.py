@@ -40,6 +40,7 @@ class ClassifyTask(TransferTask):
 
     def __init__(self, config: Classify, runtime: Runtime):
         super().__init__(config, runtime)
+        self.class_names = tuple(self.train_set.class_names)
         known = self.train_set.classes
         if known != config.classes:
             raise ConfigError(f"classes: '{config.data.name}' has {known} classes, found {config.classes}")

@@ -36,6 +36,8 @@ class TrainingModule(nn.Module):
 
 
 class PretrainTask:
+    class_names = ()
+
     def __init__(self, config: Pretrain, runtime: Runtime):
         self.config = config
         self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
