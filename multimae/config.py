@@ -70,7 +70,7 @@ class Data(Section):
         if self.subset_seed and self.name == SCENES:
             raise ValueError(f"subset_seed chooses among the images of a folder; '{SCENES}' are made, so leave it at 0")
         if self.subset_seed and not (self.train_samples or self.eval_samples):
-            raise ValueError("subset_seed chooses among more samples than are asked for: set train_samples, or leave it at 0")
+            raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
         for key, value in (("train_samples", self.train_samples), ("eval_samples", self.eval_samples)):
             if self.name == SCENES and (value or 0) > MOST_SCENES:
                 raise ValueError(f"{key}: at most {MOST_SCENES:,} scenes are rendered, found {value}")

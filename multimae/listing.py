@@ -237,7 +237,7 @@ def choose(stems: Sequence[str], data: Data, split: str) -> list[str]:
 
 
 def _shares(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """Samples of each class: its share rounded down, and one more for the largest remainders, the first among equals."""
+    """Samples of each class: its share rounded down, and one more for the largest remainders; of equals, the first."""
     total = sum(sizes.values())
     shares = {name: count * size // total for name, size in sizes.items()}
     remainders = sorted(sizes, key=lambda name: -(count * sizes[name] % total))
@@ -320,7 +320,7 @@ def data_roots(given: Iterable[str], read: Iterable[str]) -> dict[str, Path]:
         if not name or not folder:
             raise ConfigError(f"--data: expected NAME=DIR, found '{text}'")
         if name == SCENES:
-            raise ConfigError(f"--data: '{SCENES}' are embedded and lie in no folder, found '{text}'; choose another name")
+            raise ConfigError(f"--data: '{SCENES}' are embedded, and lie in no folder; found '{text}'")
         if name not in read:
             known = ", ".join(read)
             raise ConfigError(f"--data: '{name}' is the data set of no run here{nearest(name, read)} Theirs: {known}")

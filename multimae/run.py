@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
+from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment, Transfer
 from .engine.folder import RunFolder
 from .engine.loop import train
 from .engine.task import RunFailed, Task
@@ -60,7 +60,8 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
     begun = begun_on(folder)
     if begun is None:
         where = str(Path(root).absolute()) if root else None
-        folder.journal.write("data", root=where, **now, fields=list(task.train_set.fields), classes=classes)
+        more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
+        folder.journal.write("data", root=where, **now, **more)
     elif differ := [name for name in now if now[name] != begun[name]]:
         raise _other_data(folder, begun, root, differ)
     elif begun.get("classes", classes) != classes:
@@ -78,6 +79,13 @@ def learnt_from(config: RunConfig, folder: RunFolder, root: Path) -> None:
             raise _other_data(folder, begun, root, differ)
     except (ValueError, OSError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+
+
+def _before(config: RunConfig, folder: RunFolder) -> list[str]:
+    """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
+    needed = config.needs if isinstance(config, Transfer) else None
+    said = begun_on(RunFolder.of(folder.path.parent, needed)) if needed else None
+    return [said["train"]["fingerprint"], *said.get("before", [])] if said else []
 
 
 def begun_on(folder: RunFolder) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ import yaml
 from multimae.config import SCALES, ConfigError, Runtime, validate
 from multimae.listing import data_roots
 
-from .own_data import check_sizes, own_data, own_folder
+from .own_data import own_data, own_folder
 from .study import Row, Study, only, unknown
 
 
@@ -38,8 +38,7 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     rows = study.build(args.scale)
     stages = {stage: config for row in reversed(rows) for stage, config in row.stages.items()}
     edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    folder = own_folder(args.data, {config.data.name for config in stages.values()})
-    if folder:
+    if folder := own_folder(args.data, {config.data.name for config in stages.values()}):
         for stage, edit in own_data(folder, stages).items():
             edits[stage] |= edit
     if args.seed is not None:
@@ -49,8 +48,6 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
         stage, key, value = _setting(text, list(edits))
         edits[stage][key] = value
     rows = study.build(args.scale, edits) if any(edits.values()) else rows
-    if folder:
-        check_sizes(folder, rows)
     read = {config.data.name for row in rows for config in row.stages.values()}
     data_roots((text for text in args.data if "=" in text), read)
     return rows

@@ -19,10 +19,12 @@ from multimae.tracking import start_follower
 
 from . import launch, scheduler
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
+from .arrays import stage_of
 from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
 from .local import Local, cores, gpus
+from .own_data import check_sizes, own_folder
 from .profile import Profile, load_profile
 from .state import UNDER_WAY
 from .study import Study, only, runs_of
@@ -100,6 +102,8 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
+        if folder := own_folder(args.data):
+            check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
         roots = runtime_from(args).data_roots
         notes = launch.other_data(planned, roots)
         lost = launch.absent(planned, {**(self.profile.data_roots if self.profile else {}), **roots})

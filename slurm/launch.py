@@ -191,14 +191,14 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
             continue
         now = roots[data.name]
         if lacking(now):
-            told[before] = f"{entry.run.label} learnt from {before}, and {now} cannot be compared with it: it is not here"
+            told[before] = f"{entry.run.label} learnt from {before}; whether {now} holds the same is not known here"
             continue
         try:
             differ = differing(begun, now, data)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"{entry.run.label} learnt from {before}, and {now} cannot be what it read: {error}") from None
+            raise ConfigError(f"{entry.run.label} learnt from {before}, which {now} cannot replace: {error}") from None
         if differ:
-            wrong[entry.run.label] = f"{entry.folder.signature}: its {' and '.join(differ)} samples were those of {before}"
+            wrong[entry.run.label] = f"{entry.folder.signature}: {' and '.join(differ)} samples from {before}"
     if wrong:
         lines = "; ".join(f"{label} (run {what})" for label, what in list(wrong.items())[:MOST_TOLD])
         raise ConfigError(

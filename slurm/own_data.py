@@ -8,8 +8,6 @@ from typing import Any
 from multimae.config import SCENES, Classify, ConfigError, RunConfig, Segment
 from multimae.listing import class_names, count_images, images_folder, lacking, shown
 
-from .study import Row
-
 
 def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | None:
     """The folder of the one word of `--data` that names no data set; raises ConfigError.
@@ -26,7 +24,7 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
     if shown(folder) != str(folder):
         raise ConfigError(f"--data: {shown(folder)} is not UTF-8; rename the folder")
     if lack := lacking(folder / "train"):
-        raise ConfigError(f"--data: expected {folder}/train/rgb/<class>/<image>, but {folder / 'train'} {lack}")
+        raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but no such folder: it {lack}")
     if name == SCENES or name in recipes or not name:
         what = f"the recipes' own '{name}'" if name else "a data set's name"
         hint = "" if name == SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
@@ -35,7 +33,7 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
             f"rename the folder, or reach it by another: mkdir mine && ln -s {folder}/* mine/{hint}"
         )
     if any(text.startswith(f"{name}=") for text in given):
-        raise ConfigError(f"--data: '{name}' is the folder {folder} for all stages, so {name}=DIR has no meaning beside it")
+        raise ConfigError(f"--data: '{name}' is {folder} for all stages; {name}=DIR means nothing beside it")
     return folder
 
 
@@ -68,27 +66,28 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
 def _images(split: Path) -> Path:
     """The folder of a split's class folders; raises ConfigError where it has no image."""
     images = images_folder(split)
-    lack = lacking(split) or ("" if count_images(images, 1) else "has no image")
-    if lack:
+    if lack := lacking(split) or ("" if count_images(images, 1) else "has no image"):
         raise ConfigError(f"--data: expected {split}/rgb/<class>/<image>, but {images} {lack}")
     return images
 
 
-def check_sizes(folder: Path, rows: Iterable[Row]) -> None:
+def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
     """Raises ConfigError that tells what to set where the images are too few, for a batch or for what is asked for."""
-    problems: dict[str, None] = {}
-    for stage, config in (item for row in rows for item in row.stages.items() if item[1].data.name == folder.name):
+    told: dict[str, str] = {}
+    for stage, config in stages:
+        if config.data.name != folder.name:
+            continue
         for split in ("train", "eval"):
             name, asked = config.data.split(split)
-            images = _images(folder / name)
-            if asked and (there := count_images(images, asked)) < asked:
-                problems[f"{stage}.data.{split}_samples={there} ({asked} are asked for, and there are {there})"] = None
-            classes = class_names(folder / name)
-            if asked and asked < len(classes):
-                few = f"{asked} samples cannot show all {len(classes)} classes"
-                problems[f"{stage}.data.{split}_samples={len(classes)} or more ({few})"] = None
-        train = config.data.train_samples or count_images(_images(folder / config.data.train_split), config.batch_size)
-        if train < config.batch_size:
-            problems[f"{stage}.batch_size={train} or less ({config.batch_size} are more than the {train} images)"] = None
-    if problems:
-        raise ConfigError(f"--data {folder}: set " + "; ".join(f"--set {problem}" for problem in problems))
+            there, classes = count_images(_images(folder / name), asked or 1), len(class_names(folder / name))
+            if asked and there < asked:
+                told[f"{stage}.data.{split}_samples={there}"] = f"not {asked}: there are no more"
+            elif asked and asked < classes:
+                told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave classes without a sample"
+        batch, (name, asked) = config.batch_size, config.data.split("train")
+        samples = count_images(_images(folder / name), asked or batch)
+        if samples < batch:
+            told[f"{stage}.batch_size={samples}"] = f"at most: {batch} are more than the training samples"
+    if told:
+        edits = "; ".join(f"--set {edit} ({why})" for edit, why in told.items())
+        raise ConfigError(f"--data: what is asked for does not fit the images in {folder}; give {edits}")

@@ -1,8 +1,8 @@
 """A folder of images as a data set: `<root>/<split>/<modality>/<subfolder>/<stem>.<ext>` (see `multimae.listing`).
 
-Everything is listed in one walk, and the head and the end of every file are read, before training starts. What was found
-wrong with a file's content is kept in the cache until a file changes; an error of the file system never is. The rest of
-a file is judged when it is read.
+Everything is listed in one walk, and the head and the end of every file are read, before training starts. What was
+found wrong with a file's content is kept in the cache until a file changes; an error of the file system never is. The
+rest of a file is judged when it is read.
 """
 
 import hashlib
@@ -101,8 +101,8 @@ class FolderDataset:
             raise ValueError(f"{folder} has classes that {images_folder(train)} lacks, or has no image of: {listed}")
         if whole and (lost := [name for name in names if name not in found]):
             raise ValueError(
-                f"all samples of {len(lost)} classes in {folder} were left out: {', '.join(lost[:SHOWN])}. Repair them, "
-                "or remove their folders, so that the others are numbered without them"
+                f"all samples of {len(lost)} classes in {folder} were left out: {', '.join(lost[:SHOWN])}. Repair "
+                "them, or remove their folders, so that the others are numbered without them"
             )
         self.name_classes(names)
 
@@ -112,7 +112,7 @@ class FolderDataset:
             raise ValueError(f"{self.root / self.split} has no class folders: expected <class>/<image> in it")
         if loose:
             listed = ", ".join(self.name(index) for index in loose[:SHOWN])
-            raise ValueError(f"{len(loose)} images lie beside the class folders, in none; move or remove them: {listed}")
+            raise ValueError(f"{len(loose)} images lie beside the class folders; move or remove them: {listed}")
 
     def path(self, index: int, field: str) -> Path:
         return self.root / self.split / self.files[field][index].decode()
@@ -131,8 +131,8 @@ class FolderDataset:
                 sample[field] = read(path, field, self.max_pixels)
             except Unusable as error:
                 raise ValueError(
-                    f"{path} {error}. Repair it, or remove the sample; `python -m multimae.data.check {self.root}` finds "
-                    "all such files"
+                    f"{path} {error}. Repair it, or remove the sample; `python -m multimae.data.check {self.root}` "
+                    "finds all such files"
                 ) from None
             except OSError as error:
                 raise ValueError(f"{path} could not be read: {error.strerror or error}") from error
@@ -195,8 +195,8 @@ def _check(listing: Listing, stem: str, max_pixels: int) -> str | None:
             return f"{path} {error}"
         except OSError as error:
             raise OSError(
-                f"{path} could not be read: {error.strerror or error}. That is the file system's word, not the file's, so "
-                "nothing is left out for it; try again when the file can be read"
+                f"{path} could not be read: {error.strerror or error}. That is the file system's word, not the file's, "
+                "so nothing is left out for it; try again when the file can be read"
             ) from error
     if len(set(sizes.values())) > 1:
         return "sizes differ: " + ", ".join(f"{path} {w} x {h}" for path, (w, h) in sizes.items())

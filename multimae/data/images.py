@@ -133,7 +133,7 @@ def _check_png(data: bytes) -> None:
 
 # ---- JPEG
 
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends a scan: no zero, which stands for 0xFF itself, no restart
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends a scan: 0xFF 0 is a datum, 0xFF 0xD0 a restart
 _SEQUENTIAL = (0xC0, 0xC1)  # the frames whose one scan is decoded as it is read
 
 
@@ -158,7 +158,7 @@ def _scan(data: bytes) -> tuple[int, int] | None:
 
 
 class _Watched(io.BytesIO):
-    """A JPEG whose scan is given to the decoder in portions and ends in zeros: how many it takes tells what it lacks."""
+    """A JPEG whose scan is given to the decoder in portions and ends in zeros: what it takes tells what it lacks."""
 
     def __init__(self, data: bytes, start: int, end: int):
         super().__init__(data[:end] + bytes(STRAY))
