@@ -21,6 +21,7 @@ RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
 SIGNATURE_LENGTH = 10
 SCENES = "scenes"  # the data set that is made, not read from a folder
+SCENES_SPLITS = ("train", "val", "test")
 MOST_SCENES = 10_000_000  # some 300 GB at 64 px
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -77,6 +78,8 @@ class Data(Section):
         for key, value in (("train_split", self.train_split), ("eval_split", self.eval_split)):
             if ".." in value.split("/"):
                 raise ValueError(f"{key}: expected a folder within the data's own, found '{value}'")
+            if self.name == SCENES and value not in SCENES_SPLITS:
+                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{value}'")
         return self
 
     def split(self, name: str) -> tuple[str, int | None]:

@@ -186,7 +186,8 @@ def class_names(split: Path) -> tuple[str, ...]:
     The one numbering there is, for training, evaluation, and the number of classes that planning counts.
     """
     top = images_folder(split)
-    names = [entry.name for entry in _entries(top) if _is_folder(entry) and count_images(top / entry.name, 1)]
+    folders = [entry for entry in _entries(top) if _is_folder(entry)]
+    names = [folder.name for folder in folders if any(True for _ in _images(folder.path))]
     return tuple(sorted(unicodedata.normalize("NFC", name) for name in names))
 
 
@@ -198,8 +199,11 @@ def images_folder(split: Path) -> Path:
 @functools.cache  # all stages of a study ask
 def count_images(folder: Path, limit: int) -> int:
     """How many images are in a folder; no more than `limit` are counted."""
-    names = (name for name, _ in _walk(str(folder)) if name.lower().endswith(ENDINGS["rgb"]))
-    return sum(1 for _ in zip(range(limit), names))
+    return sum(1 for _ in zip(range(limit), _images(str(folder))))
+
+
+def _images(folder: str) -> Iterator[str]:
+    return (name for name, _ in _walk(folder) if name.lower().endswith(ENDINGS["rgb"]))
 
 
 # ---- which samples

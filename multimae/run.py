@@ -37,6 +37,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
         try:
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
+            config.steps_per_epoch(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, root)
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used

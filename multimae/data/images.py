@@ -28,6 +28,7 @@ KINDS = {  # field -> what is expected, and PIL modes
 METRES_PER_UNIT = 128 / 65535  # of a 16-bit depth file: 65535 is 128 m
 GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
 PNG_START = b"\x89PNG\r\n\x1a\n"
+OBLONG = 100  # the most that one side of an image may be of the other
 STRAY = 8  # bytes after the last block of a JPEG, or missing in it, that are passed over: some cameras write a few more
 
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit here, and says which setting it is
@@ -51,6 +52,8 @@ def open_image(file: io.BufferedIOBase, field: str, max_pixels: int) -> Image.Im
     width, height = image.size
     if width * height > max_pixels:
         raise Unusable(f"has {width} x {height} pixels; max_pixels={max_pixels} allows no more than that many")
+    if max(image.size) > OBLONG * min(image.size):
+        raise Unusable(f"is {width} x {height}: one side may be {OBLONG} times the other, no more")
     if image.mode not in modes:
         raise Unusable(f"expected {kind}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
     if field != "rgb" and (image.format != "PNG" or image.mode == "L" and _bit_depth(file) != 8):

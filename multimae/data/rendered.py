@@ -34,8 +34,6 @@ class RenderedScenes:
         if unknown:
             known = ", ".join((*scenes.FIELDS, "label"))
             raise ValueError(f"scenes have {known}; asked for {', '.join(sorted(unknown))}")
-        if split not in scenes.SPLITS:
-            raise ValueError(f"data: scenes have the splits {', '.join(scenes.SPLITS)}; found '{split}'")
         self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
         self.fingerprint = f"scenes-v{scenes.VERSION}-{size}px-{split}-{count}"
         self.folder = Path(cache) / f"scenes-v{scenes.VERSION}-{size}px" / split
