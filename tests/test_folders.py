@@ -1,5 +1,7 @@
 """Folders of images: joined by stem, and refused with the paths that were expected when anything is wrong."""
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 
 from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
-from multimae.data import PretrainTransform, open_dataset, train_batches
+from multimae.data import PretrainTransform, folders, open_dataset, train_batches
 from multimae.shards import Shard
 
 STEMS = ("n01/a", "n01/b", "n02/a", "n02/c", "n03/z")
@@ -144,6 +146,50 @@ def test_a_repaired_file_is_seen(root):
         opened(root)
     (root / "train" / "rgb" / "n01" / "a.jpg").write_bytes(good)
     assert len(opened(root)) == 5
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_an_error_of_the_file_system_drops_no_sample_and_is_not_remembered(root, monkeypatch, code, allow_missing):
+    def failing(path, *arguments):
+        if str(path).endswith("n02/a.jpg"):
+            raise OSError(code, os.strerror(code), str(path))
+        return open(path, *arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(folders, "open", failing, raising=False)
+        with pytest.raises(OSError, match=f"n02/a.jpg could not be read: {os.strerror(code)}.*nothing is left out"):
+            opened(root, allow_missing=allow_missing)
+    assert len(opened(root, allow_missing=allow_missing)) == 5
+
+
+def test_what_is_wrong_with_a_files_content_is_remembered(root, monkeypatch):
+    truncate(root / "train" / "rgb" / "n02" / "a.jpg")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="1 of 5 samples"):
+            opened(root)
+        monkeypatch.setattr(folders, "_check", None)  # not called again
+
+
+def test_verdicts_that_a_power_cut_has_emptied_are_made_again(root):
+    assert len(opened(root)) == 5
+    (verdicts,) = (root.parent / "runs/.cache/folders").iterdir()
+    for left in (b"", b'{"n01', b"[]"):
+        verdicts.write_bytes(left)
+        assert len(opened(root)) == 5
+
+
+def test_a_folder_that_may_not_be_listed_is_named(root, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("n02"):
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    for code, kind in ((errno.EACCES, ValueError), (errno.EIO, OSError)):
+        with pytest.raises(kind, match=f"n02 cannot be listed: {os.strerror(code)}"):
+            opened(root)
 
 
 def test_bytes_after_the_end_of_an_image_do_no_harm(root):
