@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from .config import RECIPES, ConfigError, Runtime, load, recipes
+from .config import RECIPES, ConfigError, RunConfig, Runtime, load, recipes
 from .engine.folder import RunLocked, make_runs
 from .fields import validate
+from .listing import data_roots
 from .redact import addresses_in, redact, redacting
 from .settings import pairs, parse_overrides
 
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     config = load(RECIPES / f"{args.recipe}.yaml" if args.recipe in recipes() else Path(args.recipe), args.set)
-    runtime = _runtime(args)
+    runtime = _runtime(args, config)
     writer = int(os.environ.get("RANK", 0)) == 0
     if writer:
         print(f"run {config.signature} in {runtime.runs / config.signature}", flush=True)
@@ -90,10 +91,10 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if outcome == "finished" else 130
 
 
-def _runtime(args: argparse.Namespace) -> Runtime:
+def _runtime(args: argparse.Namespace, config: RunConfig) -> Runtime:
     where = {
         "runs": args.runs,
-        "data_roots": pairs(args.data, "--data", "NAME=DIR"),
+        "data_roots": data_roots(args.data, [config.data.name]),
         "weights": pairs(args.weights, "--weights", "NAME=FILE"),
     }
     how = parse_overrides(args.runtime)

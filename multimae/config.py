@@ -24,6 +24,9 @@ RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
 SIGNATURE_LENGTH = 10
 MOST_EVALUATIONS = 100_000
+SCENES = "scenes"  # the data set that is made, not read from a folder
+SCENES_SPLITS = ("train", "val", "test")
+MOST_SCENES = 10_000_000  # some 300 GB at 64 px
 
 
 def _in_order(table: Iterable[str]):
@@ -42,18 +45,41 @@ Modalities = Annotated[tuple[str, ...], _in_order(MODALITIES)]
 Targets = Annotated[tuple[str, ...], _in_order(TARGETS)]
 Classes = Annotated[Whole, Field(ge=2, le=10**6)]
 Epochs = Annotated[Positive, Field(le=10**6)]
+SplitName = Annotated[Text, Field(pattern=r"^[^/]+(/[^/]+)*$")]  # a folder in the data's own
 
 
 class Data(Section):
     """Which samples. `name` is the embedded `scenes` or a key of `Runtime.data_roots`: a path is never identity."""
 
     name: Name = "imagenet"
-    train_split: Name = "train"
-    eval_split: Name = "val"
-    train_samples: Count | None = None  # the first N; None: all. The run refuses a split that has fewer
+    train_split: SplitName = "train"
+    eval_split: SplitName = "val"
+    # Drawn over all classes, so that each keeps its share; None: all. The run refuses a split that has fewer.
+    train_samples: Count | None = None
     eval_samples: Count | None = None
-    render_size: Annotated[Size, Field(ge=8, le=2048)] = 64  # px; of the embedded scenes only
-    allow_missing: bool = False  # drop (and count) samples with a missing or unreadable file, instead of refusing
+    subset_seed: Annotated[Whole, Field(ge=0)] = 0  # of that draw; never the run's seed: seeds share their samples
+    render_size: Annotated[Size, Field(ge=8, le=1024)] = 64  # px; of the embedded scenes only
+    allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.subset_seed and self.name == SCENES:
+            raise ValueError(f"subset_seed chooses among the images of a folder; '{SCENES}' are made, so leave it at 0")
+        if self.subset_seed and not (self.train_samples or self.eval_samples):
+            raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
+        for key, value in (("train_samples", self.train_samples), ("eval_samples", self.eval_samples)):
+            if self.name == SCENES and (value or 0) > MOST_SCENES:
+                raise ValueError(f"{key}: at most {MOST_SCENES:,} scenes are rendered, found {value}")
+        for key, value in (("train_split", self.train_split), ("eval_split", self.eval_split)):
+            if ".." in value.split("/"):
+                raise ValueError(f"{key}: expected a folder within the data's own, found '{value}'")
+            if self.name == SCENES and value not in SCENES_SPLITS:
+                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{value}'")
+        return self
+
+    def split(self, name: str) -> tuple[str, int | None]:
+        """The name of the "train" or "eval" split, and how many of its samples are asked for."""
+        return (self.train_split, self.train_samples) if name == "train" else (self.eval_split, self.eval_samples)
 
 
 class Model(Section):
@@ -185,7 +211,8 @@ class RunConfig(Section):
         """Optimizer steps in an epoch over `samples` training samples; the last, incomplete batch is dropped."""
         if samples < self.batch_size:
             raise ConfigError(
-                f"batch_size: {self.batch_size} is more than the {samples} training samples of '{self.data.name}'"
+                f"batch_size: {self.batch_size} is more than the {samples} training samples of '{self.data.name}'; set "
+                f"batch_size={samples} or less"
             )
         return samples // self.batch_size
 
@@ -369,6 +396,7 @@ class Runtime(Section):
     compile: bool = False
     threads: Annotated[Count, Field(le=1024)] | None = None  # of a process on the CPU; None: torch's choice
     workers: Annotated[Whole, Field(ge=0, le=1024)] = 0  # data-loading processes for each training process
+    max_pixels: Count = 100_000_000  # of an image file: a larger one is refused before it fills the memory
     checkpoint_minutes: Annotated[Positive, Field(le=10**6)] = 15.0
     log_every_steps: Count = 10
     # Steps with a non-finite loss that are skipped before failing.

@@ -21,10 +21,12 @@ from multimae.tracking import start_follower
 
 from . import launch, scheduler
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
+from .arrays import stage_of
 from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
 from .local import Local, cores, gpus
+from .own_data import check_sizes, own_folder
 from .profile import Profile, for_a_script, load_profile
 from .state import UNDER_WAY
 from .study import Study, only, runs_of, stages_of
@@ -107,11 +109,16 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
-        for line in self.notes(planned):
-            print(f"note: {line}", file=sys.stderr)
+        if folder := own_folder(args.data):
+            check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
+        roots = runtime_from(args).data_roots
+        notes = [*self.notes(planned), *launch.other_data(planned, roots)]
+        lost = launch.absent(planned, {**(self.profile.data_roots if self.profile else {}), **roots})
+        if lost and not (args.dry_run or self.profile):  # the nodes of a cluster may have what is not here
+            raise ConfigError("; ".join(lost))
         if not args.dry_run:
             launch.tidy(planned)
-        for line in launch.other_data(planned, runtime_from(args).data_roots):
+        for line in [*notes, *lost]:
             print(f"note: {line}", file=sys.stderr)
         if self.profile:
             return self.on_cluster(planned, self.profile)

@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from multimae.config import SCENES, ConfigError
 from multimae.engine.folder import FolderError, RunFolder, RunLocked, usable
 from multimae.engine.heartbeat import alive
+from multimae.listing import differing, lacking
 
 from . import scheduler
 from .state import Status, read, read_all
 from .study import Row, Run, Study, runs_of
 
+MOST_TOLD = 5  # runs that a message lists
 ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
 
 
@@ -220,19 +223,44 @@ def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], vari
 
 
 def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
-    """What to tell of runs that learnt from a folder other than the one that is given now under the same name."""
-    told = {}
+    """Raises ConfigError for runs that learnt from other samples than those in the folder that is given now under the
+    same name. Returns what to tell where that cannot be said from here."""
+    told, wrong = {}, {}
     for entry in plan.entries.values():
-        name = entry.run.config.data.name
-        if name not in roots:
-            continue
+        data = entry.run.config.data
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
-        if begun.get("root") not in (None, str(roots[name])):
-            told[begun["root"]] = (
-                f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are "
-                "taken for the same: if they are not, rename the folder"
-            )
+        before = begun.get("root")
+        if data.name not in roots or before is None or _same_place(before, roots[data.name]):
+            continue
+        now = roots[data.name]
+        if lacking(now):
+            told[before] = f"{entry.run.label} learnt from {before}; whether {now} holds the same is not known here"
+            continue
+        try:
+            differ = differing(begun, now, data)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{entry.run.label} learnt from {before}, which {now} cannot replace: {error}") from None
+        if differ:
+            wrong[entry.run.label] = f"{entry.folder.signature}: {' and '.join(differ)} samples from {before}"
+    if wrong:
+        lines = "; ".join(f"{label} (run {what})" for label, what in list(wrong.items())[:MOST_TOLD])
+        raise ConfigError(
+            f"--data: {len(wrong)} runs learnt from other images than those in {now}: {lines}. Rename this folder, so "
+            "that its runs are others; or remove the folders of those runs"
+        )
     return list(told.values())
+
+
+def absent(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of data that are still to be read and lie nowhere, or not here."""
+    names = dict.fromkeys(e.run.config.data.name for e in plan.todo if e.run.config.data.name != SCENES)
+    lost = [f"no folder is known for '{name}'; give it with --data {name}=DIR" for name in names if name not in roots]
+    there = {name: lacking(Path(roots[name])) for name in names if name in roots}
+    return lost + [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in there.items() if lack]
+
+
+def _same_place(before: str, now: Path) -> bool:
+    return os.path.realpath(before) == os.path.realpath(now)
 
 
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
