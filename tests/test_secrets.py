@@ -335,9 +335,8 @@ def test_a_snapshot_has_no_profile_and_no_key(checkout, tmp_path, installed):
     taken = snapshot.take(tmp_path / "runs", checkout)
     files = {str(file.relative_to(taken.path)) for file in taken.path.rglob("*") if file.is_file()}
     code = {"multimae/code.py", "multimae/recipes/a.yaml", "pyproject.toml", "sweeps/new.py", "snapshot.json"}
-    # A tracked file is code that a job may need, also where git is told to ignore it.
-    assert files == code | (set() if installed else {"multimae/ignored.py"})
-    for name in files - {"multimae/ignored.py"}:
+    assert files == code
+    for name in files:
         assert not left_of(PASSWORD, (taken.path / name).read_text())
 
 
