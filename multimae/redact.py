@@ -21,7 +21,7 @@ PIECE = 4  # characters of a secret that must not stand together; fewer are in a
 FIX = "write its user name and password percent-encoded: %2F for /, %40 for @, %23 for #, %3A for :"
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+HOST = re.compile(r"\w(?:[\w.-]*\w)?\.?")
 PATH = re.compile(r"[A-Za-z0-9_.~/-]*")  # one that is shown
 # A file of this machine: SQLite's, MLflow's file store's, or a plain path. All of it may be shown.
 FILE = re.compile(r"(?:sqlite|file):(?!//[^/])|/(?!/)|\.{1,2}[\\/]|~|[A-Za-z]:[\\/](?!/)", re.IGNORECASE)

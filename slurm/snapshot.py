@@ -31,8 +31,8 @@ def take(runs: Path, root: Path = ROOT) -> Snapshot:
     """Copy the code of `root` beside the runs, if it is not there yet.
 
     What is named by its commit is clean; otherwise a hash of the content makes the name. Of a git checkout, tracked
-    files are copied and those that git does not ignore; else the packages as they are installed. Profiles are not,
-    nor keys and the like: a job needs none, and others can read the copy.
+    files are copied and those that git does not ignore; else the packages as they are installed. Others can read the
+    copy: it has no profiles, no keys and the like, and nothing that the diff of the checkout leaves out.
     """
     snapshot, files, record = _of(Path(runs), root)
     if not snapshot.path.exists():
@@ -47,7 +47,7 @@ def expected(runs: Path, root: Path = ROOT) -> Snapshot:
 
 def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
     record = checkout(root, *WHAT)
-    files = _tracked(root) if record["commit"] else _installed(root)
+    files = _tracked(root, record.get("left_out", [])) if record["commit"] else _installed(root)
     name = record["commit"][:12] if record["commit"] else "installed"
     if record["dirty"] is not False:
         name += f"-{_content(root, files)}"
@@ -55,10 +55,12 @@ def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
     return Snapshot(path, record["commit"], record["dirty"]), files, record
 
 
-def _tracked(root: Path) -> list[Path]:
+def _tracked(root: Path, left_out: list[str]) -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *WHAT]
     names = subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
-    return sorted(Path(name) for name in set(names) if (root / name).is_file() and not holds_passwords(name))
+    kept = {name for name in names if (root / name).is_file() and not holds_passwords(name)}
+    # The checkout may lie in a larger one, from whose top these are named.
+    return sorted(Path(name) for name in kept if not any(f"/{out}".endswith(f"/{name}") for out in left_out))
 
 
 def _installed(root: Path) -> list[Path]:

@@ -18,6 +18,7 @@ SHOWN = {  # of addresses that can be read in one way
     "http://127.0.0.1:5000": "http://127.0.0.1:5000",
     "https://mlflow.example.org/lab/a": "https://mlflow.example.org/lab/a",
     "https://me:hunter2@host/mlflow": "https://***@host/mlflow",
+    "https://me:hunter2@bücher.example.": "https://***@bücher.example.",
     "https://hunter2@host": "https://***@host",  # a token
     "https://:hunter2@host": "https://***@host",
     "https://hunter2:x-oauth-basic@host": "https://***@host",

@@ -271,6 +271,7 @@ def checkout(tmp_path) -> Path:
     """One whose tracked files have all been given a password since."""
     root = tmp_path / "checkout"
     files = ["slurm/profiles/site.yaml", "slurm/profiles/local.py", "multimae/ignored.py", "multimae/.env", "key.pem"]
+    files += ["own/kept.py"]
     files += ["mine.yaml", "multimae/code.py", "multimae/recipes/a.yaml", "pyproject.toml", "a\nb*.yaml", ".netrc"]
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -278,7 +279,7 @@ def checkout(tmp_path) -> Path:
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "first")
-    (root / ".gitignore").write_text("ignored.py\nuntracked.py\n")
+    (root / ".gitignore").write_text("ignored.py\nuntracked.py\nown/\n")
     git(root, "add", ".gitignore")
     git(root, "commit", "-qm", "second")
     for name in files:
@@ -294,7 +295,7 @@ def test_the_diff_leaves_out_what_may_be_secret_and_says_so(checkout):
     seen = environment.checkout(checkout / "multimae")
     assert seen["dirty"] and not left_of(PASSWORD, json.dumps(seen))
     out = {"slurm/profiles/site.yaml", "slurm/profiles/local.py", "multimae/ignored.py", "multimae/.env", "key.pem"}
-    assert set(seen["left_out"]) == out | {"mine.yaml", "a\nb*.yaml", ".netrc"}
+    assert set(seen["left_out"]) == out | {"own/kept.py", "mine.yaml", "a\nb*.yaml", ".netrc"}
     for name in ("multimae/code.py", "multimae/recipes/a.yaml", "pyproject.toml"):
         assert f"+++ b/{name}\n" in seen["diff"]
     assert "../sweeps/new.py" in seen["untracked"]
@@ -334,9 +335,8 @@ def test_a_snapshot_has_no_profile_and_no_key(checkout, tmp_path, installed):
     taken = snapshot.take(tmp_path / "runs", checkout)
     files = {str(file.relative_to(taken.path)) for file in taken.path.rglob("*") if file.is_file()}
     code = {"multimae/code.py", "multimae/recipes/a.yaml", "pyproject.toml", "sweeps/new.py", "snapshot.json"}
-    # A tracked file is code that a job may need, also where git is told to ignore it.
-    assert files == code | (set() if installed else {"multimae/ignored.py"})
-    for name in files - {"multimae/ignored.py"}:
+    assert files == code
+    for name in files:
         assert not left_of(PASSWORD, (taken.path / name).read_text())
 
 

@@ -60,7 +60,7 @@ class Store:
 
         A server's address that can be read in two ways is refused: half of a password would be asked for as a host.
         """
-        if uri.startswith(("http:", "https:")) and not parse(uri):
+        if uri.lower().startswith(("http:", "https:")) and not parse(uri):
             raise StoreUnavailable(f"the address of MLflow, {public(uri)}, can be read in several ways: {FIX}")
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
