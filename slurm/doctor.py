@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int:
+    if args.job is not None and not re.fullmatch(r"\d+", args.job):
+        raise ConfigError(f"--job: expected the number of a job that was left in the queue, found '{args.job}'")
+    if not 0 <= args.wait < math.inf:
+        raise ConfigError(f"--wait: expected minutes, 0 or more, found {args.wait:g}")
     profile.use_cluster()
     runtime = profile.runtime(args.stage, args.runs)
     found: list[Finding] = []
