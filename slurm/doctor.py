@@ -172,7 +172,7 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
     done = scheduler.sbatch(script, "--test-only")
     if not done.returncode and (never := _never(done.stderr)):
-        yield bad(f"sbatch takes the job, and SLURM does not mean to start it before {never}", "another partition or qos")
+        yield bad(f"sbatch takes the job, and SLURM does not mean to start it before {never}", "partition, qos")
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())

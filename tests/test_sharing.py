@@ -1,4 +1,4 @@
-"""A folder of runs that a group shares: modes of what is made in it, whatever the umask; what a colleague does not share."""
+"""A folder of runs that a group shares: the modes of what is made in it, and what a colleague does not share."""
 
 import multiprocessing
 import os
@@ -22,6 +22,8 @@ from multimae.engine.heartbeat import Heartbeat
 from multimae.engine.sharing import check_shared, share
 from multimae.tracking.store import DEFAULT_FILE, _create
 from slurm import snapshot
+from slurm.cli import main
+from sweeps.alpha_ablation import study
 
 NOBODY = 65534
 
@@ -159,6 +161,18 @@ def test_a_run_that_a_colleague_does_not_share_is_told_with_what_mends_it(place)
     assert by_another_user(lambda: run.journal.last()["kind"] == "start" or 1 / 0) == ""  # whoever may read, may read
     run.path.chmod(0o777)  # the folder alone
     assert f"{run.path / '.writer'} belongs to" in by_another_user(lambda: claim(run))
+
+
+def test_whoever_may_only_read_sees_the_status(place, capfd):
+    config = study.build("smoke")[0].stages["pretrain"]
+    run = RunFolder.of(place, config.signature)
+    run.create(config)
+    run.journal.write("start", step=0)
+    run.journal.write("interrupted", step=3, reason="SIGTERM")
+    assert by_another_user(lambda: main(study, ["--status", "--runs", str(place)]) == 0 or 1 / 0) == ""
+    assert "interrupted" in capfd.readouterr().out
+    told = by_another_user(lambda: main(study, ["--runs", str(place)]) == 2 or 1 / 0)
+    assert told == "" and "it is not writable" in capfd.readouterr().err
 
 
 def test_a_lock_of_a_colleague_holds(place):

@@ -22,8 +22,8 @@ def submitted(folder: Path) -> None:
     run = folder / "runs" / config.signature
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(config.to_yaml())
-    record = {"time": 1.0, "kind": "submitted", "job": "slurm:7", "user": "alice", "host": "elsewhere", "cluster": "far"}
-    record |= {"study": study.name, "row": "alpha=0.2", "stage": "pretrain", "scale": "smoke", "variant": ""}
+    record = {"time": 1.0, "kind": "submitted", "job": "slurm:7", "user": "alice", "host": "elsewhere"}
+    record |= {"cluster": "far", "study": study.name, "row": "alpha=0.2", "stage": "pretrain", "scale": "smoke", "variant": ""}
     (run / "jobs.jsonl").write_text(json.dumps(record) + "\n")
 
 
@@ -36,7 +36,8 @@ CASES = [
          prepare=profile(sbatch={"gres": "gpu:4"})),
     Case("GPUs of a type in an sbatch option", DRY_RUN, "sbatch.gres: gpu:a100:4 asks for GPUs",
          prepare=profile(sbatch={"gres": "gpu:a100:4"})),
-    Case("GPUs of a job in an sbatch option", DRY_RUN, "sbatch.gpus: 4 asks for GPUs", prepare=profile(sbatch={"gpus": 4})),
+    Case("GPUs of a job in an sbatch option", DRY_RUN, "sbatch.gpus: 4 asks for GPUs",
+         prepare=profile(sbatch={"gpus": 4})),
     Case("GPUs of a process in an sbatch option", DRY_RUN, "sbatch.gpus_per_task: 1 asks for GPUs",
          prepare=profile(sbatch={"gpus_per_task": 1})),
     Case("GPUs of a node in an sbatch option", DRY_RUN, "'gpus-per-node' is said by the key gpus_per_node",
@@ -51,16 +52,16 @@ CASES = [
          prepare=profile(gpus_per_node=4, tasks_per_node=2)),
     Case("CUDA without GPUs", DRY_RUN, "runtime.device is cuda, but gpus_per_node is 0",
          prepare=profile(runtime={"device": "cuda"})),
-    Case("GPUs for a training on the CPU", DRY_RUN, "runtime.device is cpu, so the GPUs that a job asks for are idle", 0,
-         prepare=profile(gpus_per_node=2, runtime={"device": "cpu"})),
+    Case("GPUs for a training on the CPU", DRY_RUN,
+         "runtime.device is cpu, so the GPUs that a job asks for are idle", 0, prepare=profile(gpus_per_node=2, runtime={"device": "cpu"})),
     Case("no nodes", DRY_RUN, "nodes: ", prepare=profile(nodes=0)),
     Case("a time limit in another form", DRY_RUN, "time_limit: expected minutes", prepare=profile(time_limit="24h")),
-    Case("a job of the doctor's that is no number", "python -m slurm.doctor p.yaml --job mine", "--job: expected the number",
-         prepare=profile()),
+    Case("a job of the doctor's that is no number", "python -m slurm.doctor p.yaml --job mine",
+         "--job: expected the number", prepare=profile()),
     Case("a doctor who waits for ever", "python -m slurm.doctor p.yaml --wait nan", "--wait: expected minutes",
          prepare=profile()),
-    Case("a doctor who waits less than not at all", "python -m slurm.doctor p.yaml --wait -1", "--wait: expected minutes",
-         prepare=profile()),
+    Case("a doctor who waits less than not at all", "python -m slurm.doctor p.yaml --wait -1",
+         "--wait: expected minutes", prepare=profile()),
     Case("a file in the place of the folder of runs", "multimae run smoke/pretrain --runs here",
          "--runs: here cannot hold run folders", prepare=file("here")),
     Case("a folder of runs within a file", "multimae run smoke/pretrain --runs here/runs",
@@ -69,7 +70,8 @@ CASES = [
          "--runs: /proc/none/runs cannot hold run folders"),
     Case("a file in the place of a study's runs", "python sweeps/alpha_ablation.py --runs here",
          "--runs: here cannot hold run folders", prepare=file("here")),
-    Case("cancel where nothing is", "python sweeps/alpha_ablation.py --cancel", "nothing of this study runs or is queued", 0),
+    Case("cancel where nothing is", "python sweeps/alpha_ablation.py --cancel",
+         "nothing of this study runs or is queued", 0),
     Case("cancel what another cluster has", "python sweeps/alpha_ablation.py --cancel",
          "1 runs were left alone: what they do is not known", 1, prepare=submitted),
     Case("the status of what another cluster has", "python sweeps/alpha_ablation.py --status", "cluster far", 0,
