@@ -23,7 +23,7 @@ def submitted(folder: Path) -> None:
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(config.to_yaml())
     record = {"time": 1.0, "kind": "submitted", "job": "slurm:7", "user": "alice", "host": "elsewhere"}
-    record |= {"cluster": "far", "study": study.name, "row": "alpha=0.2", "stage": "pretrain", "scale": "smoke", "variant": ""}
+    record |= {"cluster": "far", "study": study.name, "row": "alpha=0.2", "stage": "pretrain", "scale": "smoke"}
     (run / "jobs.jsonl").write_text(json.dumps(record) + "\n")
 
 
@@ -53,7 +53,8 @@ CASES = [
     Case("CUDA without GPUs", DRY_RUN, "runtime.device is cuda, but gpus_per_node is 0",
          prepare=profile(runtime={"device": "cuda"})),
     Case("GPUs for a training on the CPU", DRY_RUN,
-         "runtime.device is cpu, so the GPUs that a job asks for are idle", 0, prepare=profile(gpus_per_node=2, runtime={"device": "cpu"})),
+         "runtime.device is cpu, so the GPUs that a job asks for are idle", 0,
+         prepare=profile(gpus_per_node=2, runtime={"device": "cpu"})),
     Case("no nodes", DRY_RUN, "nodes: ", prepare=profile(nodes=0)),
     Case("a time limit in another form", DRY_RUN, "time_limit: expected minutes", prepare=profile(time_limit="24h")),
     Case("a job of the doctor's that is no number", "python -m slurm.doctor p.yaml --job mine",
