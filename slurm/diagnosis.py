@@ -32,9 +32,9 @@ class Diagnosis:
     def findings(self) -> Iterator[Finding]:
         yield from self._processes()
         if self.reports:
-            for look in (self._cpus, self._memory, self._meeting, self._devices, self._gpus, self._folder, self._saving):
+            for look in (self._cpus, self._memory, self._meeting, self._devices, self._gpus):
                 yield from look()
-            for look in (self._data, self._tracking, self._signal, self._code):
+            for look in (self._folder, self._saving, self._data, self._tracking, self._signal, self._code):
                 yield from look()
 
     @property

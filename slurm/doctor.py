@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int:
+    if args.job is not None and not re.fullmatch(r"\d+", args.job):
+        raise ConfigError(f"--job: expected the number of a job that was left in the queue, found '{args.job}'")
+    if not 0 <= args.wait < math.inf:
+        raise ConfigError(f"--wait: expected minutes, 0 or more, found {args.wait:g}")
     profile.use_cluster()
     runtime = profile.runtime(args.stage, args.runs)
     found: list[Finding] = []
@@ -170,7 +174,7 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Finding]:
     yield from [chosen] if isinstance(chosen, Finding) else chosen.judge(resources)
     done = scheduler.sbatch(script, "--test-only")
     if not done.returncode and (never := _never(done.stderr)):
-        yield bad(f"sbatch takes the job, and SLURM does not mean to start it before {never}", "another partition or qos")
+        yield bad(f"sbatch takes the job, and SLURM does not mean to start it before {never}", "partition, qos")
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())

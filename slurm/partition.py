@@ -50,7 +50,8 @@ class Nodes:
             )
         if resources.constraint and not _has(self.features, resources.constraint):
             have = ", ".join(sorted(self.features)) or "none"
-            yield bad(f"constraint {resources.constraint}, but a node has the features: {have}", "constraint: one of them")
+            text = f"constraint {resources.constraint}, but a node has the features: {have}"
+            yield bad(text, "constraint: one of them")
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,11 @@ def _mine(groups: tuple[str, ...]) -> bool:
 
 
 def _has(features: frozenset[str], constraint: str) -> bool:
-    """Whether a node of these features suits `a100`, `a100&ib` or `a100|h100`; `[rack1|rack2]`, `(a|b)&c` and `a*2` speak
-    of several nodes or are more than is understood here, and sbatch knows."""
-    if re.search(r"[][()*]", constraint):
+    """Whether a node of these features suits `a100`, `a100&ib` or `a100|h100`. What else a constraint may be, such as
+    `[rack1|rack2]` or `a*2`, speaks of several nodes or is more than is understood here, and sbatch tells."""
+    if not re.fullmatch(r"[\w.&|-]+", constraint):
         return True
-    return any(all(word in features for word in way.split("&")) for way in re.split(r"[|,]", constraint))
+    return any(all(word in features for word in way.split("&")) for way in constraint.split("|"))
 
 
 def _gpus(gres: str) -> int:

@@ -276,9 +276,9 @@ class Profile(Resources):
         if gpus > tasks:
             idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
             notes.append(f"{where}: {idle}; leave tasks_per_node out")
-        told = [f"{option}: {value}" for option, value in resources.sbatch.items() if "gpu" in f"{option}{value}".lower()]
-        if told and not gpus:
-            raise ConfigError(f"{where}: sbatch.{told[0]} asks for GPUs; say how many in gpus_per_node: one process for each")
+        options = [f"{option}: {value}" for option, value in resources.sbatch.items()]
+        if not gpus and (asked := next((option for option in options if "gpu" in option.lower()), None)):
+            raise ConfigError(f"{where}: sbatch.{asked} asks for GPUs; say how many in gpus_per_node")
         if runtime.device == "cpu" and gpus:
             notes.append(f"{where}: runtime.device is cpu, so the GPUs that a job asks for are idle; device: auto")
         if runtime.device == "cuda" and not gpus:

@@ -97,6 +97,8 @@ def test_two_clusters_side_by_side_and_stop_leaves_nothing(dev_cluster, tmp_path
         (["--folder", f"/tmp/{'x' * 80}"], "unix sockets in it allow"),
         (["--folder", "/usr"], "not empty and no dev cluster"),
         (["--nodes", "0"], "--nodes: expected 1 to"),
+        (["--gpus", "17"], "--gpus: expected 0 to 16"),
+        (["--gpus", "-1"], "--gpus: expected 0 to"),
         (["--knots", "4"], "unknown option --knots"),
     ],
 )

@@ -47,7 +47,7 @@ def cluster():
 
 @pytest.fixture
 def gpus(cluster, tmp_path, monkeypatch):
-    """gpus(nodes, gpus, **sbatch) submits a job whose processes look at their GPUs, by the launcher's script; its id."""
+    """gpus(nodes, gpus, **sbatch): the id of a job, of the launcher's script, whose processes look at their GPUs."""
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
     (tmp_path / "look.py").write_text(LOOK)
     (tmp_path / ".slurm/batch").mkdir(parents=True)
@@ -122,7 +122,7 @@ def profile(tmp_path):
         ({"gpus_per_node": 4, "cpus_per_task": 2}, "4 processes x 2 CPUs are 8, a node has 4\n    cpus_per_task: 1"),
         ({"mem_gb": 99999}, "mem_gb 99999, but a node has"),
         ({"constraint": "a100"}, "constraint a100, but a node has the features: none"),
-        ({"gpus_per_node": 0, "sbatch": {"gres": "gpu:2"}}, "sbatch.gres: gpu:2 asks for GPUs; say how many in gpus_per_node"),
+        ({"gpus_per_node": 0, "sbatch": {"gres": "gpu:2"}}, "sbatch.gres: gpu:2 asks for GPUs; say how many"),
         ({"gpus_per_node": 2, "tasks_per_node": 3}, "3 processes cannot share 2 GPUs"),
     ],
 )

@@ -232,6 +232,22 @@ def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
     assert process.wait(10) == -15
 
 
+def test_cancel_tells_of_a_process_that_another_user_started(tmp_path, folder, process, monkeypatch):
+    folder.journal.write("start", step=0)
+    beat(folder, "training", process.pid)
+
+    def refused(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(launch.os, "kill", refused)
+    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    assert stopped.asked == []
+    assert stopped.left == [f"alpha=1 pretrain is process {process.pid} of another user here, who alone may stop it"]
+    monkeypatch.setattr(launch, "alive", lambda *_: None)
+    (left,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path)).left
+    assert left.endswith(": give the command there")
+
+
 def test_data_of_the_same_name_in_another_folder_are_told(tmp_path, folder):
     name = PRETRAIN.data.name
     told = lambda root: launch.other_data(launch.plan(tiny_study, "smoke", ROWS, tmp_path), {name: Path(root)})  # noqa: E731
@@ -315,3 +331,25 @@ def test_cancel_is_one_command_for_all_jobs(tmp_path, monkeypatch):
     removed = launch.extras(tiny_study, "smoke", tmp_path, [PRETRAIN.signature])
     (asked,) = launch.cancel_removed(removed, tmp_path).asked
     assert CLASSIFY.signature in asked and queue.cancelled[-1] == ["2"]
+
+
+def test_cancel_tells_whose_jobs_go_on_and_writes_down_which_do_not(tmp_path, monkeypatch):
+    Queue(monkeypatch, j1=("RUNNING", ""), j2=("PENDING", "Dependency"))
+    mine, theirs = give(tmp_path, PRETRAIN, "1"), give(tmp_path, CLASSIFY, "2")
+    record = {key: value for key, value in theirs.jobs.last("submitted").items() if key not in ("kind", "time")}
+    theirs.jobs.write("submitted", **record | {"user": "alice"})
+
+    def refused(ids):
+        raise scheduler.NotYours({"2"})
+
+    monkeypatch.setattr(scheduler, "cancel", refused)
+    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    assert stopped.asked == ["alpha=1 pretrain"]
+    assert stopped.left == ["alpha=1 classify is job 2 of alice, who alone may cancel it"]
+    assert mine.jobs.last("ended")["state"] == "missing" and theirs.jobs.last("ended") is None
+
+
+def test_a_submission_names_its_user(tmp_path):
+    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
+    launch.submit(plan.todo[0], plan, "x:1")
+    assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["user"] == scheduler.user()

@@ -22,6 +22,8 @@ ACCOUNTING = """\
 13|alpha|PENDING|None|None assigned|0:0|Unknown
 15|alpha|OUT_OF_MEMORY|None|n1|0:125|1795412230
 """
+DENIED = "Access/permission denied"
+REFUSALS = [("12_[0,3]", DENIED), ("13", "Job/step already completing or completed"), ("14", DENIED)]
 REFUSED = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 
 
@@ -168,6 +170,39 @@ def test_cancel_is_one_command(slurm):
     slurm(scancel=(8, REFUSED))
     with pytest.raises(Unreachable, match="connect failure"):
         cancel(["13"])
+
+
+def test_jobs_of_others_are_named_which_one_may_not_cancel(slurm):
+    lines = [f"scancel: error: Kill job error on job id {id}: {said}" for id, said in REFUSALS]
+    slurm(scancel=(210, "\n".join(lines)))
+    with pytest.raises(scheduler.NotYours, match="only who submitted them may cancel 12_0, 12_3, 14") as raised:
+        cancel(["12_0", "12_3", "13", "14"])
+    assert raised.value.jobs == {"12_0", "12_3", "14"}
+
+
+def test_an_open_and_a_private_site(slurm, monkeypatch):
+    config = "ClusterName = alpha\nPrivateData             = {}\n"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for private, hides in (("none", False), ("jobs", True), ("accounts,jobs,usage", True), ("nodes", False)):
+        slurm(scontrol=(0, config.format(private)))
+        scheduler.hides_jobs.cache_clear()
+        assert scheduler.hides_jobs() is hides
+    slurm(scontrol=(1, REFUSED))
+    scheduler.hides_jobs.cache_clear()
+    assert scheduler.hides_jobs()  # it may
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    scheduler.hides_jobs.cache_clear()
+    assert not scheduler.hides_jobs()
+    scheduler.hides_jobs.cache_clear()
+
+
+def test_who_submits_is_the_account_not_what_the_environment_says(monkeypatch):
+    before = scheduler.user()
+    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setenv("LOGNAME", "somebody")
+    assert scheduler.user() == before
+    monkeypatch.setattr("os.geteuid", lambda: 54321)
+    assert scheduler.user() == "54321"
 
 
 # ---- a real SLURM

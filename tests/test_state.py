@@ -363,6 +363,64 @@ def test_gone_is_what_the_folder_says(folder, slurm):
     assert told(folder) == ("interrupted", "SIGUSR2")
 
 
+@pytest.fixture
+def colleague(folder, slurm, monkeypatch):
+    """alice's job of the run, which the site does not show bob."""
+    slurm(job(GONE))
+    monkeypatch.setattr(scheduler, "user", lambda: "bob")
+    monkeypatch.setattr(scheduler, "hides_jobs", lambda: True)
+    submit(folder, ago=2 * OLD, user="alice")
+    return folder
+
+
+def test_a_colleagues_job_that_the_site_hides_is_not_gone(colleague):
+    seen = state.read(colleague)
+    assert (seen.state, seen.job) == ("pending", "7_1")
+    assert seen.reason == (
+        "a job of alice, which this site does not show you; if alice says that it has ended, remove "
+        f"{colleague.jobs.path}, and it goes on here"
+    )
+    began(colleague, ago=10)
+    assert told(colleague) == ("running", "starting or ending")
+    beat(colleague)
+    assert told(colleague) == ("running", "")
+    write(colleague, "released", reason="time limit")
+    beat(colleague, "interrupted")
+    assert told(colleague)[0] == "pending" and told(colleague)[1].startswith("restarts after: time limit; a job of al")
+
+
+def test_a_colleagues_hidden_job_that_is_silent_is_left_alone_with_whom_to_ask(colleague):
+    began(colleague, ago=OLD)
+    beat(colleague, ago=OLD)
+    colleague.journal.write("failed", step=3, reason="it may have been requeued since")
+    seen, reason = told(colleague)
+    assert seen == "unknown" and "no sign of life for 13 min; if alice says that it has ended, remove" in reason
+    colleague.jobs.path.unlink()
+    assert told(colleague)[0] == "failed"  # and --retry-failed goes on
+
+
+@pytest.mark.parametrize("kind", ["failed", "interrupted", "missing"])
+def test_what_a_colleagues_hidden_job_wrote_of_its_end_holds(colleague, kind):
+    began(colleague, ago=OLD)
+    write(colleague, "ended", state=kind, reason="its job was cancelled by alice")
+    assert told(colleague) == (kind, "its job was cancelled by alice")
+    began(colleague)  # somebody has put it back
+    assert told(colleague)[0] == "running"
+
+
+def test_a_colleagues_hidden_job_that_is_done_is_done(colleague):
+    began(colleague, ago=20)
+    colleague.journal.write("finished", step=10, seconds=12.5)
+    assert told(colleague) == ("done", "")
+
+
+@pytest.mark.parametrize("user, hides", [("bob", True), ("alice", False), (None, True)])
+def test_a_job_of_ones_own_or_on_an_open_site_is_gone(colleague, monkeypatch, user, hides):
+    monkeypatch.setattr(scheduler, "hides_jobs", lambda: hides)
+    submit(colleague, ago=OLD, **({"user": user} if user else {}))
+    assert told(colleague) == ("missing", "submitted, but never begun")
+
+
 @pytest.mark.parametrize("answer", [(None,), ()], ids=["nobody can be asked", "nothing is known"])
 def test_slurm_cannot_be_asked(folder, slurm, answer):
     slurm(*answer)

@@ -35,7 +35,7 @@ def check_shared(paths: Iterable[Path]) -> None:
         if path.exists() and not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
             raise ConfigError(
                 f"{path} belongs to {_owner(path)}, and you may not write to it. To share the folder of all runs, DIR, "
-                "its owner gives once: chgrp -R GROUP DIR && chmod -R g+rwX DIR && find DIR -type d -exec chmod g+s {} +"
+                "its owner gives once: chgrp -R GROUP DIR; chmod -R g+rwX DIR; find DIR -type d -exec chmod g+s {} +"
             )
 
 

@@ -43,6 +43,7 @@ def start_follower(runs: Path, uri: str | None = None, signature: str | None = N
     share(Path(runs))
     log = Path(runs) / signature / "log" / "mlflow.log" if signature else Path(runs) / ".mlflow.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)  # it may be a colleague's
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "multimae.tracking", str(runs), *([signature] if signature else [])],
