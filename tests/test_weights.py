@@ -305,7 +305,7 @@ def test_a_vit_of_other_parts_or_heads_is_refused():
 
 @pytest.mark.parametrize("change", ["nan", "int", "flat", "none"])
 def test_changed_tensors_of_an_encoder_are_refused_whichever_they_are(change):
-    """Every tensor, in every form, in every way: a ValueError that names it."""
+    """Every tensor, in either form, in every way."""
     encoder = Encoder(Model(image_size=64, dim=32, depth=1, heads=4), ("rgb", "semseg"))
     vit = VisionTransformer(img_size=64, patch_size=16, embed_dim=32, depth=1, num_heads=4, num_classes=0)
     for state in (encoder.state_dict(), {k: v for k, v in vit.state_dict().items() if not k.startswith("norm")}):
