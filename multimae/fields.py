@@ -19,6 +19,7 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 # As a person writes it in quotes or on a command line. ASCII, and few enough digits for any number that is meant.
 WHOLE = re.compile(r"[-+]?[0-9]{1,40}(_[0-9]{1,10}){0,9}")
 DECIMAL = re.compile(r"[-+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[-+]?[0-9]{1,3})?|[-+]?\.?inf")
+TOLD = 5  # mistakes in a message
 LONGEST = 10_000  # characters of a text
 
 
@@ -92,7 +93,9 @@ def validate(cls: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(cls, e) for e in error.errors())) from None
+        told = [_explain(cls, e) for e in error.errors()]
+        more = [f"and {len(told) - TOLD} settings more"] if len(told) > TOLD else []
+        raise ConfigError("\n".join(told[:TOLD] + more)) from None
 
 
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:

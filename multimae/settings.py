@@ -163,12 +163,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def unknown_key(key: str, last: str, valid: list[str]) -> str:
     """Says so, with the nearest valid key."""
-    return f"unknown key {shown(key)}{nearest(last, valid)} Valid here: {', '.join(valid)}"
+    return f"unknown key {shown(key)}{nearest(last, valid)} Valid here: {', '.join(map(str, valid))}"
 
 
 def nearest(name: str, valid: list[str], alike: float = 0.6) -> str:
     """`; did you mean 'x'?` where one of `valid` is `alike`, as difflib counts (0 to 1), else a full stop."""
-    found = difflib.get_close_matches(name[:SHOWN], valid, n=1, cutoff=alike)
+    found = difflib.get_close_matches(name[:SHOWN], map(str, valid), n=1, cutoff=alike)
     return f"; did you mean '{found[0]}'?" if found else "."
 
 

@@ -9,7 +9,7 @@ from .fields import Count, Fraction, NotNegative, Number, Positive, Section, Sha
 
 # timm's notation: magnitude, operations an image, probability, deviation, highest magnitude, increasing, a set of them
 RAND_AUGMENT = re.compile(
-    r"rand(-(m\d{1,2}|n\d{1,2}|p(0?\.\d{1,9}|[01])|mstd\d{1,9}(\.\d{1,9})?|mmax\d{1,2}|inc[01]|t(weights|3aw?)))*",
+    r"rand(-(m\d{1,2}|n[1-9]|p(0\.\d{1,9}|[01])|mstd\d{1,9}(\.\d{1,9})?|mmax\d{1,2}|inc[01]|t(weights|3aw?)))*",
     re.ASCII,
 )
 Mixing = Annotated[Number, Field(ge=0, le=1000)]  # the parameter of a beta distribution; 0: none

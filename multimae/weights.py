@@ -173,6 +173,7 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
     _check_keys(names.values(), given, "the source of an encoder")
 
     values = {ours: state[name] for ours, name in names.items()}
+    _check_numbers(values)
     _check_dimensions(target, values)
     for ours, value in values.items():
         if ours.endswith(".positions"):
@@ -329,7 +330,11 @@ def _without_class_position(state: State) -> State:
     dimensions = {"pos_embed": 3, "cls_token": 3, "patch_embed.proj.weight": 4}
     if wrong := [f"{name}: {tuple(state[name].shape)}" for name, n in dimensions.items() if state[name].ndim != n]:
         raise ValueError(f"shapes that no ViT has: {'; '.join(wrong)}")
+    _check_numbers({name: state[name] for name in dimensions})
     table = state["pos_embed"]
+    if state["cls_token"].shape != (1, 1, table.shape[2]):
+        found = tuple(state["cls_token"].shape)
+        raise ValueError(f"cls_token: expected the shape (1, 1, {table.shape[2]}) of one position, found {found}")
     side = int(table.shape[1] ** 0.5)
     if table.shape[1] == side**2 + 1:
         state["cls_token"] = state["cls_token"] + table[:, :1]
@@ -359,6 +364,13 @@ def _check_keys(wanted: Iterable[str], found: Iterable[str], what: str) -> None:
         raise ValueError(f"{what} does not fit: {listed}")
 
 
+def _check_numbers(values: State) -> None:
+    """Raises ValueError for whole numbers, which would be taken for floats, and for a NaN, which spreads everywhere."""
+    if wrong := [name for name, v in values.items() if not v.is_floating_point() or not v.isfinite().all()]:
+        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
+        raise ValueError(f"expected finite floating-point numbers, but these have none or others: {listed}")
+
+
 def _check_dimensions(target: State, values: State) -> None:
     """Raises ValueError for tensors that cannot be resized to those of `target`."""
     wrong = [
@@ -374,11 +386,9 @@ def _check_dimensions(target: State, values: State) -> None:
 def _copy(module: nn.Module, values: State) -> None:
     """Copy into parameters and buffers. A convolution's weight fills the matrix that it is."""
     own = module.state_dict()
-    # Whole numbers would be taken for floats, and one NaN makes every result NaN.
-    if wrong := [name for name, v in values.items() if not v.is_floating_point() or not v.isfinite().all()]:
-        listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if wrong[5:] else "")
-        raise ValueError(f"expected finite floating-point numbers, but these have none or others: {listed}")
-    values = {name: v.flatten(1) if name.endswith(".project.weight") else v for name, v in values.items()}
+    _check_numbers(values)
+    matrices = [name for name, v in values.items() if name.endswith(".project.weight") and v.ndim > 1]
+    values = {name: v.flatten(1) if name in matrices else v for name, v in values.items()}
     shapes = {name: (tuple(own[name].shape), tuple(value.shape)) for name, value in values.items()}
     wrong = [f"{name}: expected {own}, found {given}" for name, (own, given) in shapes.items() if own != given]
     if wrong:

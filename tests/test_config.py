@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from multimae import config as c
+from multimae.engine.schedule import learning_rate
+from multimae.settings import parse_yaml
 
 
 def pretrain(**changes):
@@ -104,3 +106,49 @@ def test_every_recipe_loads_and_its_head_gives_command_cost_and_number(name):
 def test_too_few_samples_for_one_batch_is_an_error():
     with pytest.raises(c.ConfigError, match="batch_size: 2048 is more than the 100"):
         pretrain().steps_per_epoch(100)
+
+
+def test_what_changes_nothing_is_not_in_the_signature():
+    plain = pretrain(**{"masking.kind": "none"})
+    ignored = {"masking.alpha": 0.2, "masking.visible_tokens": 7, "masking.mask_tokens_in_encoder": True}
+    assert pretrain(**{"masking.kind": "none"} | ignored) == plain
+    assert pretrain(**{"masking.kind": "none"} | ignored).signature == plain.signature
+
+
+def test_an_edit_of_a_section_changes_what_it_names():
+    small = pretrain(**{"model.dim": 96, "model.heads": 4})
+    assert small.edit({"model": {"depth": 2}}) == small.edit({"model.depth": 2})
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("1e3", 1000.0), ("1_000", "1_000"), ("0123", "0123"), ("0x10", "0x10"), ("1:30", "1:30"), ("no", "no"),
+        ("2024-01-02", "2024-01-02"), (".5", 0.5), ("-.inf", -math.inf), ("1e-9", 1e-9), ("3.", 3.0), ("~", None),
+        ("true", True), ("'3'", "3"), ("{1: 2, on: 3}", {"1": 2, "on": 3}), ("9" * 200, "9" * 200), ("", None),
+    ],
+)  # fmt: skip
+def test_yaml_means_what_it_looks_like(text, value):
+    assert parse_yaml(text) == value
+
+
+@pytest.mark.parametrize("spelling", [400, 400.0, "400", "4e2", "+400", " 400 ", "4_00", "400."])
+def test_numbers_may_be_spelt_as_people_do(spelling):
+    assert pretrain(epochs=spelling) == pretrain(epochs=400)
+
+
+def test_a_warm_up_that_leaves_nothing_is_told_with_what_happens():
+    config = pretrain(epochs=20)
+    (note,) = config.notes()
+    assert "warmup_epochs 40 leaves nothing of epochs 20" in note and "before the cosine begins" in note
+    total = config.total_steps(4096)
+    rates = [learning_rate(config, step, 4096) for step in range(total)]
+    assert rates == sorted(rates) and rates[-1] < config.lr
+    assert pretrain(epochs=41).notes() == []
+
+
+def test_a_transfer_starts_from_the_encoder_that_it_has():
+    transfer = c.build({"task": "classify", "init": f"run:{pretrain().signature}"})
+    transfer.check_source(pretrain())
+    with pytest.raises(c.ConfigError, match="model.heads is 6, but run .* was pre-trained with 12"):
+        transfer.edit({"model.heads": 6}).check_source(pretrain())

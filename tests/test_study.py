@@ -77,3 +77,33 @@ def test_errors_name_the_nearest_valid_word(call, words):
     with pytest.raises(ConfigError) as error:
         call()
     assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    "edits, words",
+    [
+        ({"pretrain": {"masking.alpha": 1}}, ["masking.alpha is what the rows vary", "alpha=1: 1.0, alpha=0.5: 0.5"]),
+        ({"pretrain": {"masking.alpha": 7}}, ["pretrain.masking.alpha is what the rows vary"]),
+        ({"pretrain": {"masking": {"alpha": 1}}}, ["pretrain.masking.alpha is what the rows vary"]),
+        ({"pretrain": {"masking.kind": "none"}}, ["pretrain", "alpha=1 and alpha=0.5 would be one run"]),
+        ({"classify": {"init": "scratch"}}, ["classify.init is what the rows vary"]),
+    ],
+)  # fmt: skip
+def test_an_edit_by_which_names_would_no_longer_be_true_is_refused(edits, words):
+    with pytest.raises(ConfigError) as error:
+        tiny_study.build("smoke", edits)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_rows_that_share_a_stage_may_be_edited_together():
+    first, second = tiny_rows("smoke")
+    shared = Row("shared", {**second.stages, "pretrain": first.stages["pretrain"]})
+    study = Study("s", "t", "10", lambda scale: [first, shared])
+    a, b = study.build("smoke", {"pretrain": {"masking.alpha": 7}})
+    assert a.stages["pretrain"] == b.stages["pretrain"]
+
+
+def test_a_transfer_of_another_encoder_is_refused_before_anything_runs():
+    rows = tiny_study.build("smoke", {"segment": {"model.heads": 6}})
+    with pytest.raises(ConfigError, match="alpha=1 segment: model.heads is 6, but run .* was pre-trained with 12"):
+        runs_of(rows)

@@ -189,6 +189,15 @@ def test_rand_augment_would_misalign_other_inputs():
     ClassifyTransform(Classify(inputs=("rgb", "depth"), augmentation=plain), train=True)
 
 
+@pytest.mark.parametrize("notation", ["rand-m10-p1-inc1", "rand-m0-p1"])
+def test_rand_augment_may_keep_no_bits_of_a_colour(notation):
+    """Pillow 13 refuses what timm draws there, once in about a thousand images of the paper's recipe."""
+    config = Classify(model=SMALL, augmentation=ClassifyAugmentation(rand_augment=notation))
+    transform = ClassifyTransform(config, train=True)
+    for seed in range(100):
+        transform(coordinates(32, 32), random.Random(seed))
+
+
 def test_a_label_beyond_the_classes_is_refused():
     sample = coordinates(32, 32) | {"label": torch.tensor(2)}
     with pytest.raises(ValueError, match="label is 2, but `classes` allows 0 to 1"):

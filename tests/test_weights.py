@@ -2,6 +2,7 @@ import argparse
 import pickle
 
 import pytest
+import timm
 import torch
 from reference_model import random_checkpoint
 from safetensors.torch import save_file
@@ -10,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from multimae.config import Model, build
 from multimae.model.encoder import Encoder
 from multimae.model.multimae import MultiMAE
-from multimae.weights import from_timm, load_encoder, load_official, to_official, to_timm
+from multimae.weights import from_timm, load_encoder, load_official, pretrained_vit, to_official, to_timm
 
 
 def images(batch=2, height=64, width=64):
@@ -269,3 +270,51 @@ def test_mask_tokens_stay_behind():
     assert load_encoder(encoder, model) == []
     with torch.no_grad():
         torch.testing.assert_close(encoder(images()), model.encode(images()))
+
+
+def test_timms_vit_is_looked_at_before_it_is_downloaded(monkeypatch):
+    """Nothing is drawn meanwhile: the weights of a head that is made after it stay the same."""
+    asked = []
+
+    def create(name, pretrained=False, **options):
+        asked.append(pretrained)
+        if pretrained:
+            raise OSError("no network\nand a long story")
+        return timm_create(name, **options)
+
+    timm_create = timm.create_model
+    monkeypatch.setattr("multimae.weights.timm.create_model", create)
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"cannot be downloaded \(no network\); .*--weights vit_tiny_patch16_224=FILE"):
+        pretrained_vit("vit_tiny_patch16_224")
+    assert asked == [False, True] and torch.equal(before, torch.get_rng_state())
+    with pytest.raises(ValueError, match="is a ResNet, expected a plain ViT"):
+        pretrained_vit("resnet18")
+    assert asked[2:] == [False]
+
+
+def test_a_vit_of_other_parts_or_heads_is_refused():
+    options = dict(img_size=64, patch_size=16, embed_dim=32, depth=2, num_classes=0)
+    encoder = Encoder(Model(image_size=64, dim=32, depth=2, heads=4), ("rgb",))
+    load_encoder(encoder, VisionTransformer(num_heads=4, **options))
+    with pytest.raises(ValueError, match="has 2 heads, expected model.heads 4"):
+        load_encoder(encoder, VisionTransformer(num_heads=2, **options))
+    with pytest.raises(ValueError, match="parts that the encoder lacks: norm_pre"):
+        load_encoder(encoder, VisionTransformer(num_heads=4, pre_norm=True, **options))
+
+
+@pytest.mark.parametrize("change", ["nan", "int", "flat", "none"])
+def test_changed_tensors_of_an_encoder_are_refused_whichever_they_are(change):
+    """Every tensor, in either form, in every way."""
+    encoder = Encoder(Model(image_size=64, dim=32, depth=1, heads=4), ("rgb", "semseg"))
+    vit = VisionTransformer(img_size=64, patch_size=16, embed_dim=32, depth=1, num_heads=4, num_classes=0)
+    for state in (encoder.state_dict(), {k: v for k, v in vit.state_dict().items() if not k.startswith("norm")}):
+        for name, value in state.items():
+            changed = {
+                "nan": torch.full_like(value, torch.nan),
+                "int": value.long(),
+                "flat": value.flatten()[:7],
+                "none": value[..., :0],
+            }[change]
+            with pytest.raises(ValueError, match="finite|shape|missing|square|fit"):
+                load_encoder(encoder, {**state, name: changed})

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timm.data.auto_augment import rand_augment_transform
+from PIL import Image
+from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
@@ -148,6 +149,9 @@ class ClassifyTransform:
                 )
             options = {"translate_const": int(self.size * 0.45), "img_mean": tuple(RGB_PADDING)}
             self.rand_augment = rand_augment_transform(config.augmentation.rand_augment, options)
+            for operation in self.rand_augment.ops:
+                if operation.aug_fn is posterize:
+                    operation.aug_fn = _posterize
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         label = int(sample["label"])
@@ -163,6 +167,11 @@ class ClassifyTransform:
                 image = self.rand_augment(F.to_pil_image(out["rgb"]))
             out["rgb"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return out | {"label": torch.tensor(label)}
+
+
+def _posterize(image: Image.Image, bits: int, **options) -> Image.Image:
+    """timm's, which draws 0 bits at the ends of its magnitudes: a black image, until Pillow 13 refused it."""
+    return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
 class SegmentTransform:
