@@ -178,7 +178,10 @@ def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], vari
     for folder in RunFolder.all(runs):
         if folder.signature in signatures:
             continue
-        last = folder.jobs.last("submitted")
+        try:
+            last = folder.jobs.last("submitted")
+        except FolderError:  # whose it is cannot be told
+            continue
         if last and (last.get("study"), last.get("scale"), last.get("variant", "")) == (study.name, scale, variant):
             found[folder] = last
     statuses = read_all(list(found))
@@ -193,7 +196,7 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     told = {}
     for entry in plan.entries.values():
         name = entry.run.config.data.name
-        if name not in roots:
+        if name not in roots or entry.status.state == "refused":
             continue
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
         if begun.get("root") not in (None, str(roots[name])):
