@@ -212,7 +212,10 @@ def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], vari
     for folder in RunFolder.all(runs):
         if folder.signature in signatures:
             continue
-        last = folder.jobs.last("submitted")
+        try:
+            last = folder.jobs.last("submitted")
+        except FolderError:  # whose it is cannot be told
+            continue
         if last and (last.get("study"), last.get("scale"), last.get("variant", "")) == (study.name, scale, variant):
             found[folder] = last
     statuses = read_all(list(found))
@@ -228,6 +231,8 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     told, wrong = {}, {}
     for entry in plan.entries.values():
         data = entry.run.config.data
+        if entry.status.state == "refused":
+            continue
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
         before = begun.get("root")
         if data.name not in roots or before is None or _same_place(before, roots[data.name]):

@@ -25,7 +25,7 @@ def check(entries: Sequence[Entry], profile: Profile, runs: Path) -> list[str]:
     """
     notes = []
     for stage in dict.fromkeys(stage_of(entry) for entry in entries if entry.action):
-        of = [entry for entry in entries if stage_of(entry) == stage]
+        of = [entry for entry in entries if stage_of(entry) == stage and entry.status.state != "refused"]
         saves, evaluations = _measured(entry.folder for entry in of)
         if saves:
             how = f"the median of {len(saves)} saves, with the evaluation that one may wait for"

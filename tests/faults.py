@@ -105,6 +105,23 @@ def kill_while_saving(trial: Trial) -> str:
     raise TimeoutError("no checkpoint was seen being written")
 
 
+def damage_checkpoint(trial: Trial) -> str:
+    """All ranks are killed, and some bytes of the newest checkpoint change, as on a bad disk."""
+    trial.until(lambda: trial.run.saved_step >= 0, "a checkpoint", 120)
+    pids = [process.pid for process in trial.ranks()]
+    trial.cluster.stop_controller()  # so that nothing restarts before the damage is done
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(1)
+    step = trial.run.saved_step
+    file = trial.run.checkpoints / f"step-{step:08d}" / "tensors.safetensors"
+    with open(file, "r+b") as tensors:
+        tensors.seek(-1000, os.SEEK_END)
+        tensors.write(os.urandom(1000))
+    trial.cluster.start_controller()
+    return f"checkpoint of step {step}"
+
+
 # ---- services
 
 
@@ -174,6 +191,7 @@ FAULTS = {
     "node killed": Fault(kill_node, after=revive_nodes),
     "rank killed": Fault(kill_rank),
     "killed in a save": Fault(kill_while_saving),
+    "damaged checkpoint": Fault(damage_checkpoint),
     "rank stopped": Fault(stop_rank),
     "slurmctld restarted": Fault(restart_controller),
     "sacct missing": Fault(lose_accounting, after=start_accounting),

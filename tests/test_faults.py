@@ -31,3 +31,9 @@ def test_a_tracking_server_that_dies_costs_nothing(harness):
     outcome = harness.attempt("MLflow dies", 0)
     assert outcome.came_back and outcome.identical and outcome.tracked.startswith("yes"), outcome
     assert outcome.restarts == 0 and outcome.lost == 0, outcome
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(harness):
+    outcome = harness.attempt("damaged checkpoint", 0)
+    assert outcome.came_back and outcome.identical and outcome.tracked.startswith("yes"), outcome
+    assert outcome.restarts == 1 and outcome.lost > 0, outcome

@@ -9,7 +9,7 @@ import pytest
 
 from multimae.config import ConfigError, Pretrain, Runtime
 from multimae.engine.folder import RunFolder, RunLocked
-from multimae.engine.task import RunFailed
+from multimae.engine.task import Diverged, RunFailed
 from slurm import attempt as attempt_module
 from slurm import job as job_module
 from slurm.attempt import Attempt, NoProgress
@@ -99,6 +99,7 @@ def test_an_error_that_may_pass_leaves_the_job_its_restart(run, train):
 FINAL = [
     (ConfigError("no such data"), None),
     (RunFailed("batch_size: 3 is odd"), ConfigError("batch_size: 3 is odd")),
+    (Diverged("diverged: the final evaluation is not finite"), None),
     (RunLocked("run abc is being written by process 5 on n9"), None),
 ]
 
@@ -168,6 +169,19 @@ def test_starts_in_vain_are_counted_at_one_step_and_not_after_a_signal(run):
     assert begin() == 1
     run.jobs.write("submitted", job="slurm:78", cluster="c1")  # --retry-failed
     assert begin() == 1
+
+
+def test_a_damaged_checkpoint_does_not_make_progress_look_like_none(run, train):
+    """Each restart comes further than the one before, from a checkpoint below the one that is damaged."""
+    checkpoint(run, 50)
+    (run.checkpoints / "step-00000050" / "tensors.safetensors").write_bytes(b"half")
+    for step in (10, 20, 30, 40, 45, 48):
+        train(lambda job, step=step: checkpoint(run, step) or fail(RunFailed("killed"))(job))
+        with pytest.raises(RunFailed, match="killed"):
+            cluster_job(run)()
+        assert may_restart(run) and attempt_of(run).starts_in_vain == 1
+    began = [record["step"] for record in run.jobs.records("began")]
+    assert began == [-1, 10, 20, 30, 40, 45]
 
 
 def test_a_fault_that_repeats_fails_the_run_with_the_evidence(run, train):

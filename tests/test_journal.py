@@ -78,9 +78,9 @@ def test_numbers_that_are_not_finite_are_written_as_text(journal):
 
 def test_a_journal_that_cannot_be_read_is_named_with_the_mend(journal):
     journal.path.mkdir(parents=True)
-    with pytest.raises(FolderError, match=r"journal.jsonl: Is a directory. See to its owner"):
+    with pytest.raises(FolderError, match=r"journal.jsonl: expected a file, found something else. Move it away"):
         journal.last()
-    with pytest.raises(FolderError, match="Is a directory"):
+    with pytest.raises(FolderError, match="expected a file"):
         journal.records()
 
 

@@ -196,6 +196,23 @@ def test_what_another_runs_is_left_to_it(tmp_path, folder, process):
     assert actions(tmp_path)["alpha=1 classify"] == ("missing", "run")
 
 
+def test_a_pre_training_whose_weights_are_gone_blocks_what_starts_from_it(tmp_path, folder):
+    finish(folder)
+    folder.weights.unlink()
+    entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[CLASSIFY.signature]
+    assert entry.status.state == "blocked" and f"{folder.weights} is gone; to make them again" in entry.status.reason
+
+
+def test_checkpoints_of_runs_that_are_done_are_removed_unless_somebody_writes(tmp_path, folder):
+    checkpoints = [folder.checkpoints, RunFolder.of(tmp_path, CLASSIFY.signature).checkpoints]
+    for path in checkpoints:
+        (path / "step-00000007").mkdir(parents=True)
+    finish(folder)
+    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
+    launch.tidy(plan)
+    assert [path.exists() for path in checkpoints] == [False, True]  # the other is not done
+
+
 def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, folder):
     folder.journal.write("failed", step=3, reason="no such file")
     plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)

@@ -116,7 +116,7 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, folder, slur
     torn.heartbeat.mkdir(parents=True)
     seen = state.read_all([torn, folder])
     assert {s.state for s in seen.values()} == {"refused", "running"}
-    assert "heartbeat.json: Is a directory. See to its owner" in seen[CLASSIFY.signature].reason
+    assert "heartbeat.json: expected a file" in seen[CLASSIFY.signature].reason
 
 
 # ---- in the queue

@@ -294,3 +294,38 @@ def test_one_damaged_folder_does_not_stop_the_others(runs):
     report = tracking.sync(runs)
     assert [problem.split(":")[0] for problem in report.problems] == [CLASSIFY.signature]
     assert Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status == "FINISHED"
+
+
+DAMAGED = {
+    "mlflow.json": ["", "[1]", "3", "{}", '{"uri": 3}', '{"offset": 999999999}', '{"steps": {"train": "x"}}', '{"cells": [3]}'],
+    "environment.json": ["", "3", '{"dirty": ', '{"variables": 7}'],
+    "heartbeat.json": ["", "null", '{"pid": "x"}', '{"pid": -1, "host": "h", "time": 1, "state": "training"}'],
+    "jobs.jsonl": ["{}\n", '{"time": 1, "kind": "submitted", "job": "local:1"}\n', "\0\0\0"],
+}
+
+
+def test_files_that_are_damaged_cost_only_themselves(runs):
+    run = study_run(runs).whole()
+    tracking.sync(runs)
+    whole = {name: (run.folder.path / name).read_text() for name in ("mlflow.json", "environment.json", "jobs.jsonl")}
+    for name, damages in DAMAGED.items():
+        for damage in damages:
+            if name == "mlflow.json" and damage.startswith('{"') and "3}" not in damage[:10]:
+                damage = json.dumps(json.loads(whole[name]) | json.loads(damage))
+            (run.folder.path / name).write_text(damage)
+            assert tracking.sync(runs).problems == [], (name, damage)
+        (run.folder.path / name).write_text(whole.get(name, "{}"))
+    seen = Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"]
+    assert seen.info.status == "FINISHED" and Seen(runs).steps(seen, "train/loss") == list(range(1, 41))
+
+
+def test_a_journal_that_is_shorter_than_what_was_sent_is_sent_again(runs):
+    run = study_run(runs).whole()
+    tracking.sync(runs)
+    run.journal.path.unlink()  # and the run begun anew
+    run.start()
+    run.train([7])
+    assert tracking.sync(runs).metrics > 0
+    run.folder.config_file.unlink()  # the journal tells what it said
+    run.train([8])
+    assert tracking.sync(runs).metrics > 0

@@ -24,12 +24,19 @@ def usable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def regular(path: Path) -> bool:
+    """Whether there is a file. Raises FolderError for what is none: a folder, or a pipe, whose reader would wait."""
+    if path.exists() and not path.is_file():
+        raise FolderError(f"{path}: expected a file, found something else. Move it away")
+    return path.exists()
+
+
 def opened(path: Path) -> BinaryIO | None:
     """The file; None where there is none. Raises FolderError where it cannot be read."""
     with usable(path):
         try:
-            return open(path, "rb")
-        except (FileNotFoundError, NotADirectoryError):
+            return open(path, "rb") if regular(path) else None
+        except FileNotFoundError:  # it went just now
             return None
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import SIGNATURE_LENGTH, ConfigError, RunConfig
-from .files import FolderError, read_bytes, read_json, usable
+from .files import FolderError, read_bytes, read_json, regular, usable
 from .identity import Identity
 from .journal import Journal
 from .saved import Damaged, progress_of, weights_fault
 from .sharing import check_shared, hinders, share
 
-__all__ = ["FolderError", "RunFolder", "RunLocked", "make_runs", "read_bytes", "read_json", "usable", "write_atomic"]
+__all__ = ["FolderError", "RunFolder", "RunLocked", "make_runs", "read_json", "usable", "write_atomic"]
 
 
 class RunLocked(RuntimeError):
@@ -159,8 +159,7 @@ class RunFolder:
         self._identity(expected).config()
 
     def _identity(self, expected: RunConfig | None = None) -> Identity:
-        if self.path.exists() and not self.path.is_dir():
-            raise FolderError(f"{self.path}: expected the folder of a run, found a file. Move it away")
+        self._no_file()
         starts = (record for _, record in self.journal.read() if record["kind"] == "start")
         params = next((record["params"] for record in starts if record.get("params")), None)
         return Identity(self.config_file, read_bytes(self.config_file), params, expected)
@@ -192,6 +191,7 @@ class RunFolder:
         Raises FolderError where this process cannot write here, ConfigError where the run is a colleague's who does
         not share it.
         """
+        self._no_file()
         self.check_shared()
         with usable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -205,23 +205,28 @@ class RunFolder:
                     f"run {self.signature} is being written by {file.read().strip()}. If that machine is gone for good "
                     f"and its lock stays, remove {self.path / '.writer'}"
                 ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
-            file.flush()
             self._fit_to_write()
-            for written in (self.heartbeat, self.environment, self.weights):
-                for half in self.path.glob(f".{written.name}.*"):  # of a writer that was killed
-                    half.unlink()
+            with usable(self.path):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
+                file.flush()
+                for written in (self.heartbeat, self.environment, self.weights):
+                    for half in self.path.glob(f".{written.name}.*"):  # of a writer that was killed
+                        half.unlink()
             yield
+
+    def _no_file(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise FolderError(f"{self.path}: expected the folder of a run, found a file. Move it away")
 
     def _fit_to_write(self) -> None:
         """Raises FolderError where something is in the place of a file or a folder that a run writes."""
-        files = (self.config_file, self.journal.path, self.jobs.path, self.environment, self.heartbeat, self.weights)
-        for path, is_one, what in [
-            *((path, path.is_file, "a file") for path in files),
-            *((path, path.is_dir, "a folder") for path in (self.checkpoints, self.samples, self.log)),
-        ]:
-            if path.exists() and not is_one():
-                raise FolderError(f"{path}: expected {what}, found something else. Move it away")
+        appended, folders = (self.journal.path, self.jobs.path), (self.checkpoints, self.samples, self.log)
+        for path in (*appended, self.config_file, self.environment, self.heartbeat, self.weights):
+            regular(path)
+        for path in folders:
+            if path.exists() and not path.is_dir():
+                raise FolderError(f"{path}: expected a folder, found a file. Move it away")
+        for path in (self.path, *appended, *folders):
             if path.exists() and not os.access(path, os.W_OK):
                 raise FolderError(f"{path}: you may not write to it. See to its owner and permissions")

@@ -19,7 +19,8 @@ class Damaged(ValueError):
 
 def progress_of(path: Path) -> dict[str, Any]:
     """The progress.json of a checkpoint. Raises Damaged where it, or a byte of the tensors, is missing."""
-    progress = read_json(path / "progress.json")
+    file = path / "progress.json"
+    progress = read_json(file) if file.is_file() else None
     if not fits(progress, PROGRESS):
         raise Damaged("progress.json is missing, torn, or does not say all")
     if path.name != name_of(progress["step"]):
