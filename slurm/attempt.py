@@ -1,7 +1,7 @@
 """One start of a SLURM job: what it writes into the run's jobs.jsonl, and whether it may start again. Imports no torch.
 
 began     {job, cluster, restart, nodes, host, step, cpus}    first of all; `step`: of the newest whole checkpoint, or -1
-released  {job, reason}                                       it was asked to stop, has saved, and gives the job back
+released  {job, cluster, reason}                              it was asked to stop, has saved, and gives the job back
 ended     {job, state, reason}                                it ended for good, by an error that no restart mends
 """
 
@@ -50,6 +50,10 @@ class Attempt:
         return f"slurm:{self.place.job}"
 
     @property
+    def cluster(self) -> str | None:
+        return os.environ.get("SLURM_CLUSTER_NAME")
+
+    @property
     def _leave(self) -> Path:
         """The file without which slurm/restart.sh does not queue the job again."""
         return self.files / "may-restart"
@@ -73,7 +77,7 @@ class Attempt:
         self.run.jobs.write(
             "began",
             job=self.job,
-            cluster=os.environ.get("SLURM_CLUSTER_NAME"),
+            cluster=self.cluster,
             restart=self.place.restart,
             nodes=os.environ.get("SLURM_JOB_NODELIST"),
             host=socket.gethostname(),
@@ -124,7 +128,7 @@ class Attempt:
         if last and last["kind"] == "began":
             asked = self.run.journal.last("interrupted") or {"time": 0.0}
             reason = asked["reason"] if asked["time"] >= last["time"] else "a signal before the training began"
-            self.run.jobs.write("released", job=self.job, reason=reason)
+            self.run.jobs.write("released", job=self.job, cluster=self.cluster, reason=reason)
 
     def end(self, reason: str) -> None:
         """End for good, with an error."""

@@ -166,6 +166,8 @@ def test_starts_in_vain_are_counted_at_one_step_and_not_after_a_signal(run):
     attempt.release()
     attempt.release()
     assert kinds(run).count("released") == 1
+    began, released = run.jobs.last("began"), run.jobs.last("released")
+    assert [began[key] for key in ("job", "cluster")] == [released[key] for key in ("job", "cluster")]
     assert begin() == 1
     run.jobs.write("submitted", job="slurm:78", cluster="c1")  # --retry-failed
     assert begin() == 1
