@@ -45,9 +45,7 @@ class ClassifyTask(TransferTask):
             raise ConfigError(f"classes: '{config.data.name}' has {known} classes, found {config.classes}")
         augmentation = config.augmentation
         self.mixup = None
-        if augmentation.mixup or augmentation.cutmix:
-            if "semseg" in config.inputs:
-                raise ConfigError("augmentation: semseg inputs cannot be mixed; set mixup and cutmix to 0")
+        if config.mixes:
             self.mixup = Mixup(
                 augmentation.mixup,
                 augmentation.cutmix,
