@@ -142,11 +142,6 @@ class ClassifyTransform:
         self.classes = config.classes
         self.rand_augment = None
         if train and config.augmentation.rand_augment:
-            if config.inputs != ("rgb",):
-                raise ValueError(
-                    "augmentation.rand_augment shears and shifts rgb alone, away from the other inputs "
-                    f"({', '.join(config.inputs)}): set augmentation.rand_augment=null"
-                )
             options = {"translate_const": int(self.size * 0.45), "img_mean": tuple(RGB_PADDING)}
             self.rand_augment = rand_augment_transform(config.augmentation.rand_augment, options)
             for operation in self.rand_augment.ops:

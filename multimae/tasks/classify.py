@@ -47,11 +47,7 @@ class ClassifyTask(TransferTask):
             raise ConfigError(f"classes: {found}; set classes={known}")
         augmentation = config.augmentation
         self.mixup = None
-        if augmentation.mixup or augmentation.cutmix:
-            if "semseg" in config.inputs:
-                raise ConfigError(
-                    "augmentation: semseg inputs cannot be mixed; set augmentation.mixup=0 and augmentation.cutmix=0"
-                )
+        if config.mixes:
             self.mixup = Mixup(
                 augmentation.mixup,
                 augmentation.cutmix,
