@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -42,18 +43,21 @@ def predictions(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Fig
         folder = RunFolder.of(runs, row.stages[stage].signature)
         if (record := folder.journal.last("sample")) and (folder.path / record["file"]).exists():
             files[f"{row.name}, step {record['step']}"] = folder.path / record["file"]
-    images = {title: matplotlib.image.imread(file) for title, file in files.items()}
+    images = {title: _read(file) for title, file in files.items()}
     across = min(2, max(1, len(images)))
     down = max(1, -(-len(images) // across))
-    shape = next(iter(images.values())).shape if images else (100, 1000)
+    shape = next((image.shape for image in images.values() if image is not None), (100, 1000))
     width = 14.0 / across
     figure = Figure(figsize=(14.0, down * (width * shape[0] / shape[1] + 0.4)), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, (title, image) in zip(axes, images.items()):
-        axis.imshow(image)
         axis.set_title(title, loc="left")
+        if image is None:
+            _say(axis, f"{files[title]} is damaged")
+        else:
+            axis.imshow(image)
     if not images:
         _say(axes[0], f"no {stage} has drawn a picture yet")
     return figure
@@ -79,6 +83,14 @@ def mask_sampling(alphas: Iterable[float], samples: int = 12, tokens: int = 9, s
     patches = [Patch(color=COLORS[modality], label=modality) for modality in MODALITIES]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
     return figure
+
+
+def _read(file: Path) -> np.ndarray | None:
+    """The picture; None where it is damaged, as by a kill while it was written."""
+    try:
+        return matplotlib.image.imread(file)
+    except (OSError, SyntaxError, ValueError):  # as Pillow tells of a damaged PNG
+        return None
 
 
 def _say(axis: Axes, text: str) -> None:

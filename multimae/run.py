@@ -32,6 +32,8 @@ def run(config: RunConfig, runtime: Runtime) -> str:
     with folder.claim() if writer else contextlib.nullcontext():
         if writer:
             folder.create(config)
+        else:
+            folder.check(config)  # so that no process waits for one that refuses
         if folder.done:
             if writer and root:
                 learnt_from(config, folder, root)
@@ -64,10 +66,13 @@ def run(config: RunConfig, runtime: Runtime) -> str:
 
 
 def _check_source(folder: RunFolder) -> None:
+    """Raises ConfigError where a transfer cannot start from this run."""
     try:
-        folder.check_weights()
+        folder.check()
     except ConfigError as error:
         raise ConfigError(f"init: {error}") from None
+    if problem := folder.weights_problem:
+        raise ConfigError(f"init: {problem}")
 
 
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:

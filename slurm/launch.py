@@ -274,11 +274,7 @@ def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:
     if entry and (entry.action or status.under_way):
         return None
     if status.state == "done":
-        try:
-            RunFolder.of(runs, needed).check_weights()
-        except FolderError as error:
-            return str(error)
-        return None
+        return RunFolder.of(runs, needed).weights_problem
     if entry:
         return f"{entry.run.label} {status.state}"
     why = f": {status.reason}" if status.state == "refused" else ", which is not done, and none of these rows makes it"

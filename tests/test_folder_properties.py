@@ -17,6 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inputs.folders import TINY
+from PIL import Image
 from rich.console import Console
 from synthetic_runs import SyntheticRun
 from training import tiny_study
@@ -31,7 +32,7 @@ from slurm.display import print_plan, print_status
 
 EXAMPLES = int(os.environ.get("MULTIMAE_EXAMPLES", "0"))
 FILES = ("config.yaml", "environment.json", "heartbeat.json", "journal.jsonl", "jobs.jsonl", "weights.safetensors")
-FILES += ("mlflow.json", "checkpoints/step-00000040/progress.json", "checkpoints/step-00000040/tensors.safetensors")
+FILES += ("samples/predictions.png", "mlflow.json", "checkpoints/step-00000040/progress.json", "checkpoints/step-00000040/tensors.safetensors")
 ROWS = tiny_study.build("smoke")
 
 # ---- what may happen to a file
@@ -151,6 +152,9 @@ def studied(tmp_path_factory) -> Path:
         for stage, config in row.stages.items():
             run = SyntheticRun(runs, config)
             run.submit("tiny", row.name, stage)
+            run.folder.samples.mkdir()
+            Image.new("RGB", (4, 4)).save(run.folder.samples / "predictions.png")
+            run.journal.write("sample", step=40, file="samples/predictions.png")
             run.whole() if row is ROWS[0] else run.start(pid=2**22 - 1)
             beat = {"time": 1.0, "pid": 2**22 - 1, "host": "elsewhere", "state": "training", "step": 3, "total_steps": 9}
             run.folder.heartbeat.write_text(json.dumps(beat))

@@ -1,5 +1,6 @@
 """A run's folder is what its name says, or it is refused; what its refusal advises is done here, and helps."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -222,7 +223,7 @@ def test_a_journal_with_settings_that_are_none(tmp_path, params):
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / ALPHA.signature).write_text("")
-    with pytest.raises(FolderError, match="expected the folder of a run, found a file. Move it away"):
+    with pytest.raises(FolderError, match="expected a folder, found a file. Move it away"):
         RunFolder.of(tmp_path, ALPHA.signature).check(ALPHA)
 
 
@@ -278,9 +279,22 @@ def test_sync_does_not_send_it_and_sends_the_others(edited, tmp_path):
     assert report.metrics > 0
 
 
-def test_a_job_does_not_train_it(edited):
-    with pytest.raises(FolderError, match="epochs: found 3.0"):
-        edited.config()
+@pytest.mark.parametrize("name", ["log", "samples", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_seen_before_anything_runs(tmp_path, name):
+    run = synthetic(tmp_path, PRETRAIN, begun=False)
+    (run.folder.path / name).write_text("")
+    entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[PRETRAIN.signature]
+    assert entry.status.state == "refused" and f"{name}: expected a folder, found a file" in entry.status.reason
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    run = synthetic(tmp_path, PRETRAIN, begun=False)
+    for name in ("heartbeat.json", "journal.jsonl", "jobs.jsonl", "config.yaml", "weights.safetensors"):
+        (run.folder.path / name).unlink(missing_ok=True)
+        os.mkfifo(run.folder.path / name)
+        entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[PRETRAIN.signature]
+        assert entry.status.state == "refused" and f"{name}: expected a file" in entry.status.reason
+        (run.folder.path / name).unlink()
 
 
 def test_names_that_are_no_signatures_are_no_runs(tmp_path):

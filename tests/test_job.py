@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from multimae.config import ConfigError, Pretrain, Runtime
-from multimae.engine.folder import RunFolder, RunLocked
+from multimae.engine.folder import FolderError, RunFolder, RunLocked
 from multimae.engine.task import Diverged, RunFailed
 from slurm import attempt as attempt_module
 from slurm import job as job_module
@@ -114,6 +114,13 @@ def test_an_error_that_no_restart_mends_ends_the_job(run, train, monkeypatch, er
         cluster_job(run)()
     assert not may_restart(run) and not (run.path.parent / ".slurm/77/finished").exists()
     assert run.jobs.last()["kind"] == "ended" and run.jobs.last()["reason"] == str(error)
+
+
+def test_a_run_whose_config_was_edited_ends_the_job(run):
+    run.config_file.write_text(run.config_file.read_text().replace("epochs: 1600.0", "epochs: 3.0"))
+    with pytest.raises(FolderError, match="config.yaml is of run"):
+        cluster_job(run)()
+    assert not may_restart(run) and "is refused" in run.jobs.last("ended")["reason"]
 
 
 def hold(run: RunFolder, held, free) -> None:

@@ -147,6 +147,7 @@ class RunFolder:
     def config(self) -> RunConfig:
         """The config of the run: of config.yaml, or where that is gone or torn, of the journal. Raises FolderError as
         `check`, and where nothing tells."""
+        self._check_kinds()
         if (config := self._identity().config()) is None:
             raise FolderError(f"{self.config_file} is not there, and no journal tells what was in it")
         return config
@@ -156,10 +157,10 @@ class RunFolder:
 
         `expected`: the config at hand, whose signature is the folder's name. A folder that says nothing yet is fine.
         """
+        self._check_kinds()
         self._identity(expected).config()
 
     def _identity(self, expected: RunConfig | None = None) -> Identity:
-        self._no_file()
         starts = (record for _, record in self.journal.read() if record["kind"] == "start")
         params = next((record["params"] for record in starts if record.get("params")), None)
         return Identity(self.config_file, read_bytes(self.config_file), params, expected)
@@ -173,15 +174,13 @@ class RunFolder:
             f"--data and --runs of before); for a run of a study: rm -r {self.path}, then the study's command again"
         )
 
-    def check_weights(self) -> None:
-        """Raises FolderError where a transfer cannot start from this run."""
-        self.check()
+    @property
+    def weights_problem(self) -> str | None:
+        """Why a transfer cannot start from this run, and what mends it; None if it can, as far as is seen quickly."""
         if not self.weights.exists() and not self.done:
-            raise FolderError(
-                f"run {self.signature} has no weights yet: expected {self.weights}; run that pre-training first"
-            )
-        if fault := weights_fault(self.weights, self.signature):
-            raise FolderError(f"{self.weights} {fault}; {self.remake}")
+            return f"run {self.signature} has no weights yet: expected {self.weights}; run that pre-training first"
+        fault = weights_fault(self.weights, self.signature)
+        return f"{self.weights} {fault}; {self.remake}" if fault else None
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
@@ -191,7 +190,7 @@ class RunFolder:
         Raises FolderError where this process cannot write here, ConfigError where the run is a colleague's who does
         not share it.
         """
-        self._no_file()
+        self._check_kinds()
         self.check_shared()
         with usable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -205,7 +204,7 @@ class RunFolder:
                     f"run {self.signature} is being written by {file.read().strip()}. If that machine is gone for good "
                     f"and its lock stays, remove {self.path / '.writer'}"
                 ) from None
-            self._fit_to_write()
+            self._check_writable()
             with usable(self.path):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}")
@@ -215,18 +214,20 @@ class RunFolder:
                         half.unlink()
             yield
 
-    def _no_file(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise FolderError(f"{self.path}: expected the folder of a run, found a file. Move it away")
-
-    def _fit_to_write(self) -> None:
-        """Raises FolderError where something is in the place of a file or a folder that a run writes."""
-        appended, folders = (self.journal.path, self.jobs.path), (self.checkpoints, self.samples, self.log)
-        for path in (*appended, self.config_file, self.environment, self.heartbeat, self.weights):
-            regular(path)
-        for path in folders:
+    def _check_kinds(self) -> None:
+        """Raises FolderError where something is in the place of a file or a folder of a run."""
+        for path in (self.path, self.checkpoints, self.samples, self.log):
             if path.exists() and not path.is_dir():
                 raise FolderError(f"{path}: expected a folder, found a file. Move it away")
-        for path in (self.path, *appended, *folders):
+        for path in (self.config_file, self.environment, self.heartbeat, self.weights, *self._appended):
+            regular(path)
+
+    def _check_writable(self) -> None:
+        for path in (self.path, self.checkpoints, self.samples, self.log, *self._appended):
             if path.exists() and not os.access(path, os.W_OK):
                 raise FolderError(f"{path}: you may not write to it. See to its owner and permissions")
+
+    @property
+    def _appended(self) -> tuple[Path, Path]:
+        """The others are replaced, which asks for leave to write in their folder only."""
+        return self.journal.path, self.jobs.path

@@ -165,7 +165,7 @@ CASES = [
     Case("config.yaml, zeros (a power cut)", RUN, "finished: ", 0, done(write("config.yaml", bytes(900)))),
     Case("config.yaml, gone", RUN, "finished: ", 0, done(remove("config.yaml"))),
     Case("config.yaml that is a folder", RUN, "config.yaml: expected a file", 2, done(folder_at("config.yaml"))),
-    Case("a file in the place of the run's folder", RUN, "expected the folder of a run", 2, done(a_file_instead)),
+    Case("a file in the place of the run's folder", RUN, "expected a folder, found a file", 2, done(a_file_instead)),
     Case("an edited run in --status", STATUS, "refused.*epochs: found 9.0", 0, in_study(edit(epochs=9))),
     Case("an edited run in --dry-run", PLAN, "refused.*epochs: found 9.0", 0, in_study(edit(epochs=9))),
     Case("an edited run in a table", TABLE, "classify refused: .*epochs: found 9.0", 0, in_study(edit(epochs=9))),
