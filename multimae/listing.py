@@ -292,14 +292,14 @@ def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[
     return found
 
 
-def differing(begun: Mapping[str, Any], root: Path, data: Data) -> list[str]:
+def differing(begun: Mapping[str, Any], root: Path, data: Data) -> list[str] | None:
     """The splits whose samples in the folder `root` are not those of a run's `data` record.
 
-    Empty too where nothing can be said: the record names no fields, or `data` leave out what is damaged. Raises
-    ValueError where `root` cannot be what the run read.
+    None where a listing cannot tell: the record names no fields, or `data` leave out what is damaged. Raises ValueError
+    where `root` cannot be what the run read.
     """
     if "fields" not in begun or data.allow_missing:
-        return []
+        return None
     now = contents(Path(root), data, tuple(begun["fields"]))
     return [split for split, samples in now.items() if samples != begun[split]]
 

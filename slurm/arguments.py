@@ -95,5 +95,3 @@ def _folder(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a folder, found ''")
     return Path(os.path.expanduser(text))
-
-

@@ -109,17 +109,10 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
-        if folder := own_folder(args.data):
-            check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
-        roots = runtime_from(args).data_roots
-        notes = [*self.notes(planned), *launch.other_data(planned, roots)]
-        lost = launch.absent(planned, {**(self.profile.data_roots if self.profile else {}), **roots})
-        if lost and not (args.dry_run or self.profile):  # the nodes of a cluster may have what is not here
-            raise ConfigError("; ".join(lost))
+        for line in [*self.notes(planned), *self.data_notes(planned)]:
+            print(f"note: {line}", file=sys.stderr)
         if not args.dry_run:
             launch.tidy(planned)
-        for line in [*notes, *lost]:
-            print(f"note: {line}", file=sys.stderr)
         if self.profile:
             return self.on_cluster(planned, self.profile)
         return self.here(planned)
@@ -136,6 +129,19 @@ class Command:
                 raise ConfigError(f"{stage}: {error}") from None
             notes += [f"{stage}: {note}" for note in entry.run.config.notes()]
         return list(dict.fromkeys(notes))
+
+    def data_notes(self, planned: launch.Plan) -> list[str]:
+        """What cannot be told from here. Raises ConfigError for data that cannot be what the runs read."""
+        roots = runtime_from(self.args).data_roots
+        everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
+        if folder := own_folder(self.args.data):
+            check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
+        notes = launch.other_data(planned, roots)
+        unknown, absent = launch.unknown_data(planned, everywhere), launch.absent_data(planned, everywhere)
+        wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
+        if wrong and not self.args.dry_run:
+            raise ConfigError("; ".join(wrong))
+        return [*notes, *unknown, *absent]
 
     # ---- reading, and stopping
 

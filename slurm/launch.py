@@ -238,14 +238,16 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
         if data.name not in roots or before is None or _same_place(before, roots[data.name]):
             continue
         now = roots[data.name]
-        if lacking(now):
-            told[before] = f"{entry.run.label} learnt from {before}; whether {now} holds the same is not known here"
-            continue
         try:
-            differ = differing(begun, now, data)
+            differ = None if lacking(now) else differing(begun, now, data)
         except (ValueError, OSError) as error:
             raise ConfigError(f"{entry.run.label} learnt from {before}, which {now} cannot replace: {error}") from None
-        if differ:
+        if differ is None:
+            told[before] = (
+                f"{entry.run.label} learnt from {before}, and --data is {now} now. Whether it holds the same cannot be "
+                "said from here; if it does not, rename the folder"
+            )
+        elif differ:
             wrong[entry.run.label] = f"{entry.folder.signature}: {' and '.join(differ)} samples from {before}"
     if wrong:
         lines = "; ".join(f"{label} (run {what})" for label, what in list(wrong.items())[:MOST_TOLD])
@@ -256,12 +258,19 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     return list(told.values())
 
 
-def absent(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
-    """What to tell of data that are still to be read and lie nowhere, or not here."""
-    names = dict.fromkeys(e.run.config.data.name for e in plan.todo if e.run.config.data.name != SCENES)
-    lost = [f"no folder is known for '{name}'; give it with --data {name}=DIR" for name in names if name not in roots]
-    there = {name: lacking(Path(roots[name])) for name in names if name in roots}
-    return lost + [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in there.items() if lack]
+def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of data that are still to be read and for which no folder is given."""
+    return [f"no folder is known for '{n}'; give it with --data {n}=DIR" for n in _read(plan) if n not in roots]
+
+
+def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of folders that are still to be read and are not on this machine."""
+    lacks = {name: lacking(Path(roots[name])) for name in _read(plan) if name in roots}
+    return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
+
+
+def _read(plan: Plan) -> list[str]:
+    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name != SCENES]
 
 
 def _same_place(before: str, now: Path) -> bool:

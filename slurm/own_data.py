@@ -103,7 +103,7 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
                 if asked and there < asked:
                     told[f"{stage}.data.{split}_samples={there}"] = f"not {asked}: there are no more"
                 elif asked and asked < classes:
-                    told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave classes without a sample"
+                    told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave out classes"
             batch, (name, asked) = config.batch_size, config.data.split("train")
             samples = count_images(_images(folder / name), asked or batch)
             if samples < batch:

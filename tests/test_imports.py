@@ -34,7 +34,7 @@ LIBRARY = {
     "pictures": BASE,
     "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
     "engine": BASE,
-    "run": BASE | {"engine", "flops", "listing", "tasks"},
+    "run": BASE | {"data", "engine", "flops", "listing", "tasks"},
     "tracking": BASE | {"engine"},
     "bench": BASE | MODEL | {"data", "engine", "flops", "tasks"},
     "cli": BASE | {"bench", "engine", "listing", "run", "tracking"},

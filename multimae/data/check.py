@@ -9,7 +9,7 @@ beforehand. Damaged files go to standard output, one a line, the reasons to stan
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,11 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-pixels", type=int, default=most, metavar="N", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        files = list(_files(args.folder))
+        files, faults = _files(args.folder)
     except (OSError, ValueError) as error:
         print(f"check: {error}", file=sys.stderr)
         return 2
-    damaged = 0
+    damaged = len(faults)
+    for fault in faults:
+        print(fault, file=sys.stderr)
 
     def judge(file: tuple[Path, str]) -> tuple[Path, str]:
         try:
@@ -47,18 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                     damaged += 1
                     print(path, flush=True)
                     print(f"  {reason}", file=sys.stderr, flush=True)
-    print(f"{damaged} of {len(files)} files are damaged", file=sys.stderr)
+    print(f"{damaged} of {len(files) + len(faults)} files are damaged", file=sys.stderr)
     return int(damaged > 0)
 
 
-def _files(root: Path) -> Iterator[tuple[Path, str]]:
-    """(path, field) of all images in all splits. Raises ValueError for what cannot be listed."""
+def _files(root: Path) -> tuple[list[tuple[Path, str]], list[str]]:
+    """((path, field) of all images in all splits, what lies there in place of one). Raises ValueError and OSError."""
+    files, faults = [], []
     for split in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         listing = Listing(split, None)
-        for fault in listing.faults.values():
-            print(fault, file=sys.stderr)
+        faults += listing.faults.values()
         for field, found in listing.found.items():
-            yield from ((split / path, field) for path, _, _ in found.values())
+            files += [(split / path, field) for path, _, _ in found.values()]
+    return files, faults
 
 
 if __name__ == "__main__":

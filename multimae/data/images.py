@@ -51,7 +51,10 @@ def open_image(file: io.BufferedIOBase, field: str, max_pixels: int) -> Image.Im
         raise Unusable(f"cannot be read as {kind}: {_reason(file, error)}") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise Unusable(f"has {width} x {height} pixels; max_pixels={max_pixels} allows no more than that many")
+        raise Unusable(
+            f"has {width} x {height} pixels; max_pixels={max_pixels} allows fewer: make it smaller, or raise the limit "
+            f"(--runtime max_pixels=N, or `runtime` in a profile)"
+        )
     if max(image.size) > OBLONG * min(image.size):
         raise Unusable(f"is {width} x {height}: one side may be {OBLONG} times the other, no more")
     if image.mode not in modes:
