@@ -20,6 +20,9 @@ from .settings import ConfigError, difference, merged, parse_overrides, plain, r
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
 SIGNATURE_LENGTH = 10
+SCENES = "scenes"  # the data set that is made, not read from a folder
+SCENES_SPLITS = ("train", "val", "test")
+MOST_SCENES = 10_000_000  # some 300 GB at 64 px
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -43,6 +46,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Signature = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{SIGNATURE_LENGTH}}}$")]
 Range = tuple[Positive, Positive]
+SplitName = Annotated[str, Field(pattern=r"^[^/\x00-\x1f]+(/[^/\x00-\x1f]+)*$")]  # a folder in the data's own
 
 
 class Section(BaseModel):
@@ -52,13 +56,35 @@ class Section(BaseModel):
 class Data(Section):
     """Which samples. `name` is the embedded `scenes` or a key of `Runtime.data_roots`: a path is never identity."""
 
-    name: str = "imagenet"
-    train_split: str = "train"
-    eval_split: str = "val"
-    train_samples: Count | None = None  # the first N; None: all. The run refuses a split that has fewer
+    name: Annotated[str, Field(pattern=r"^[^/=\x00-\x1f]+$")] = "imagenet"
+    train_split: SplitName = "train"
+    eval_split: SplitName = "val"
+    # Drawn over all classes, so that each keeps its share; None: all. The run refuses a split that has fewer.
+    train_samples: Count | None = None
     eval_samples: Count | None = None
-    render_size: Count = 64  # px; of the embedded scenes only
-    allow_missing: bool = False  # drop (and count) samples with a missing or unreadable file, instead of refusing
+    subset_seed: Annotated[int, Field(ge=0)] = 0  # of that draw; never the run's seed: seeds share their samples
+    render_size: Annotated[int, Field(ge=1, le=1024)] = 64  # px; of the embedded scenes only
+    allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.subset_seed and self.name == SCENES:
+            raise ValueError(f"subset_seed chooses among the images of a folder; '{SCENES}' are made, so leave it at 0")
+        if self.subset_seed and not (self.train_samples or self.eval_samples):
+            raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
+        for key, value in (("train_samples", self.train_samples), ("eval_samples", self.eval_samples)):
+            if self.name == SCENES and (value or 0) > MOST_SCENES:
+                raise ValueError(f"{key}: at most {MOST_SCENES:,} scenes are rendered, found {value}")
+        for key, value in (("train_split", self.train_split), ("eval_split", self.eval_split)):
+            if ".." in value.split("/"):
+                raise ValueError(f"{key}: expected a folder within the data's own, found '{value}'")
+            if self.name == SCENES and value not in SCENES_SPLITS:
+                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{value}'")
+        return self
+
+    def split(self, name: str) -> tuple[str, int | None]:
+        """The name of the "train" or "eval" split, and how many of its samples are asked for."""
+        return (self.train_split, self.train_samples) if name == "train" else (self.eval_split, self.eval_samples)
 
 
 class Model(Section):
@@ -208,7 +234,8 @@ class RunConfig(Section):
         """Optimizer steps in an epoch over `samples` training samples; the last, incomplete batch is dropped."""
         if samples < self.batch_size:
             raise ConfigError(
-                f"batch_size: {self.batch_size} is more than the {samples} training samples of '{self.data.name}'"
+                f"batch_size: {self.batch_size} is more than the {samples} training samples of '{self.data.name}'; set "
+                f"batch_size={samples} or less"
             )
         return samples // self.batch_size
 
@@ -315,6 +342,7 @@ class Runtime(Section):
     compile: bool = False
     threads: Count | None = None  # of a process on the CPU; None: torch's choice
     workers: Annotated[int, Field(ge=0)] = 0  # data-loading processes for each training process
+    max_pixels: Count = 100_000_000  # of an image file: a larger one is refused before it fills the memory
     checkpoint_minutes: Positive = 15.0
     log_every_steps: Count = 10
     nonfinite_budget: Annotated[int, Field(ge=0)] = 3  # steps with a non-finite loss that are skipped before failing

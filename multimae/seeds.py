@@ -1,8 +1,10 @@
 """Every random draw derives from the run's seed and from what it is for, so that a resumed run needs no saved state."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *key: str | int) -> int:
@@ -11,5 +13,7 @@ def derive(seed: int, *key: str | int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def generator(device: torch.device | str, seed: int, *key: str | int) -> torch.Generator:
+def generator(device: "torch.device | str", seed: int, *key: str | int) -> "torch.Generator":
+    import torch  # not for planning, which derives seeds too
+
     return torch.Generator(device).manual_seed(derive(seed, *key))

@@ -1,5 +1,7 @@
 """Folders of images: joined by stem, and refused with the paths that were expected when anything is wrong."""
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -9,8 +11,7 @@ import torch
 from PIL import Image
 
 from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
-from multimae.data import PretrainTransform, open_dataset, train_batches
-from multimae.data.folders import FolderDataset
+from multimae.data import PretrainTransform, folders, open_dataset, train_batches
 from multimae.shards import Shard
 
 STEMS = ("n01/a", "n01/b", "n02/a", "n02/c", "n03/z")
@@ -115,7 +116,7 @@ def other_size(path: Path) -> None:
         ("rgb/n02/a.jpg", truncate, "cannot be read as an image"),
         ("rgb/n02/a.jpg", empty, "cannot be read as an image"),
         ("rgb/n02/a.jpg", text, "cannot be read as an image"),
-        ("depth/n02/a.png", truncate, "cannot be read as a PNG with one 16-bit channel"),
+        ("depth/n02/a.png", truncate, "is damaged or cut short"),
         ("depth/n02/a.png", eight_bits, "expected a PNG with one 16-bit channel, found mode L"),
         ("depth/n02/a.png", other_size, "48 x 20"),
         ("semseg/n02/a.png", color, "expected a PNG with one 8-bit channel, found mode RGB"),
@@ -147,6 +148,50 @@ def test_a_repaired_file_is_seen(root):
     assert len(opened(root)) == 5
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_an_error_of_the_file_system_drops_no_sample_and_is_not_remembered(root, monkeypatch, code, allow_missing):
+    def failing(path, *arguments):
+        if str(path).endswith("n02/a.jpg"):
+            raise OSError(code, os.strerror(code), str(path))
+        return open(path, *arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(folders, "open", failing, raising=False)
+        with pytest.raises(OSError, match=f"n02/a.jpg could not be read: {os.strerror(code)}.*nothing is left out"):
+            opened(root, allow_missing=allow_missing)
+    assert len(opened(root, allow_missing=allow_missing)) == 5
+
+
+def test_what_is_wrong_with_a_files_content_is_remembered(root, monkeypatch):
+    truncate(root / "train" / "rgb" / "n02" / "a.jpg")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="1 of 5 samples"):
+            opened(root)
+        monkeypatch.setattr(folders, "_check", None)  # not called again
+
+
+def test_verdicts_that_a_power_cut_has_emptied_are_made_again(root):
+    assert len(opened(root)) == 5
+    (verdicts,) = (root.parent / "runs/.cache/folders").iterdir()
+    for left in (b"", b'{"n01', b"[]"):
+        verdicts.write_bytes(left)
+        assert len(opened(root)) == 5
+
+
+def test_a_folder_that_may_not_be_listed_is_named(root, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("n02"):
+            raise OSError(code, os.strerror(code), path)
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    for code, kind in ((errno.EACCES, ValueError), (errno.EIO, OSError)):
+        with pytest.raises(kind, match=f"n02 cannot be listed: {os.strerror(code)}"):
+            opened(root)
+
+
 def test_bytes_after_the_end_of_an_image_do_no_harm(root):
     with open(root / "train" / "rgb" / "n01" / "a.jpg", "ab") as file:
         file.write(b"\0" * 100)
@@ -158,7 +203,7 @@ def test_many_problems_are_listed_in_part_and_counted(tmp_path):
         write_sample(tmp_path / "data", "train", f"s/{i:03d}", i)
         (tmp_path / "data" / "train" / "depth" / "s" / f"{i:03d}.png").unlink()
     with pytest.raises(ValueError) as error:
-        FolderDataset.open(tmp_path / "data", "train", None)
+        opened(tmp_path / "data")
     assert str(error.value).count(".png missing") == 20 and "and 10 more" in str(error.value)
 
 
@@ -210,12 +255,12 @@ def test_ade20k_has_no_subfolders(tmp_path):
     assert dataset.classes is None and dataset.fields == ("rgb", "semseg") and len(dataset) == 2
 
 
-def test_the_first_samples(root):
+def test_a_part_of_the_samples_has_all_classes(root):
     dataset = opened(root, train_samples=3)
     assert len(dataset) == 3 and dataset.classes == 3
-    assert (dataset.sample(2, ("semseg",))["semseg"] == 30).all()
+    assert [int(dataset.sample(i, ("label",))["label"]) for i in range(3)] == [0, 1, 2]
     assert dataset.fingerprint != opened(root).fingerprint
-    with pytest.raises(ValueError, match="has 5 samples, but 9"):
+    with pytest.raises(ValueError, match="9 were asked for, .* has 5 samples; set data.train_samples=5"):
         opened(root, train_samples=9)
 
 

@@ -143,3 +143,13 @@ def test_a_rendering_that_was_killed_is_done_again(tmp_path):
     victim.with_name(f".{victim.name}.host.1").write_bytes(before[:100])
     RenderedScenes("train", 4, 8, tmp_path)
     assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [b"", bytes(3000), None])
+def test_a_rendering_that_a_power_cut_tore_is_done_again(tmp_path, left):
+    RenderedScenes("train", 4, 32, tmp_path)
+    victim = next(tmp_path.rglob("*.rgb.npy"))
+    before = victim.read_bytes()
+    victim.write_bytes(before[:3000] if left is None else left)
+    RenderedScenes("train", 4, 32, tmp_path)
+    assert victim.read_bytes() == before

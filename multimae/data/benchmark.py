@@ -25,7 +25,7 @@ from ..modalities import RGB_MEAN, RGB_STD
 from ..shards import Shard
 from . import scenes
 from .datasets import open_dataset
-from .folders import METRES_PER_UNIT
+from .images import METRES_PER_UNIT
 from .loaders import train_batches
 from .render import render
 from .transforms import PretrainTransform

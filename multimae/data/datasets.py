@@ -1,16 +1,14 @@
 """Opening a data set by name: the embedded scenes or a folder of images."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from ..config import ConfigError, Data, Runtime
+from ..config import SCENES, ConfigError, Data, Runtime
 from .folders import FolderDataset
 from .rendered import RenderedScenes
 
-SCENES = "scenes"
 DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
 
 
@@ -40,22 +38,16 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     `fields` are what the samples must hold; None: all that is there. Raises ValueError where anything of that is
     missing or unreadable, unless `data.allow_missing`.
     """
-    name, samples = {
-        "train": (data.train_split, data.train_samples),
-        "eval": (data.eval_split, data.eval_samples),
-    }[split]
-    cache = runtime.cache or runtime.runs / ".cache"
     if data.name == SCENES:
+        if SCENES in runtime.data_roots:
+            raise ConfigError(f"data_roots: '{SCENES}' are embedded and lie in no folder; give the folder another name")
+        name, samples = data.split(split)
         fields = tuple(fields) if fields is not None else RenderedScenes.usual
+        cache = runtime.cache or runtime.runs / ".cache"
         return RenderedScenes(name, samples or DEFAULT_SAMPLES[split], data.render_size, cache, fields)
     if data.name not in runtime.data_roots:
         known = ", ".join([SCENES, *sorted(runtime.data_roots)])
         raise ConfigError(
             f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
         )
-    root = Path(runtime.data_roots[data.name])
-    dataset = FolderDataset.open(root, name, fields, cache, data.allow_missing)
-    # Classes are numbered by the training folder, so that a class without evaluation images shifts no label.
-    if name != data.train_split and dataset.classes is not None:
-        dataset.number_classes(root / data.train_split)
-    return dataset.first(samples) if samples else dataset
+    return FolderDataset.open(runtime.data_roots[data.name], data, split, runtime, fields)

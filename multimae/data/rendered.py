@@ -37,7 +37,12 @@ class RenderedScenes:
         self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
         self.fingerprint = f"scenes-v{scenes.VERSION}-{size}px-{split}-{count}"
         self.folder = Path(cache) / f"scenes-v{scenes.VERSION}-{size}px" / split
-        self._render_missing()
+        try:
+            self._render_missing()
+        except OSError as error:
+            raise OSError(
+                f"{self.folder} cannot take rendered scenes ({error.strerror}); choose another folder with `cache`"
+            ) from error
         self._map()
 
     def __len__(self) -> int:
@@ -79,7 +84,7 @@ class RenderedScenes:
 
     def _missing(self, block: range) -> list[str]:
         """What to render of a block: with anything, all that is usual, because another task will want it."""
-        return [f for f in dict.fromkeys((*self.usual, *self.fields)) if not self._file(block, f).exists()]
+        return [f for f in dict.fromkeys((*self.usual, *self.fields)) if not _whole(self._file(block, f))]
 
     def _render_missing(self) -> None:
         """Render the blocks that are not there; those which another process is rendering come last."""
@@ -125,7 +130,18 @@ def _save(path: Path, array: np.ndarray) -> None:
     beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     with open(beside, "wb") as file:
         np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(beside, path)
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is there, and as long as it says: a power cut or a copy may have left a part of one."""
+    try:
+        np.load(path, mmap_mode="r")
+    except (FileNotFoundError, EOFError, ValueError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

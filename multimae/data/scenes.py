@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..config import SCENES_SPLITS
 from . import render
 from .render import Scene
 
 VERSION = 4  # of everything that changes a pixel; part of the cache's name and of the fingerprint
-SPLITS = {"train": 0, "val": 1, "test": 2}
+SPLITS = {split: number for number, split in enumerate(SCENES_SPLITS)}
 FIELDS = ("rgb", "depth", "semseg", "normals", "instance")
 
 SEMSEG = (

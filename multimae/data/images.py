@@ -1,0 +1,190 @@
+"""Image files as tensors, and what tells that one is damaged.
+
+A PNG says so itself: every part of it has a checksum. A JPEG has none, and its decoder makes up what is missing without
+a word. But the blocks of a whole one use up its data to the last byte, and a file that lost, gained or garbled a part
+hardly ever does. What stays unseen: damage that happens to leave the length right (a few flipped bits, mostly), and all
+of it in progressive JPEG and in WebP files that can be decoded at all.
+"""
+
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
+RGB_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")  # the others hold numbers that `convert` clips or scales
+KINDS = {  # field -> what is expected, and PIL modes
+    "rgb": ("an image of 8 bits a channel", RGB_MODES),
+    "depth": ("a PNG with one 16-bit channel", ("I;16", "I;16B", "I")),
+    "semseg": ("a PNG with one 8-bit channel", ("L", "P")),
+    "pseudo_semseg": ("a PNG with one 8-bit channel", ("L", "P")),
+}
+METRES_PER_UNIT = 128 / 65535  # of a 16-bit depth file: 65535 is 128 m
+GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
+PNG_START = b"\x89PNG\r\n\x1a\n"
+OBLONG = 100  # the most that one side of an image may be of the other
+STRAY = 8  # bytes after the last block of a JPEG, or missing in it, that are passed over: some cameras write a few more
+
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit here, and says which setting it is
+# Broken EXIF and odd palettes change no pixel that is read; what does is refused, with the name of the file.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class Unusable(ValueError):
+    """The content of a file is not what it should be. Reading it again changes nothing, unlike an OSError."""
+
+
+def open_image(file: io.BufferedIOBase, field: str, max_pixels: int) -> Image.Image:
+    """The image in a file, its head read and judged, its pixels not yet. Raises Unusable, and OSError of the system."""
+    kind, modes = KINDS[field]
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unusable(f"cannot be read as {kind}: {_reason(file, error)}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Unusable(
+            f"has {width} x {height} pixels; max_pixels={max_pixels} allows fewer: make it smaller, or raise the limit "
+            f"(--runtime max_pixels=N, or `runtime` in a profile)"
+        )
+    if max(image.size) > OBLONG * min(image.size):
+        raise Unusable(f"is {width} x {height}: one side may be {OBLONG} times the other, no more")
+    if image.mode not in modes:
+        raise Unusable(f"expected {kind}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
+    if field != "rgb" and (image.format != "PNG" or image.mode == "L" and _bit_depth(file) != 8):
+        found = image.format if image.format != "PNG" else f"{_bit_depth(file)} bits"
+        raise Unusable(f"expected {kind}, found {found}")
+    return image
+
+
+def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
+    """rgb uint8 (3, H, W); depth float32 (1, H, W) in metres; classes uint8 (H, W).
+
+    Raises Unusable where the file is damaged or no such image, and OSError of the system.
+    """
+    data = path.read_bytes()
+    if data.startswith(PNG_START):
+        _check_png(data)
+    scan = _scan(data)
+    file = _Watched(data, *scan) if scan else io.BytesIO(data)
+    with open_image(file, field, max_pixels) as image:
+        file.watching = True
+        try:
+            tensor = _TENSORS[field](image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Unusable(f"cannot be read as {KINDS[field][0]}: {error}") from None
+    if scan:
+        file.judge()
+    return tensor
+
+
+def _rgb(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _depth(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.float32) * np.float32(METRES_PER_UNIT))[None]
+
+
+def _classes(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image))
+
+
+_TENSORS: dict[str, Callable[[Image.Image], torch.Tensor]] = {
+    "rgb": _rgb, "depth": _depth, "semseg": _classes, "pseudo_semseg": _classes,
+}  # fmt: skip
+
+
+def _reason(file: io.BufferedIOBase, error: Exception) -> str:
+    start = file.seek(0) or file.read(16)
+    if not start:
+        return "it is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"it is no {', '.join(FORMATS)}, or its head is damaged (it begins with {start!r})"
+    return str(error)
+
+
+# ---- PNG
+
+
+def _bit_depth(file: io.BufferedIOBase) -> int:
+    """Of a PNG's channel. Fewer than 8 bits: PIL scales a grey value, so that class 3 of 4 bits would be read as 51."""
+    here = file.tell()
+    file.seek(24)
+    (bits,) = file.read(1)
+    file.seek(here)
+    return bits
+
+
+def _check_png(data: bytes) -> None:
+    """Raises Unusable where a checksum is wrong; PIL does not look at those of the pixels."""
+    at = len(PNG_START)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if int.from_bytes(data[end : end + 4]) != zlib.crc32(memoryview(data)[at + 4 : end]):
+            break
+        if data[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4
+    raise Unusable(f"is damaged or cut short: a checksum is wrong after byte {at}")
+
+
+# ---- JPEG
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends a scan: 0xFF 0 is a datum, 0xFF 0xD0 a restart
+_SEQUENTIAL = (0xC0, 0xC1)  # the frames whose one scan is decoded as it is read
+
+
+def _scan(data: bytes) -> tuple[int, int] | None:
+    """Where the data of a JPEG's blocks begin and end; None where they are in several scans, or it is no JPEG."""
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    at, components = 2, None
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        if kind == 0xFF:  # fill
+            at += 1
+            continue
+        if kind in _SEQUENTIAL:
+            components = data[at + 9 : at + 10]
+        if kind == 0xDA:
+            start = at + 2 + length
+            end = _MARKER.search(data, start)
+            return (start, end.start()) if end and components and components == data[at + 4 : at + 5] else None
+        at += 2 + length
+    return None
+
+
+class _Watched(io.BytesIO):
+    """A JPEG whose scan is given to the decoder in portions and ends in zeros: what it takes tells what it lacks."""
+
+    def __init__(self, data: bytes, start: int, end: int):
+        super().__init__(data[:end] + bytes(STRAY))
+        self.portions = (max(start, end - STRAY), end, end + STRAY)  # the ends of portions
+        self.given = 0  # the end of the last portion that was asked for
+        self.watching = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        if not self.watching:
+            return super().read(size)
+        here = self.tell()
+        self.given = next((end for end in self.portions if end > here), self.portions[-1] + 1)
+        if here == self.portions[-1]:
+            return b"\xff\xd9"  # the end of an image, so that the decoder stops asking
+        return super().read(self.given - here if size is None or size < 0 else min(size, self.given - here))
+
+    def judge(self) -> None:
+        """Raises Unusable. To be called when the image is decoded."""
+        _, end, filled = self.portions
+        if self.given > filled:
+            raise Unusable("is damaged: its data end before its last block")
+        if self.given < end:
+            raise Unusable("is damaged: data are left over after its last block")
