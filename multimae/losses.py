@@ -42,12 +42,15 @@ def masked_losses(
 def token_losses(
     target: str, predicted: Float[Tensor, "rows values"], truth: Shaped[Tensor, "rows pixels"]
 ) -> Float[Tensor, " rows"]:
-    """The mean loss over the pixels of each patch. Values are ordered channel, patch row, patch column."""
+    """The mean loss over the pixels of each patch. Values are ordered channel, patch row, patch column.
+
+    A pixel of the class after the last, the class of padding, is unlabelled: it counts zero.
+    """
     predicted = predicted.float()
     kind = TARGETS[target]
     if kind.loss == "cross_entropy":
         scores = predicted.unflatten(1, (-1, truth.shape[1]))
-        return F.cross_entropy(scores, truth, reduction="none").mean(1)
+        return F.cross_entropy(scores, truth, ignore_index=scores.shape[1], reduction="none").mean(1)
     truth = standardize_patches(truth) if kind.standardize_patches else truth
     loss = {"mse": F.mse_loss, "l1": F.l1_loss}[kind.loss]
     return loss(predicted, truth, reduction="none").mean(1)

@@ -61,3 +61,15 @@ def test_losses_are_float32_under_autocast():
     prediction = torch.full((1, 1, 4, 4), 1.001, dtype=torch.bfloat16)
     losses = masked_losses({"depth": prediction}, {"depth": torch.zeros(1, 1, 4, 4)}, {"depth": torch.zeros(1, 4) > 0})
     assert losses["depth"].dtype == torch.float32
+
+
+def test_unlabelled_pixels_count_zero():
+    """Those of the class after the last, into which padding is turned: their scores get no gradient."""
+    g = torch.Generator().manual_seed(0)
+    labels = torch.randint(5, (2, 4, 4), generator=g)
+    scores = torch.randn(2, 5, 4, 4, generator=g).requires_grad_()
+    labels[0, :2] = 5
+    loss = masked_losses({"semseg": scores}, {"semseg": labels}, None)["semseg"]
+    torch.testing.assert_close(loss, F.cross_entropy(scores, labels, ignore_index=5, reduction="sum") / labels.numel())
+    loss.backward()
+    assert scores.grad[0, :, :2].abs().max() == 0 and scores.grad[0, :, 2:].abs().min() > 0

@@ -200,7 +200,11 @@ class SegmentTransform:
         if self.zero_is_unlabelled:
             semseg = np.where(semseg == IGNORE, semseg, semseg - 1)  # 0 wraps to 255
         if semseg.max() >= self.classes and (found := semseg[semseg != IGNORE].max(initial=0)) >= self.classes:
-            raise ValueError(f"semseg holds class {found}, but `classes` allows 0 to {self.classes - 1}, and 255")
+            counted = " (the file counts from 1: zero_is_unlabelled=true)" if self.zero_is_unlabelled else ""
+            raise ValueError(
+                f"semseg holds class {found}, but `classes` allows 0 to {self.classes - 1}, and 255{counted}; "
+                f"set classes={found + 1}"
+            )
         return semseg
 
     def _jitter(self, rng: random.Random) -> Callable[[Tensor], Tensor] | None:
@@ -237,9 +241,13 @@ def _modalities(sample: Sample, view: View, model: Model, jitter: Callable[[Tens
         if model.semseg_padding:
             semseg[semseg == IGNORE] = model.semseg_classes  # unlabelled pixels and padding alike
         if semseg.max() >= model.semseg_classes + model.semseg_padding:
+            unlabelled = bool((semseg == IGNORE).any())
+            known = int(semseg[semseg != IGNORE].max(initial=0))
+            mend = [f"model.semseg_classes={known + 1}"] * (known >= model.semseg_classes)
+            mend += ["model.semseg_padding=true for unlabelled pixels and padding (255)"] * unlabelled
             raise ValueError(
                 f"the semseg input holds class {semseg.max()}, but model.semseg_classes allows 0 to "
-                f"{model.semseg_classes - 1}; unlabelled pixels and padding (255) need model.semseg_padding=true"
+                f"{model.semseg_classes - 1}; set {' and '.join(mend)}"
             )
         out["semseg"] = torch.from_numpy(semseg)
     return out

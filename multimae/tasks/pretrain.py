@@ -9,7 +9,7 @@ from ..config import Pretrain, Runtime
 from ..data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
 from ..masking import sample_visible
 from ..metrics import MeanLosses
-from ..modalities import TARGETS
+from ..modalities import IGNORE, TARGETS
 from ..model.multimae import MultiMAE
 from ..pictures import prediction_sheet
 from ..seeds import generator
@@ -36,6 +36,8 @@ class TrainingModule(nn.Module):
 
 
 class PretrainTask:
+    class_names = ()
+
     def __init__(self, config: Pretrain, runtime: Runtime):
         self.config = config
         self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
@@ -100,6 +102,9 @@ class PretrainTask:
         images = self.images(batch, device)
         visible = self.masks(len(batch["index"]), device, "pictures")
         predictions = self.model(images, visible)
+        if "semseg" in images:
+            unlabelled = images["semseg"] == self.config.model.semseg_classes
+            images["semseg"] = images["semseg"].masked_fill(unlabelled, IGNORE)
         return {"predictions": prediction_sheet(images, visible, predictions, self.config.model.patch_size)}
 
 
