@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .config import RECIPES, ConfigError, Runtime, load, recipes, validate
 from .engine.folder import RunLocked, make_runs
+from .listing import data_roots
 
 RUN_EXAMPLES = """\
 examples:
@@ -63,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     name = RECIPES / f"{args.recipe}.yaml"
     config = load(name if name.exists() else Path(args.recipe), args.set)
+    roots = data_roots(args.data, [config.data.name])
     runtime = validate(
-        Runtime,
-        {"runs": args.runs, "data_roots": _pairs(args.data), "weights": _pairs(args.weights)} | _pairs(args.runtime),
+        Runtime, {"runs": args.runs, "data_roots": roots, "weights": _pairs(args.weights)} | _pairs(args.runtime)
     )
     writer = int(os.environ.get("RANK", 0)) == 0
     if writer:

@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
+from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment, Transfer
+from .data import Dataset, open_dataset
 from .engine.folder import RunFolder
 from .engine.loop import train
 from .engine.task import RunFailed, Task
+from .listing import lacking
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:
@@ -25,12 +29,15 @@ def run(config: RunConfig, runtime: Runtime) -> str:
     writer = int(os.environ.get("RANK", 0)) == 0
     with folder.claim() if writer else contextlib.nullcontext():
         if folder.done:
+            if writer:
+                learnt_from(config, runtime, folder)
             return "finished"
         if writer:
             folder.create(config)
         try:
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
+            config.steps_per_epoch(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used
@@ -39,22 +46,69 @@ def run(config: RunConfig, runtime: Runtime) -> str:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(str(error)) from error
+        except OSError as error:  # of the file system that holds them: it may do better the next time
+            if writer:
+                folder.journal.write("failed", step=0, reason=str(error))
+            raise RunFailed(str(error)) from error
         return train(task, config, runtime, folder)
 
 
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
-    sets = {"train": task.train_set, "eval": task.eval_set}
-    now = {name: {"n": len(data), "fingerprint": data.fingerprint} for name, data in sets.items()}
-    begun = next((record for _, record in folder.journal.read() if record["kind"] == "data"), None)
+    sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
+    begun = _begun_on(folder)
     if begun is None:
-        folder.journal.write("data", root=str(root) if root else None, **now)
-    elif differ := [name for name in now if now[name] != begun[name]]:
+        where = str(Path(root).absolute()) if root else None
+        more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
+        folder.journal.write("data", root=where, **_samples(sets), **more)
+        return
+    _refuse_others(sets, begun, folder, root)
+    if begun.get("classes", classes) != classes:
+        raise ConfigError(
+            f"run {folder.signature} numbers its classes {', '.join(begun['classes'])}, and {root} gives "
+            f"{', '.join(classes)} now. Give the folder it was begun on, or remove {folder.path} to begin anew"
+        )
+
+
+def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
+    """Refuse to take a run that is done for one that learnt from the folder given now, where that holds others."""
+    root, begun = runtime.data_roots.get(config.data.name), _begun_on(folder)
+    if not root or not begun or "fields" not in begun:  # nothing is given, or the run is of a version that said less
+        return
+    if lacking(Path(root)) and str(Path(root).absolute()) == begun["root"]:  # its data were cleared away
+        return
+    try:
+        sets = {split: open_dataset(config.data, split, runtime, begun["fields"]) for split in ("train", "eval")}
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"run {folder.signature} is done and learnt from {begun['root']}; {error}") from error
+    _refuse_others(sets, begun, folder, root)
+
+
+def _samples(sets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    return {split: {"n": len(data), "fingerprint": data.fingerprint} for split, data in sets.items()}
+
+
+def _refuse_others(
+    sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder: RunFolder, root: Path | None
+) -> None:
+    if differ := [split for split, samples in _samples(sets).items() if samples != begun[split]]:
         raise ConfigError(
             f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
             f"{begun['root']}, and {root} differs (number, names or sizes of files). Give other data another name, or "
             f"remove {folder.path} to begin anew"
         )
+
+
+def _before(config: RunConfig, folder: RunFolder) -> list[str]:
+    """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
+    needed = config.needs if isinstance(config, Transfer) else None
+    said = _begun_on(RunFolder.of(folder.path.parent, needed)) if needed else None
+    return [said["train"]["fingerprint"], *said.get("before", [])] if said else []
+
+
+def _begun_on(folder: RunFolder) -> Mapping[str, Any] | None:
+    """What a run's journal says of its data."""
+    return next((record for _, record in folder.journal.read() if record["kind"] == "data"), None)
 
 
 def make_task(config: RunConfig, runtime: Runtime) -> Task:

@@ -54,7 +54,7 @@ def told(capsys) -> list[str]:
         (["tiny.yaml", "--set", "epochs"], ["key=value", "'epochs'"]),
         (["tiny.yaml", "--set", "epochs=[1"], ["epochs=[1", "YAML"]),
         (["tiny.yaml", "--runtime", "zero=2"], ["unknown key 'zero'", "zero_stage"]),
-        (["tiny.yaml", "--data", "images"], ["NAME=VALUE", "'images'"]),
+        (["tiny.yaml", "--data", "images"], ["NAME=DIR", "'images'"]),
         (["tiny.yaml", "--runs", "a_file"], ["a_file cannot hold run folders", "choose a folder"]),
         (["tiny.yaml", "--set", "data.name=mine"], ["'mine'", "--data mine=DIR"]),
         (["tiny.yaml", "--set", "data.name=mine", "--data", "mine=images"], ["no samples", "images/train/rgb/"]),

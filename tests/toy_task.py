@@ -48,6 +48,7 @@ class ToyTask:
     """
 
     train_samples = 64
+    class_names = ()
 
     def __init__(
         self, config, on_step=lambda step: None, bad_steps=(), bad_rank=0, bad_gradients=(), random=True, width=33

@@ -6,6 +6,7 @@ rate from the step; a checkpoint holds the rest. A run that was killed therefore
 
 import contextlib
 import functools
+import json
 import time
 from collections.abc import Iterator
 
@@ -243,7 +244,8 @@ class Training:
             pictures = self.task.pictures(module, self.device)
         weights = self.optimizer.weights(self.task.model)
         # One entry: safetensors writes several in a random order, and equal weights should be equal files.
-        metadata = {"run": f"{self.config.task} {self.config.signature} step {self.step}"}
+        about = {"task": self.config.task, "signature": self.config.signature, "step": self.step}
+        metadata = {"run": json.dumps(about | {"classes": list(self.task.class_names)})}
         if self.processes.main:
             self.folder.samples.mkdir(exist_ok=True)
             for name, picture in pictures.items():

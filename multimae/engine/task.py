@@ -1,6 +1,6 @@
 """What the engine asks of a task. The engine knows nothing else about it: no model, no data, no metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..shards import Shard
@@ -26,6 +26,7 @@ class Task(Protocol):
     module: "torch.nn.Module"  # forward(what prepare returned) -> {name: scalar loss}; their sum is minimised
     model: "torch.nn.Module"  # a part of `module`; its state_dict becomes weights.safetensors
     train_samples: int
+    class_names: Sequence[str]  # of a classifier, in the order of its outputs; else empty
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """torch's parameter groups, each with `weight_decay` and `lr_scale` (a factor on the scheduled lr)."""

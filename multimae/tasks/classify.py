@@ -40,14 +40,18 @@ class ClassifyTask(TransferTask):
 
     def __init__(self, config: Classify, runtime: Runtime):
         super().__init__(config, runtime)
+        self.class_names = tuple(self.train_set.class_names)
         known = self.train_set.classes
         if known != config.classes:
-            raise ConfigError(f"classes: '{config.data.name}' has {known} classes, found {config.classes}")
+            found = f"'{config.data.name}' has {known} classes, found {config.classes}"
+            raise ConfigError(f"classes: {found}; set classes={known}")
         augmentation = config.augmentation
         self.mixup = None
         if augmentation.mixup or augmentation.cutmix:
             if "semseg" in config.inputs:
-                raise ConfigError("augmentation: semseg inputs cannot be mixed; set mixup and cutmix to 0")
+                raise ConfigError(
+                    "augmentation: semseg inputs cannot be mixed; set augmentation.mixup=0 and augmentation.cutmix=0"
+                )
             self.mixup = Mixup(
                 augmentation.mixup,
                 augmentation.cutmix,
@@ -66,7 +70,8 @@ class ClassifyTask(TransferTask):
             if len(labels) % 2:
                 raise ConfigError(
                     f"augmentation: mixup and cutmix pair the samples of a micro-batch, but it has {len(labels)}; "
-                    "choose an even batch_size and micro_batch_size, or set mixup and cutmix to 0"
+                    "choose an even batch_size and micro_batch_size, or set augmentation.mixup=0 and "
+                    "augmentation.cutmix=0"
                 )
             np.random.seed(derive(self.config.seed, "mixup", step) % 2**32)  # timm draws from numpy's global state
             channels = [image.shape[1] for image in images.values()]

@@ -47,6 +47,7 @@ class TrainingModule(nn.Module):
 
 class SegmentTask(TransferTask):
     config: Segment
+    class_names = ()
     transform = SegmentTransform
 
     def __init__(self, config: Segment, runtime: Runtime):
