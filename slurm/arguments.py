@@ -1,15 +1,15 @@
 """The arguments that decide what a study's rows are. Shared with analysis/: the same words give the same rows there."""
 
 import argparse
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from multimae.config import SCALES, Classify, ConfigError, Pretrain, Runtime, Segment, validate
-from multimae.modalities import MODALITIES
+from multimae.config import SCALES, ConfigError, Runtime, validate
+from multimae.listing import data_roots
 
+from .own_data import own_data, own_folder
 from .study import Row, Study, only, unknown
 
 
@@ -38,16 +38,19 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     rows = study.build(args.scale)
     stages = {stage: config for row in reversed(rows) for stage, config in row.stages.items()}
     edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    if folder := _data_folder(args):
-        for stage, config in stages.items():
-            edits[stage] |= _own_data(folder, config)
+    if folder := own_folder(args.data, {config.data.name for config in stages.values()}):
+        for stage, edit in own_data(folder, stages).items():
+            edits[stage] |= edit
     if args.seed is not None:
         for stage in edits:
             edits[stage]["seed"] = args.seed
     for text in args.set:
         stage, key, value = _setting(text, list(edits))
         edits[stage][key] = value
-    return study.build(args.scale, edits) if any(edits.values()) else rows
+    rows = study.build(args.scale, edits) if any(edits.values()) else rows
+    read = {config.data.name for row in rows for config in row.stages.values()}
+    data_roots((text for text in args.data if "=" in text), read)
+    return rows
 
 
 def rows_from(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
@@ -56,9 +59,11 @@ def rows_from(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
 
 
 def runtime_from(args: argparse.Namespace) -> Runtime:
-    roots = dict(text.split("=", 1) for text in args.data if "=" in text)
-    if folder := _data_folder(args):
-        roots[folder.name] = str(folder)
+    """Where runs and data lie, for rows that `all_rows` has seen."""
+    named = [text for text in args.data if "=" in text]
+    roots = data_roots(named, [text.partition("=")[0] for text in named])
+    if folder := own_folder(args.data):
+        roots[folder.name] = folder
     return validate(Runtime, {"runs": args.runs, "data_roots": roots})
 
 
@@ -88,39 +93,3 @@ def _setting(text: str, stages: list[str]) -> tuple[str, str, Any]:
         return stage, key, yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {text}: '{value}' is not a YAML value") from None
-
-
-def _data_folder(args: argparse.Namespace) -> Path | None:
-    folders = [Path(text).resolve() for text in args.data if "=" not in text]
-    if len(folders) > 1:
-        raise ConfigError(f"--data: one folder for all stages, found {len(folders)}; NAME=DIR places single datasets")
-    for folder in folders:
-        if not (folder / "train").is_dir():
-            raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but there is no such folder")
-    return folders[0] if folders else None
-
-
-def _own_data(folder: Path, config: Pretrain | Classify | Segment) -> dict[str, Any]:
-    """The edits that turn a stage to a folder in the layout `<split>/<modality>/<class>/<image>`."""
-    train = folder / "train"
-    rgb = train / "rgb" if (train / "rgb").is_dir() else train
-    edits = {"data.name": folder.name, "model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
-    # The recipe's number of images where there are as many, else all of them, however many can be read.
-    for split, key in ((config.data.train_split, "train_samples"), (config.data.eval_split, "eval_samples")):
-        limit = getattr(config.data, key)
-        images = folder / split / "rgb" if (folder / split / "rgb").is_dir() else folder / split
-        if limit and images.is_dir():
-            enough = sum(1 for _ in islice(_files(images), limit)) == limit
-            edits[f"data.{key}"] = limit if enough else None
-    if isinstance(config, Classify):
-        classes = sorted(p.name for p in rgb.iterdir() if p.is_dir() and p.name not in MODALITIES)
-        if len(classes) < 2:
-            raise ConfigError(f"--data: classification needs at least two class folders in {rgb}, found {len(classes)}")
-        edits["classes"] = len(classes)
-    if isinstance(config, Segment):
-        edits |= {"classes": 133, "zero_is_unlabelled": False}
-    return edits
-
-
-def _files(folder: Path):
-    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

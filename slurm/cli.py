@@ -19,10 +19,12 @@ from multimae.tracking import start_follower
 
 from . import launch, scheduler
 from .arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
+from .arrays import stage_of
 from .cluster import Cluster
 from .display import Progress, print_plan, print_scripts, print_status, watching
 from .estimate import Estimate
 from .local import Local, cores, gpus
+from .own_data import check_sizes, own_folder
 from .profile import Profile, load_profile
 from .state import UNDER_WAY
 from .study import Study, only, runs_of
@@ -100,11 +102,24 @@ class Command:
         planned = launch.plan(self.study, args.scale, self.rows, args.runs, args.retry_failed, variant(args))
         if args.cancel:
             return self.cancel(planned)
-        for line in launch.other_data(planned, runtime_from(args).data_roots):
-            print(f"note: {line}", file=sys.stderr)
+        self.check_data(planned)
         if self.profile:
             return self.on_cluster(planned, self.profile)
         return self.here(planned)
+
+    def check_data(self, planned: launch.Plan) -> None:
+        """Raises ConfigError for data that cannot be what the runs read; says what cannot be told from here."""
+        roots = runtime_from(self.args).data_roots
+        everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
+        if folder := own_folder(self.args.data):
+            check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
+        notes = launch.other_data(planned, roots)
+        unknown, absent = launch.unknown_data(planned, everywhere), launch.absent_data(planned, everywhere)
+        wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
+        if wrong and not self.args.dry_run:
+            raise ConfigError("; ".join(wrong))
+        for line in [*notes, *unknown, *absent]:
+            print(f"note: {line}", file=sys.stderr)
 
     # ---- reading, and stopping
 

@@ -31,7 +31,10 @@ class Estimate:
         """For a person; `slots` devices, each a `core` or a `GPU`."""
         if not self.runs:
             return "\nNothing to run."
-        text = f"\nWould run {self.runs} runs: {operations(self.operations)} of training, counted"
+        text = f"\nWould run {self.runs} runs"
+        if self.uncounted == self.runs:
+            return text + ". Their cost is not counted: data.train_samples is not given, so they take all there are"
+        text += f": {operations(self.operations)} of training, counted"
         if self.uncounted:
             text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
         hours = self.operations / GPU_RATE / 3600
@@ -135,7 +138,8 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
             lines.append(f"  {hours:,.2f} {unit}-hours at {operations(each)}/s a {unit} (assumed)")
     first = max((cost.wall_seconds for cost in costs if not cost.waits), default=0.0)
     then = max((cost.wall_seconds for cost in costs if cost.waits), default=0.0)
-    lines.append(f"  {duration(first + then)} from the first start to the last result, if nodes are free at once")
+    if first or then:
+        lines.append(f"  {duration(first + then)} from the first start to the last result, if nodes are free at once")
     return "\n".join(lines)
 
 

@@ -12,13 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from multimae.config import SCENES, ConfigError
 from multimae.engine.folder import RunFolder
 from multimae.engine.heartbeat import alive
+from multimae.listing import differing, lacking
 
 from . import scheduler
 from .state import Status, read_all
 from .study import Row, Run, Study, runs_of
 
+MOST_TOLD = 5  # runs that a message lists
 ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
 
 
@@ -177,19 +180,53 @@ def extras(study: Study, scale: str, runs: Path, signatures: Sequence[str], vari
 
 
 def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
-    """What to tell of runs that learnt from a folder other than the one that is given now under the same name."""
-    told = {}
+    """Raises ConfigError for runs that learnt from other samples than those in the folder that is given now under the
+    same name. Returns what to tell where that cannot be said from here."""
+    told, wrong = {}, {}
     for entry in plan.entries.values():
-        name = entry.run.config.data.name
-        if name not in roots:
-            continue
+        data = entry.run.config.data
         begun = next((record for _, record in entry.folder.journal.read() if record["kind"] in ("data", "train")), {})
-        if begun.get("root") not in (None, str(roots[name])):
-            told[begun["root"]] = (
-                f"{entry.run.label} learnt from {begun['root']}, and --data is {roots[name]} now. Data of one name are "
-                "taken for the same: if they are not, rename the folder"
+        before = begun.get("root")
+        if data.name not in roots or before is None or _same_place(before, roots[data.name]):
+            continue
+        now = roots[data.name]
+        try:
+            differ = None if lacking(now) else differing(begun, now, data)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{entry.run.label} learnt from {before}, which {now} cannot replace: {error}") from None
+        if differ is None:
+            told[before] = (
+                f"{entry.run.label} learnt from {before}, and --data is {now} now. Whether it holds the same cannot be "
+                "said from here; if it does not, rename the folder"
             )
+        elif differ:
+            wrong[entry.run.label] = f"{entry.folder.signature}: {' and '.join(differ)} samples from {before}"
+    if wrong:
+        lines = "; ".join(f"{label} (run {what})" for label, what in list(wrong.items())[:MOST_TOLD])
+        raise ConfigError(
+            f"--data: {len(wrong)} runs learnt from other images than those in {now}: {lines}. Rename this folder, so "
+            "that its runs are others; or remove the folders of those runs"
+        )
     return list(told.values())
+
+
+def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of data that are still to be read and for which no folder is given."""
+    return [f"no folder is known for '{n}'; give it with --data {n}=DIR" for n in _read(plan) if n not in roots]
+
+
+def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of folders that are still to be read and are not on this machine."""
+    lacks = {name: lacking(Path(roots[name])) for name in _read(plan) if name in roots}
+    return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
+
+
+def _read(plan: Plan) -> list[str]:
+    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name != SCENES]
+
+
+def _same_place(before: str, now: Path) -> bool:
+    return os.path.realpath(before) == os.path.realpath(now)
 
 
 def obstacle(needed: str, entry: Entry | None, runs: Path) -> str | None:

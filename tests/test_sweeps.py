@@ -266,7 +266,9 @@ def test_a_named_folder_places_a_dataset_and_changes_no_run(images):
 
 
 def test_own_data_needs_classes(tmp_path):
-    (tmp_path / "train/rgb/only").mkdir(parents=True)
+    for split in ("train", "val"):
+        (tmp_path / split / "rgb/only").mkdir(parents=True)
+        (tmp_path / split / "rgb/only/1.jpg").touch()
     with pytest.raises(ConfigError, match="at least two class folders .* found 1"):
         rows_from(tiny_study, parsed("--data", str(tmp_path)))
 
