@@ -9,7 +9,7 @@ import argparse
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 import sweeps
-from multimae.config import ConfigError, RunConfig
+from multimae.config import ConfigError, RunConfig, Transfer
 from multimae.engine.folder import RunFolder
 from slurm import state
 from slurm.arguments import add_study_arguments, rows_from
@@ -40,17 +40,20 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
     """One line for each measured cell of the study's table.
 
     Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see slurm.state), reason (of
-    that state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint.
-    Raises Incomparable where the values of a column differ in split, n or fingerprint, and ConfigError where a run
-    that is done has not measured the column's metric.
+    that state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint,
+    learnt (settings and fingerprint of the data it was trained on, then of the runs that `init` leads back to).
+    Raises Incomparable where the values of a column differ in split, n or fingerprint, or were trained on samples that
+    differ though their configs name the same data; and ConfigError where a run that is done has not measured the
+    column's metric.
     """
-    published = paper_table(study.table)
+    rows, published = list(rows), paper_table(study.table)
     shown = [(row, *cell) for row in rows for cell in row.stages.items() if cell[0] in published.columns]
     needs = {config.signature: getattr(config, "needs", None) for _, _, config in shown}
+    known = {config.signature: config for row in rows for config in row.stages.values()}
     statuses = state.read_all([RunFolder.of(runs, signature) for signature in needs], needs)
     cells = [
         {"row": row.name, "stage": stage, "scale": scale, "paper": published.rows.get(row.name, {}).get(stage)}
-        | _measured(config, published.columns[stage].metric, runs, statuses[config.signature])
+        | _measured(config, published.columns[stage].metric, runs, statuses[config.signature], known)
         for row, stage, config in shown
     ]
     if not cells:
@@ -59,18 +62,38 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
     return _comparable(frame, study.table)
 
 
-def _measured(config: RunConfig, metric: str, runs: Path, status: state.Status) -> dict[str, Any]:
+def _measured(
+    config: RunConfig, metric: str, runs: Path, status: state.Status, known: Mapping[str, RunConfig]
+) -> dict[str, Any]:
     """What a run says of itself, and its last evaluation if it is done."""
     folder = RunFolder.of(runs, config.signature)
     cell = {"seed": config.seed, "signature": config.signature, "state": status.state, "reason": status.reason}
-    cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS])
+    cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS, "learnt"])
     if status.state != "done":
         return cell
     record = folder.journal.last("eval") or {"metrics": {}}
     if metric not in record["metrics"]:
         found = ", ".join(record["metrics"]) or "nothing"
         raise ConfigError(f"run {folder.signature}: expected an evaluation with {metric}, found {found}")
-    return cell | {"value": record["metrics"][metric]} | {key: record[key] for key in CONDITIONS}
+    cell |= {"value": record["metrics"][metric]} | {key: record[key] for key in CONDITIONS}
+    return cell | {"learnt": tuple(_learnt(config, runs, known))}
+
+
+def _learnt(config: RunConfig, runs: Path, known: Mapping[str, RunConfig]) -> Iterator[tuple[str, str | None]]:
+    """(settings of the data, fingerprint of the training samples) of a run, of the one it starts from, and so on back.
+
+    The fingerprint is None where a run has not said. `known`: configs by signature, which need not be read.
+    """
+    journal = RunFolder.of(runs, config.signature).journal
+    said = next((record for _, record in journal.read() if record["kind"] in ("data", "train")), {})
+    yield repr(config.data), said["train"]["fingerprint"] if said.get("kind") == "data" else None
+    needed = config.needs if isinstance(config, Transfer) else None
+    folder = RunFolder.of(runs, needed or "")
+    start = known.get(needed) or (folder.config() if needed and folder.config_file.exists() else None)
+    if start:
+        before = dict(enumerate(said.get("before", [])))  # as it was then: that run may have been made anew since
+        for back, (data, fingerprint) in enumerate(_learnt(start, runs, known)):
+            yield data, before.get(back, fingerprint)
 
 
 def _comparable(frame: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -85,7 +108,26 @@ def _comparable(frame: pd.DataFrame, table: str) -> pd.DataFrame:
                 f"Table {table}, {stage}: the rows were not evaluated on the same samples, so they make no column. "
                 "Train again on one dataset, or choose rows with --only.\n" + "\n".join(lines)
             )
+        _same_training(column, f"Table {table}, {stage}")
     return frame
+
+
+def _same_training(column: pd.DataFrame, where: str) -> None:
+    """Rows may learn from different data when their configs say so; not when those name the same."""
+    seen: dict[tuple[int, str], tuple[str, Any]] = {}
+    for cell in column.itertuples():
+        for back, (data, fingerprint) in enumerate(cell.learnt):
+            if fingerprint is None:
+                continue
+            first, other = seen.setdefault((back, data), (fingerprint, cell))
+            if first != fingerprint:
+                whose = "the run it starts from learnt" if back else "learnt"
+                raise Incomparable(
+                    f"{where}: rows that name the same training data learnt from different samples, so they make no "
+                    f"column. Train again on one folder, or choose rows with --only.\n"
+                    f"  {other.row} (run {other.signature}): {whose} from {first}\n"
+                    f"  {cell.row} (run {cell.signature}): {whose} from {fingerprint}"
+                )
 
 
 # ---- for eyes
@@ -145,8 +187,19 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
             f"{stage}: ours on {cell['dataset']} {cell['split']}, {cell['n']} samples (fingerprint "
             f"{cell['fingerprint']}); the paper's on {published.columns[stage].dataset}."
         )
+        lines += _trained(stage, cells)
     scale = frame["scale"].iloc[0]
     return lines if scale == "paper" else [*lines, NOT_COMPARABLE.format(scale=scale)]
+
+
+def _trained(stage: str, cells: pd.DataFrame) -> list[str]:
+    """What the rows of a column learnt from, where they have said; by row where that differs."""
+    rows: dict[str, dict[str, None]] = {}
+    for cell in cells.itertuples():
+        chain = [mark for _, mark in cell.learnt if mark]
+        rows.setdefault(", before that on ".join(chain), {})[cell.row] = None
+    of = {chain: "" if len(rows) == 1 else f" ({', '.join(names)})" for chain, names in rows.items()}
+    return [f"{stage}: trained on {chain}{names}." for chain, names in of.items() if chain]
 
 
 def text(study: Study, frame: pd.DataFrame) -> str:
