@@ -215,6 +215,15 @@ def test_a_file_that_breaks_later_is_named(root):
         next(train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0))
 
 
+def test_a_file_that_breaks_later_is_named_by_a_worker_too(root):
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    dataset = opened(root)
+    truncate(root / "train" / "rgb" / "n02" / "c.jpg")
+    with pytest.raises(ValueError, match=r"^\S*n02/c\.jpg") as error:
+        next(train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0, workers=1))
+    assert "Traceback" not in str(error.value)
+
+
 def test_a_class_that_is_too_large_is_named(root):
     Image.fromarray(np.full((40, 48), 200, np.uint8)).save(root / "train" / "semseg" / "n02" / "c.png")
     config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))

@@ -50,7 +50,7 @@ def eval_batches(
     together = batch_size * shard.count
     starts = range(shard.index * batch_size, -(-samples // together) * together, together)
     keys = [[(None, index) for index in range(start, start + batch_size)] for start in starts]
-    return iter(_load(_Fetch(dataset, transform, seed=0), keys, workers))
+    return _load(_Fetch(dataset, transform, seed=0), keys, workers)
 
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
@@ -93,8 +93,11 @@ class _Fetch:
             )
         self.dataset, self.transform, self.seed = dataset, transform, seed
 
-    def __getitems__(self, keys: list[tuple[int | None, int]]) -> Batch:
-        samples = [self._one(epoch, min(index, len(self.dataset) - 1)) for epoch, index in keys]
+    def __getitems__(self, keys: list[tuple[int | None, int]]) -> Batch | ValueError:
+        try:
+            samples = [self._one(epoch, min(index, len(self.dataset) - 1)) for epoch, index in keys]
+        except ValueError as error:  # raised in the process that asked: a worker's would arrive as a traceback
+            return error
         batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
         index = torch.tensor([index for _, index in keys])
         batch["index"] = index.clamp(max=len(self.dataset) - 1)
@@ -111,17 +114,21 @@ class _Fetch:
             raise ValueError(f"{self.dataset.name(index)}: {error}") from error
 
 
-def _load(fetch: _Fetch, batches, workers: int) -> DataLoader:
-    return DataLoader(
+def _load(fetch: _Fetch, batches, workers: int) -> Iterator[Batch]:
+    """Raises ValueError with the name of a sample that cannot be used."""
+    loader = DataLoader(
         fetch, batch_sampler=batches, num_workers=workers, collate_fn=_as_is, pin_memory=torch.cuda.is_available()
     )  # fmt: skip
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
 
 
 def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def _groups(batches: DataLoader, size: int) -> Iterator[list[Batch]]:
-    batches = iter(batches)
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     while True:
         yield [next(batches) for _ in range(size)]

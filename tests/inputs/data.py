@@ -209,6 +209,8 @@ CASES = [
          prepare=at("cat/0.jpg", lambda path: path.write_bytes(path.read_bytes()[:500]))),
     Case("a JPEG that lacks a part inside", CLASSIFY, "0.jpg is damaged: its data end before its last block", 1,
          prepare=at("cat/0.jpg", cut_inside)),
+    Case("the same, read by workers", CLASSIFY + " --runtime workers=2", "ValueError: pets/train/rgb/cat/0.jpg is", 1,
+         prepare=at("cat/0.jpg", cut_inside)),
     Case("the same, looked for", "python -m multimae.data.check pets", "cat/0.jpg.*1 of 24 files are damaged", 1,
          prepare=at("cat/0.jpg", cut_inside)),
     Case("a check of what is no folder", "python -m multimae.data.check gone", "No such file"),
