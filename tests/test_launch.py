@@ -368,5 +368,5 @@ def test_cancel_tells_whose_jobs_go_on_and_writes_down_which_do_not(tmp_path, mo
 
 def test_a_submission_names_its_user(tmp_path):
     plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
-    launch.submit(plan.todo[0], plan, "x:1")
+    launch.submit(plan.todo[0], plan, "local:1")
     assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["user"] == scheduler.user()
