@@ -98,6 +98,7 @@ def test_the_snapshot_of_a_private_checkout_is_shared(tmp_path, umask):
     assert stat.S_IMODE((taken.path / "multimae/a.py").stat().st_mode) & 0o060 == 0o060
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o077], indirect=True)
 def test_the_store_beside_the_runs_is_shared_too(tmp_path, umask):
     runs = folder_of_runs(tmp_path, 0o2775)

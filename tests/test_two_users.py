@@ -194,8 +194,9 @@ def test_two_users_share_a_folder_of_runs(lab):
     code, said = other.give("--status")
     assert code == 0 and "running" in said, said
     lab.cluster.run("scontrol", "update", "PartitionName=main", "State=DOWN")
-    lab.cluster.run("scontrol", "requeue", first.jobs.last("submitted")["job"].removeprefix("slurm:"))
-    lab.until(lambda: first.jobs.last("released"), "the job saved and gave itself back")
+    job = first.jobs.last("submitted")["job"].removeprefix("slurm:")
+    lab.cluster.run("scontrol", "requeue", job)
+    lab.until(lambda: lab.cluster.state(job) == "PENDING", "the job saved and is back in the queue")
     code, said = other.give()
     assert code == 0 and "Nothing to submit" in said and "restarts after" in said, said
     assert len(lab.submissions()) == 3
