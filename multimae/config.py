@@ -329,11 +329,13 @@ class Classify(Transfer, task="classify"):
                 f"({', '.join(self.inputs)}): set augmentation.rand_augment=null"
             )
         if self.mixes and "semseg" in self.inputs:
-            raise ValueError("augmentation: semseg inputs cannot be mixed; set mixup and cutmix to 0")
+            raise ValueError(
+                "augmentation: semseg inputs cannot be mixed; set augmentation.mixup=0 and augmentation.cutmix=0"
+            )
         if self.mixes and self.batch_size % 2:
             raise ValueError(
                 f"augmentation: mixup and cutmix pair the samples of a batch, but batch_size is {self.batch_size}; "
-                "choose an even one, or set mixup and cutmix to 0"
+                "choose an even one, or set augmentation.mixup=0 and augmentation.cutmix=0"
             )
         return self
 

@@ -82,7 +82,7 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context
         if type(error) is not yaml.MarkedYAMLError:  # the reader quotes what it found, which may hold a password
-            problem = re.sub(r"'(?:.|<[a-z ]+>)'|('.*')", lambda found: "'...'" if found[1] else found[0], problem)
+            problem = re.sub(r"'(?:\\?.|<[a-z ]+>)'|('.*')", lambda found: "'...'" if found[1] else found[0], problem)
         tab = "; YAML is indented with spaces, not tabs" if "\\t" in problem else ""
         place = f"line {mark.line + 1}: " if mark else ""
         raise ConfigError(f"{place}{problem}{tab}") from None

@@ -28,7 +28,7 @@ TINY = {
 RUN = "multimae run tiny.yaml --no-track --runtime threads=1"
 STATUS, PLAN = "python sweeps/alpha_ablation.py --status", "python sweeps/alpha_ablation.py --dry-run"
 TABLE = "python -m analysis.tables alpha_ablation"
-SOURCE = recipe("pretrain", "smoke")  # what a transfer starts from
+SOURCE = recipe("pretrain", "smoke").edit({"model": TINY["model"]})  # what a transfer starts from
 
 Damage = Callable[[RunFolder], None]
 
