@@ -1,6 +1,6 @@
 """One start of a SLURM job: what it writes into the run's jobs.jsonl, and whether it may start again. Imports no torch.
 
-began     {job, cluster, restart, nodes, host, step, cpus}    first of all; `step`: of the newest whole checkpoint, or -1
+began     {job, cluster, restart, nodes, host, step, cpus}    first; `step`: of the newest whole checkpoint, or -1
 released  {job, cluster, reason}                              it was asked to stop, has saved, and gives the job back
 ended     {job, state, reason}                                it ended for good, by an error that no restart mends
 """

@@ -279,8 +279,8 @@ def _launched(run: Traces, needs: "_Needs") -> Status:
         where = f" on {submitted['host']}" if submitted.get("host") else ""
         return Status(
             "unknown",
-            f"submitted as {submitted['job']}{where}, which cannot be asked from here. If that is gone for good, remove "
-            f"{run.folder.jobs.path}, and the run goes on here",
+            f"submitted as {submitted['job']}{where}, which cannot be asked from here. If that is gone for good, "
+            f"remove {run.folder.jobs.path}, and the run goes on here",
         )
     if not lives:
         return _folder(run)

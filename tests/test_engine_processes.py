@@ -14,7 +14,7 @@ from multimae.engine.checkpoint import Checkpoints
 from multimae.engine.distributed import Processes
 from multimae.engine.folder import RunFolder
 from multimae.engine.optimizer import Optimizer, load_module
-from test_engine import bad_values, die_at_step, same_run, signal_at_step
+from test_engine import bad_values, die_at_step, keep_checkpoints, same_run, signal_at_step
 from toy_task import EXIT, ToyTask, in_children, toy_config, train_in_children
 
 WIDTH = 333  # its square is more than DeepSpeed leaves unpartitioned, and does not divide by 2 or 4
@@ -41,7 +41,7 @@ def losses(folder: RunFolder) -> list[float]:
 def alone(tmp_path_factory) -> RunFolder:
     """One process at stage 0."""
     folder = RunFolder(tmp_path_factory.mktemp("alone"))
-    assert train_in_children(folder, runtime=runtime_of(), setup=still) == [EXIT["finished"]]
+    assert train_in_children(folder, runtime=runtime_of(), setup=still_and_keep) == [EXIT["finished"]]
     return folder
 
 
@@ -79,9 +79,14 @@ def test_clipping_and_the_norm_are_those_of_all_parameters(tmp_path, stage):
     assert norms[0] == pytest.approx(norms[1], rel=1e-4) and min(norms[0]) > 0.1
 
 
+def still_and_keep(rank) -> dict:
+    keep_checkpoints()
+    return still(rank)
+
+
 def check_round_trip(rank: int, folder: RunFolder, stage: int) -> None:
     """What is loaded is what would be saved, to the bit, on every process."""
-    checkpoint, _ = Checkpoints(folder.checkpoints).newest()
+    checkpoint, _ = Checkpoints(folder.checkpoints).newest(toy_config().signature)
     expected = checkpoint.tensors()
     processes = Processes.join(runtime_of(stage))
     config = toy_config(seed=5)  # other weights to begin with
@@ -201,12 +206,13 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(tmp_path, stage):
     assert train_in_children(folder, runtime=runtime_of(stage), setup=bad_gradients) == [EXIT["finished"]]
     (record,) = folder.journal.records("nonfinite")
     assert (record["step"], record["rank"], record["loss"]) == (4, None, None)
-    checkpoint, _ = Checkpoints(folder.checkpoints).newest()
+    checkpoint, _ = Checkpoints(folder.checkpoints).newest(toy_config().signature)
     assert checkpoint.tensors()["updates"] == 19
     assert all(tensor.isfinite().all() for tensor in checkpoint.tensors().values())
 
 
 def bad_gradients(rank) -> dict:
+    keep_checkpoints()
     return {"bad_gradients": (3,)}
 
 

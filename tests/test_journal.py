@@ -46,7 +46,7 @@ DAMAGED = [
     b'{"time": 1, "kind": "failed", "step": 3, "reason": null}\n',
     b'{"time": 1, "kind": "train", "step": "3", "epoch": 1, "loss": 1, "losses": {}}\n',
     b'{"time": 1, "kind": "train", "step": true, "epoch": 1, "loss": 1, "losses": {}}\n',
-    b'{"time": 1, "kind": "eval", "step": 3, "split": "val", "n": 4, "fingerprint": "x", "metrics": {"loss": "many"}}\n',
+    b'{"time": 1, "kind": "eval", "step": 3, "split": "val", "n": 4, "fingerprint": "x", "metrics": {"l": "many"}}\n',
     b'{"time": 1, "kind": "submitted", "study": "x"}\n',  # of jobs.jsonl
     b'{"time": 1, "kind": "submitted", "job": "slurm:7; true"}\n',
     b'{"time": 1, "kind": "began", "job": "slurm:7"}\n',

@@ -1,4 +1,4 @@
-"""`multimae run` on folders that something happened to, with real trainings: what a message advises is done, and helps."""
+"""`multimae run` on folders that something happened to, with real trainings: what a message advises helps."""
 
 import re
 import shlex
@@ -66,7 +66,8 @@ def test_a_transfer_takes_no_weights_of_a_run_that_is_not_what_its_name_says(her
     values = yaml.safe_load(here.config_file.read_text())
     here.config_file.write_text(yaml.safe_dump(values | {"epochs": 7.0}))
     assert run("transfer.yaml") == 2
-    assert re.search(r"init: runs/.* is refused: .*epochs: found 7.0, expected 1.0.*edited after", message := told(capsys))
+    message = told(capsys)
+    assert re.search(r"init: runs/.* is refused: .*epochs: found 7.0, expected 1.0.*edited after", message)
     subprocess.run(message.rpartition(": ")[2], shell=True, check=True)
     assert run("transfer.yaml") == 0
 

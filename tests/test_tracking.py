@@ -297,7 +297,9 @@ def test_one_damaged_folder_does_not_stop_the_others(runs):
 
 
 DAMAGED = {
-    "mlflow.json": ["", "[1]", "3", "{}", '{"uri": 3}', '{"offset": 999999999}', '{"steps": {"train": "x"}}', '{"cells": [3]}'],
+    "mlflow.json": [
+        *("", "[1]", "3", "{}", '{"uri": 3}', '{"offset": 999999999}', '{"steps": {"train": "x"}}', '{"cells": [3]}')
+    ],
     "environment.json": ["", "3", '{"dirty": ', '{"variables": 7}'],
     "heartbeat.json": ["", "null", '{"pid": "x"}', '{"pid": -1, "host": "h", "time": 1, "state": "training"}'],
     "jobs.jsonl": ["{}\n", '{"time": 1, "kind": "submitted", "job": "local:1"}\n', "\0\0\0"],

@@ -161,14 +161,12 @@ class Identity:
         folder, begun = self.file.parent, self._begun
         if found.signature == self._name:
             told = f"its journal is of run {begun.signature} ({_difference(begun, found)})"
-            return FolderError(
-                f"{folder} is refused: {told}. What was computed in it is not {self._name}. To begin anew: rm -r {folder}"
-            )
+            mend = f"What was computed in it is not {self._name}. To begin anew: rm -r {folder}"
+            return FolderError(f"{folder} is refused: {told}. {mend}")
         where = "journal" if self.contents is None else "config.yaml"
         reference = self.expected or self._certain
-        told = f"its {where} is of run {found.signature}" + (
-            f" ({_difference(found, reference)})" if reference else ""
-        )
+        told = f"its {where} is of run {found.signature}"
+        told += f" ({_difference(found, reference)})" if reference else ""
         if self._certain or self.params is None:
             began = "after the run began" if self.params else "or a default changed since, or the folder was copied"
             mend = f"It was edited {began}. {self._rewritten}"

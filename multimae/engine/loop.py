@@ -125,8 +125,8 @@ class Training:
             found = patiently(lambda: self.checkpoints.newest(self.config.signature), OSError, self.recorder.say)
         except OSError as error:
             raise RunFailed(
-                f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, its "
-                "server), then start the run again"
+                f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, "
+                "its server), then start the run again"
             ) from error
         checkpoint, faults = found
         for fault in faults:
@@ -267,7 +267,7 @@ class Training:
     def finish(self) -> None:
         """Judge the trained model, and leave its weights and pictures. Raises Diverged where it is none."""
         if self.nonfinite >= self.total_steps:
-            raise _diverged(f"not one of {self.total_steps} steps had a finite loss and gradient, so nothing was learnt")
+            raise _diverged(f"not one of {self.total_steps} steps had a finite loss and gradient: nothing was learnt")
         weights = self.optimizer.weights(self.task.model)
         if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
             raise _diverged(f"{len(bad)} of {len(weights)} tensors of the final weights are not finite, {bad[0]} first")

@@ -209,8 +209,9 @@ def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     wrong += [key for key in (*moments, "updates") if key not in tensors]
     if wrong:
         raise RunFailed(
-            f"the checkpoint was written by another version of the code: {wrong[0]} is missing or of another shape, the "
-            f"first of {len(wrong)}. Use that version (environment.json names it), or remove the run's folder to begin anew"
+            f"the checkpoint was written by another version of the code: {wrong[0]} is missing or of another shape, "
+            f"the first of {len(wrong)}. Use that version (environment.json names it), or remove the run's folder to "
+            "begin anew"
         )
     with torch.no_grad():
         for key, tensor in own.items():
