@@ -18,7 +18,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from .fields import Count, Name, Number, PathTo, Positive, Section, Share, Size, Text, Unbounded, Whole, validate
 from .modalities import IGNORE, MODALITIES, TARGETS
 from .training import Augmentation, ClassifyAugmentation, Optimizer, SegmentAugmentation
-from .settings import ConfigError, difference, merged, nearest, parse_overrides, plain, read_mapping, set_dotted, shown
+from .settings import ConfigError, Dumper, difference, merged, nearest, parse_overrides, plain, read_mapping, set_dotted
+from .settings import shown
 
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = ("smoke", "mini", "paper")
@@ -203,7 +204,7 @@ class RunConfig(Section):
         return build(values)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.resolved(), sort_keys=False)
+        return yaml.dump(self.resolved(), Dumper=Dumper, sort_keys=False)
 
     # ---- durations, converted once
 

@@ -74,6 +74,15 @@ for kind, pattern, first in (
 Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
 
 
+class Dumper(yaml.SafeDumper):
+    """Quotes a text that YAML 1.1 or `Loader` would take for something else: a data set may be called 1e3."""
+
+    yaml_implicit_resolvers = {
+        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + Loader.yaml_implicit_resolvers.get(first, [])
+        for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **Loader.yaml_implicit_resolvers}
+    }
+
+
 def parse_yaml(text: str) -> Any:
     """The value of YAML text. Raises ConfigError that says what is wrong in which line."""
     try:

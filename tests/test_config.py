@@ -37,10 +37,15 @@ def test_runtime_is_not_part_of_the_identity():
     assert not set(c.Runtime.model_fields) & set(c.Pretrain.model_fields)
 
 
-@pytest.mark.parametrize("changes", [{"masking.alpha": math.inf}, {"inputs": ["rgb"], "masking.visible_tokens": 49}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"masking.alpha": math.inf}, {"inputs": ["rgb"], "masking.visible_tokens": 49}, {"data.name": "1e3"}]
+    + [{"data.name": name} for name in ("010", "no", "2024-01-02", "~", "1:30", "é")],
+)
 def test_a_config_survives_yaml_and_its_own_delta(changes):
     config = pretrain(**changes)
     assert c.build(yaml.safe_load(config.to_yaml())) == config
+    assert c.build(parse_yaml(config.to_yaml())) == config
     assert c.build(config.delta()) == config
 
 
