@@ -74,7 +74,7 @@ def test_a_transfer_takes_no_weights_of_a_run_that_is_not_what_its_name_says(her
 
 def test_a_transfer_of_another_shape_is_told(here, capsys):
     assert run("transfer.yaml", "--set", "model.dim=32") == 2
-    assert "init: run:" in (line := told(capsys)) and "shapes do not fit" in line
+    assert "model.dim is 32, but run" in (line := told(capsys)) and "set model.dim alike in both" in line
 
 
 def test_checkpoints_of_a_run_that_is_done_go_with_the_next_command(here):
