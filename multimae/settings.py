@@ -74,7 +74,7 @@ for kind, pattern, first in (
 Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
 
 
-class Dumper(yaml.SafeDumper):
+class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
     """Quotes a text that YAML 1.1 or `Loader` would take for something else: a data set may be called 1e3."""
 
     yaml_implicit_resolvers = {

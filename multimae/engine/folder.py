@@ -140,7 +140,7 @@ class RunFolder:
         """Make the folder and write its config, if it is not there yet or torn. Raises FolderError as `check`."""
         identity = self._identity(config)
         identity.config()
-        if identity.contents is None or identity.values is None:
+        if not identity.as_expected and (identity.contents is None or identity.values is None):
             with usable(self.path):
                 write_atomic(self.config_file, config.to_yaml())
 

@@ -11,24 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import ConfigError, RunConfig, build, defaults
-from ..settings import flatten
+from ..settings import LARGEST, flatten, parse_yaml
 from .files import FolderError
 from .shape import strict
 
 SHOWN = 5  # settings of a difference that are named
-
-
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Safe, and refuses a key that is said twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' is said twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -42,10 +30,10 @@ class Identity:
         """Of the run; None where nothing tells yet. Raises FolderError."""
         if self.contents is None:
             return self._of_journal()
+        if self.as_expected:
+            return self.expected
         if self.values is None:
             return self._of_torn_file()
-        if self._as_expected:
-            return self.expected
         try:
             found = build(self.values)
         except ConfigError as error:
@@ -102,23 +90,26 @@ class Identity:
     @cached_property
     def _parsed(self) -> tuple[dict[str, Any] | None, str]:
         """(the values in config.yaml, what is wrong with it)"""
+        if len(self.contents) > LARGEST:
+            return None, f"{self.file}: expected {LARGEST:,} bytes at most, found {len(self.contents):,}"
         try:
-            values = yaml.load(self.contents, Loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark else ""
-            return None, f"{self.file}{where}: {getattr(error, 'problem', None) or 'it is no YAML'}"
+            values = parse_yaml(self.contents.decode())
+        except UnicodeDecodeError as error:
+            return None, f"{self.file}: byte {error.start} is not UTF-8 text"
+        except ConfigError as error:
+            return None, f"{self.file}: {error}"
         if not isinstance(values, dict) or not isinstance(values.get("task"), str):
             return None, f"{self.file}: expected the settings of a run, which name its task"
         return values, ""
 
     @cached_property
-    def _as_expected(self) -> bool:
-        """The usual case, which needs no config to be built."""
+    def as_expected(self) -> bool:
+        """The usual case, which needs nothing to be read: the file is what would be written now."""
         if self.expected is None or self.expected.signature != self._name:
             return False
-        wanted = self.expected.resolved()
-        return self.values == wanted and (self.params is None or flatten(self.params) == strict(flatten(wanted)))
+        written = self.contents == self.expected.to_yaml().encode()
+        begun = self.params is None or flatten(self.params) == strict(flatten(self.expected.resolved()))
+        return written and begun
 
     @cached_property
     def _begun(self) -> RunConfig | None:
