@@ -249,7 +249,7 @@ class Site:
     def wait(self, **states: str) -> None:
         wanted = {label.replace("_", " "): state for label, state in states.items()}
         wanted = {f"seed={label[-1]} {label[:-2]}": state for label, state in wanted.items()}
-        self.cluster.wait(lambda: wanted.items() <= self.states().items(), f"{wanted}, not {self.states()}", 180)
+        self.cluster.wait(lambda: wanted.items() <= self.states().items(), f"{wanted}, not {self.states()}", 300)
 
     def submissions(self) -> list[str]:
         folders = (RunFolder.of(self.runs, e.run.signature) for e in self.plan().entries.values())
@@ -312,12 +312,13 @@ def test_two_launchers_at_once_submit_each_run_once(site):
 def test_a_failure_leaves_the_others_alone_and_is_retried(site):
     folder = RunFolder.of(site.runs, FIRST["pretrain"].signature)
     folder.create(FIRST["pretrain"])
-    folder.samples.write_text("in the way of the pictures")
+    in_the_way = folder.samples / "predictions.png"
+    in_the_way.mkdir(parents=True)
     site.profile = site.profile.model_copy(update={"restarts_without_progress": 1})
     site.submit()
     site.wait(pretrain_0="failed", classify_0="blocked", classify_1="done")
     assert dict(site.submit().calls) == {}  # nothing, unless it is asked for
-    folder.samples.unlink()
+    in_the_way.rmdir()
     calls = site.submit(retry_failed=True).calls
     assert calls["sbatch"] == 2 and calls["scancel"] == 1
     site.wait(pretrain_0="done", classify_0="done")
