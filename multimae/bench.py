@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .config import Pretrain, build
 from .masking import sample_visible
 from .model.multimae import MultiMAE
+from .redact import addresses_in, redacting
 from .settings import shown
 
 MAE = {
@@ -278,7 +279,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile the step")
-    args = parser.parse_args(argv)
+    with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+        args = parser.parse_args(argv)
     if args.what == "memory" and args.device.type != "cuda":
         parser.error(f"memory: measured on a CUDA device only; found --device {args.device}")
     if args.threads:

@@ -10,7 +10,7 @@ from .engine.folder import RunLocked, make_runs
 from .fields import validate
 from .listing import data_roots
 from .redact import addresses_in, redact, redacting
-from .settings import pairs, parse_overrides
+from .settings import pairs, parse_overrides, shown
 
 RUN_EXAMPLES = """\
 examples:
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    _check_launch()
     config = load(RECIPES / f"{args.recipe}.yaml" if args.recipe in recipes() else Path(args.recipe), args.set)
     runtime = _runtime(args, config)
     writer = int(os.environ.get("RANK", 0)) == 0
@@ -89,6 +90,26 @@ def _run(args: argparse.Namespace) -> int:
     if writer:
         print(f"{outcome}: {config.signature}" + ("" if outcome == "finished" else "; the same command continues it"))
     return 0 if outcome == "finished" else 130
+
+
+def _check_launch() -> None:
+    """Raises ConfigError where the variables of torchrun or srun make no sense: a rank without the others would write
+    beside their lock, or wait for them for ever."""
+    numbers = {}
+    for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        text = os.environ.get(name, usual)
+        if not (text.isascii() and text.isdecimal() and len(text) < 8):
+            raise ConfigError(f"the environment variable {name}: expected a whole number, found {shown(text)}")
+        numbers[name] = int(text)
+    rank, processes = numbers["RANK"], numbers["WORLD_SIZE"]
+    if rank >= processes:
+        raise ConfigError(
+            f"the environment variables RANK {rank} and WORLD_SIZE {processes}: expected a rank below the number of "
+            "processes; torchrun sets both, and a single process needs neither (unset RANK WORLD_SIZE)"
+        )
+    lost = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if processes > 1 and lost:
+        raise ConfigError(f"the environment variable {lost[0]} is not set, and WORLD_SIZE is {processes}: use torchrun")
 
 
 def _runtime(args: argparse.Namespace, config: RunConfig) -> Runtime:

@@ -6,6 +6,7 @@ with `/`, `@` and `#` in them as they are, and then no parser knows where they e
 left.
 """
 
+import base64
 import contextlib
 import ipaddress
 import json
@@ -24,14 +25,15 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 HOST = re.compile(r"\w(?:[\w.-]*\w)?\.?")
 PATH = re.compile(r"[A-Za-z0-9_.~/-]*")  # one that is shown
 # A file of this machine: SQLite's, MLflow's file store's, or a plain path. All of it may be shown.
-FILE = re.compile(r"(?:sqlite|file):(?!//[^/])|/(?!/)|\.{1,2}[\\/]|~|[A-Za-z]:[\\/](?!/)", re.IGNORECASE)
+FILE = re.compile(r"(?:sqlite|file):(?!//[^/])|/(?!/)|\.{1,2}[\\/]|~(?:[\\/]|$)|[A-Za-z]:[\\/](?!/)", re.IGNORECASE)
 NAME = re.compile(r"[\w.+\\/-]*")  # such as `databricks`, or a relative path
 # An address in a text: to its last @, whatever stands before it, then to the end of a word.
 IN_TEXT = re.compile(r"[A-Za-z0-9+.-]{0,30}://(?:\S*@)?[^\s\"'<>`]*")
 AFTER = tuple(".,;:)}")  # belongs to the sentence
 # A word of a shell, its quotes closed or not.
-WORD = r"""(?:'[^']*'?|"(?:\\.|[^"\\])*"?|`[^`]*`?|\$\([^)]*\)?|\\.|[^\s;&|'"`\\])+"""
-ASSIGNMENT = re.compile(rf"(?<![\w/.$-])([A-Za-z_]\w*)={WORD}")
+ASSIGNED = re.compile(r"\s*((?:export\s+)?[A-Za-z_]\w*)(?:\[[^]]*\])?\+?=")
+COMMAND = re.compile(r"\s*([\w./-]+)(?:\s|$)")
+TELLING = re.compile(r"[='\"`<]|\$\(|pass|token|secret|key|auth|cred", re.IGNORECASE)  # of a line that may hold a secret
 
 
 def parse(address: str) -> SplitResult | None:
@@ -92,8 +94,13 @@ def addresses_in(words: Iterable[str]) -> list[str]:
 
 
 def without_values(line: str) -> str:
-    """A shell line without the values that it assigns: `export TOKEN=***`."""
-    return redact(ASSIGNMENT.sub(rf"\1={HIDDEN}", line))
+    """A shell line as it may be shown: `export TOKEN=***`, `curl ***`; whole where nothing in it can be a secret."""
+    if assigned := ASSIGNED.match(line):
+        return f"{assigned[1]}={HIDDEN}"
+    if not TELLING.search(line):
+        return redact(line)
+    whole = line.count("'") % 2 == 0 and line.count('"') % 2 == 0  # else it may go on from the line before
+    return f"{found[1]} {HIDDEN}" if whole and (found := COMMAND.match(line)) else HIDDEN
 
 
 def _in_text(found: re.Match) -> str:
@@ -121,6 +128,7 @@ def _cover(secrets: Iterable[str]) -> Callable[[str], str]:
     for secret in secrets:
         for form in (secret, unquote(secret), unquote_plus(secret)):
             forms |= {form, quote(form), quote(form, safe=""), repr(form)[1:-1], json.dumps(form)[1:-1]}
+            forms.add(base64.b64encode(form.encode(errors="surrogateescape")).decode())  # as HTTP sends it
     pieces = {form[i : i + PIECE] for form in forms for i in range(len(form) - PIECE + 1)}
     pieces = {piece for piece in pieces if piece.strip()}
     short = {form for form in forms if 1 < len(form) < PIECE}

@@ -114,6 +114,9 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         except ConfigError as error:
             found = f"{key}=..." if "://" in value else text  # a URI may hold a password
             raise ConfigError(f"{shown(found)} is not a YAML value: {error}") from None
+    for key in parsed:
+        if within := next((other for other in parsed if other.startswith(f"{key}.")), None):
+            raise ConfigError(f"{shown(within)} is within {shown(key)}, and both are given; give it once")
     return parsed
 
 

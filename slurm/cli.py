@@ -16,7 +16,7 @@ from rich.console import Console
 from multimae.config import ConfigError
 from multimae.engine.folder import make_runs
 from multimae.flops import check_size
-from multimae.redact import redact
+from multimae.redact import addresses_in, redact, redacting
 from multimae.tracking import start_follower
 
 from . import launch, scheduler
@@ -68,10 +68,11 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     beside = script.parent.parent
     if beside != used and (beside / "slurm" / "cli.py").exists():
         print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
+    given = addresses_in(sys.argv[1:] if argv is None else argv)
     try:
         return Command(study, argv).run()
     except (ConfigError, scheduler.Unreachable) as error:
-        print(f"{study.name}: {redact('; '.join(str(error).splitlines()))}", file=sys.stderr)
+        print(f"{study.name}: {redact('; '.join(str(error).splitlines()), *given)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{STOPPED}")
@@ -83,7 +84,8 @@ class Command:
 
     def __init__(self, study: Study, argv: Sequence[str] | None):
         parser = _parser(study)
-        args = parser.parse_args(argv)
+        with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+            args = parser.parse_args(argv)
         self.profile: Profile | None = None
         if args.cluster is not None:
             self.profile = load_profile(args.cluster or None)

@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from multimae.config import RECIPES, ConfigError, Runtime, recipe
 from multimae.engine.folder import make_runs, read_json, write_atomic
-from multimae.redact import redact
+from multimae.redact import addresses_in, redact, redacting
 from multimae.settings import nearest
 
 from . import logs, scheduler, snapshot
@@ -63,11 +63,13 @@ REASONS = {  # how squeue's reason begins -> what it means
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    given = addresses_in(sys.argv[1:] if argv is None else argv)
+    with redacting(*given):  # argparse repeats what it cannot use
+        args = _parser().parse_args(argv)
     try:
         return examine(load_profile(args.profile), args, Console(highlight=False, soft_wrap=True))
     except (ConfigError, scheduler.Unreachable) as error:
-        print(f"doctor: {redact(str(error))}", file=sys.stderr)
+        print(f"doctor: {redact(str(error), *given)}", file=sys.stderr)
         return 2
 
 

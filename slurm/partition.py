@@ -135,14 +135,14 @@ def parse(text: str) -> list[Partition]:
 
 
 def choose(name: str | None, among: list[Partition]) -> Partition | Finding:
-    """The partition of this name; None: the cluster's default."""
-    for partition in among:
-        if partition.name == name or (name is None and partition.default):
-            return partition
+    """The partition of this name, of several (`gpu,long`) the first; None: the cluster's default."""
     names = [partition.name for partition in among]
-    if name is None:
+    asked = name.split(",") if name is not None else [p.name for p in among if p.default]
+    if not asked:
         return bad("no partition is the default here", f"partition: one of {', '.join(names)}")
-    return bad(f"unknown partition '{name}'{nearest(name, names)}", f"partition: one of {', '.join(names)}")
+    if unknown := next((one for one in asked if one not in names), None):
+        return bad(f"unknown partition '{unknown}'{nearest(unknown, names)}", f"partition: one of {', '.join(names)}")
+    return among[names.index(asked[0])]
 
 
 def _number(text: str) -> int:

@@ -35,6 +35,7 @@ SAID_ELSEWHERE = {
 OF_THE_LAUNCHER = (
     *("array", "chdir", "clusters", "comment", "dependency", "error", "export", "export-file", "input", "job-name"),
     *("no-requeue", "open-mode", "output", "parsable", "quiet", "requeue", "test-only", "wait", "wrap"),
+    *("get-user-env", "gid", "help", "time-min", "uid", "usage", "version"),
 )
 
 # minutes | minutes:seconds | hours:minutes:seconds | days-hours | days-hours:minutes | days-hours:minutes:seconds
@@ -89,8 +90,10 @@ def _command(text: str) -> str:
         words = shlex.split(text)
     except ValueError:
         words = []
-    if not words or words[0].startswith("-") or set(text) & set(";&|<>`#\\"):
-        raise ValueError("expected one command, without ; & | < > ` # and with its quotes closed")
+    if not words or words[0].startswith("-") or set(text) & set(";&|<>`#\\(){}"):
+        raise ValueError("expected one command, without ; & | < > ` # ( ) { } and with its quotes closed")
+    if "=" in words[0]:
+        raise ValueError("expected a command first; a variable stands in `environment`, or after env: env A=b python")
     return text
 
 
@@ -100,9 +103,13 @@ def _shell(lines: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("expected printable lines")
     if lines:
         done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
-        if done.returncode:  # a quote that stays open would take in the rest of the script
-            said = done.stderr.strip().splitlines()[0].removeprefix("bash: ")
+        if done.returncode or done.stderr:  # a quote or a here-document left open takes in the rest of the script
+            said = (done.stderr.strip() or "nothing").splitlines()[0].removeprefix("bash: ")
             raise ValueError(f"expected shell lines, but bash says: {said}")
+        if (len(text) - len(text.rstrip("\\"))) % 2:
+            raise ValueError("expected lines that end; the last one goes on, by its \\, in what follows")
+        if any(line.lstrip().startswith("#SBATCH") for line in text.splitlines()):
+            raise ValueError("expected shell lines; an option of sbatch is a key of the profile, or stands in `sbatch`")
     return lines
 
 
@@ -118,10 +125,18 @@ def _within_reason(value: float) -> float:
     return value
 
 
+def _of_devices(option: str) -> bool:
+    """Whether an option of sbatch says how many of something a job gets, or is about GPUs."""
+    return option.startswith(("gres", "tres")) or "gpu" in option
+
+
 def for_a_script(path: Path) -> Path:
-    """A folder whose name SLURM takes as it is."""
-    if "%" in str(path):
-        raise ValueError("expected a path without %, which SLURM replaces in the names of a job's files")
+    """A folder whose name, from the root on, SLURM takes as it is."""
+    if set(os.path.abspath(path)) & set("%\\"):
+        raise ValueError(
+            f"expected a path without % and \\, which SLURM reads otherwise in the names of a job's files; it is "
+            f"{os.path.abspath(path)}"
+        )
     return path
 
 
@@ -174,14 +189,19 @@ class Resources(Section):
     @field_validator("sbatch")
     @classmethod
     def _only_further_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for option, value in options.items():
-            name = option.replace("_", "-")
+        names = [option.replace("_", "-") for option in options]
+        for (option, value), name in zip(options.items(), names):
             if value is False:
                 raise ConfigError(f"{shown(option)} is false; leave it out")
             if key := SAID_ELSEWHERE.get(name):
                 raise ConfigError(f"{shown(option)} is said by the key {key}")
             if name in OF_THE_LAUNCHER:
                 raise ConfigError(f"{shown(option)} is set by the launcher")
+            # sbatch takes a beginning for the whole.
+            if whole := next((known for known in (*SAID_ELSEWHERE, *OF_THE_LAUNCHER) if known.startswith(name)), None):
+                raise ConfigError(f"{shown(option)} is short for {whole}, which is not said here")
+            if names.count(name) > 1:
+                raise ConfigError(f"{shown(option)} is given twice; give it once")
             if not OPTION.fullmatch(option):
                 raise ConfigError(f"{shown(option)}: expected an option of sbatch without its --, such as reservation")
             text = "true" if value is True else _as_text(value)
@@ -255,6 +275,10 @@ class Profile(Resources):
     ) -> Runtime:
         """How a job of this stage computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         other = self.stages.get(stage, Stage())
+        try:
+            for_a_script(runs or self.runs or Path("runs"))
+        except ValueError as error:
+            raise ConfigError(f"runs: {error}") from None
         where = {
             "runs": _absolute(runs or self.runs or "runs"),
             "cache": self.cache and _absolute(self.cache),
@@ -276,7 +300,7 @@ class Profile(Resources):
         if gpus > tasks:
             idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
             notes.append(f"{where}: {idle}; leave tasks_per_node out")
-        options = [f"{option}: {value}" for option, value in resources.sbatch.items()]
+        options = [f"{option}: {value}" for option, value in resources.sbatch.items() if _of_devices(option)]
         if not gpus and (asked := next((option for option in options if "gpu" in option.lower()), None)):
             raise ConfigError(f"{where}: sbatch.{asked} asks for GPUs; say how many in gpus_per_node")
         if runtime.device == "cpu" and gpus:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimae.engine.environment import checkout, holds_passwords
+from multimae.engine.environment import checkout, may_be_secret
 from multimae.engine.folder import write_atomic
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
 def _tracked(root: Path, left_out: list[str]) -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *WHAT]
     names = subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
-    kept = {name for name in names if (root / name).is_file() and not holds_passwords(name)}
+    kept = {name for name in names if (root / name).is_file() and not may_be_secret(name)}
     # The checkout may lie in a larger one, from whose top these are named.
     return sorted(Path(name) for name in kept if not any(f"/{out}".endswith(f"/{name}") for out in left_out))
 
@@ -66,7 +66,7 @@ def _tracked(root: Path, left_out: list[str]) -> list[Path]:
 def _installed(root: Path) -> list[Path]:
     files = (path for name in WHAT for path in [root / name, *(root / name).rglob("*")] if path.is_file())
     names = (path.relative_to(root) for path in files if "__pycache__" not in path.parts)
-    return sorted(name for name in names if not holds_passwords(name.as_posix()))
+    return sorted(name for name in names if not may_be_secret(name.as_posix()))
 
 
 def _content(root: Path, files: list[Path]) -> str:

@@ -1,5 +1,6 @@
 """A study is a table of the paper as rows of run configs. Imports no torch."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -11,6 +12,7 @@ from multimae.settings import flatten, nearest, shown
 
 Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
 TOLD = 8  # rows in a message
+STAGE = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Row:
 
     name: str
     stages: dict[str, RunConfig]
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: the names stand in batch scripts, in commands and in tables."""
+        if not self.name.strip() or not self.name.isprintable():
+            raise ConfigError(f"row {shown(self.name)}: expected a name of printable characters")
+        for stage in self.stages:
+            if not STAGE.fullmatch(stage):
+                raise ConfigError(f"stage {shown(stage)}: expected a name of letters, digits and _ . -")
 
 
 @dataclass(frozen=True)

@@ -87,3 +87,21 @@ def test_mixup_of_an_odd_micro_batch_is_refused(tmp_path):
     (batch,) = next(task.batches(0, [Shard(0, 8)], workers=0))
     with pytest.raises(ConfigError, match="has 1; choose an even batch_size"):
         task.prepare(batch, torch.device("cpu"), 0, Shard())
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"RANK": "x"}, "RANK: expected a whole number, found 'x'"),
+        ({"RANK": "1"}, "RANK 1 and WORLD_SIZE 1: expected a rank below"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set, and WORLD_SIZE is 2"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK: expected a whole number"),
+    ],
+)
+def test_variables_of_a_launch_that_make_no_sense_are_told(here, capsys, monkeypatch, variables, expected):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "tiny.yaml", "--no-track"]) == 2
+    assert expected in told(capsys)[0]

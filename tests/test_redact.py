@@ -144,15 +144,20 @@ def test_a_long_line_is_redacted_at_once():
 
 
 def test_what_a_shell_line_assigns_is_hidden():
-    assert without_values("export A=hunter2 B='hun ter2'; C=\"hun;ter2\" run --x=1") == (
-        "export A=*** B=***; C=*** run --x=1"
-    )
+    assert without_values("export A=hunter2 B='hun ter2'; C=\"hun;ter2\" run --x=1") == "export A=***"
+    for line in ("A+=hunter2", "A[0]=hunter2", "A=(hunter2 hunter3)", "A=$'a\\'hunter2 x'", "A=${X:-hunter2 y}"):
+        assert without_values(line) == "A=***"
+    assert without_values('hunter2 hunter3"') == "***"  # of a line that an open quote began
+    assert without_values("curl -H 'Authorization: Bearer hunter2' host") == "curl ***"
+    assert without_values("login --password hunter2") == "login ***"
     quoted = shlex.quote("hun'ter2 \" hunter3")
     values = (quoted, "hun\\ ter2", '"hun\\"ter2"', "hun'ter2 x", '"$(cat hunter2)"', "$(cat hunter2)", "`cat hunter2`")
     for value in values:
         assert without_values(f"export A={value}") == "export A=***"
     assert without_values("module load cuda/12.8") == "module load cuda/12.8"
-    assert without_values("python --env TOKEN=hunter2 http://me:hunter2@h") == "python --env TOKEN=*** http://***@h"
+    assert without_values("source $HOME/env.sh && module list") == "source $HOME/env.sh && module list"
+    assert without_values("python --env TOKEN=hunter2 http://me:hunter2@h") == "python ***"
+    assert without_values("python http://me:hunter2@h") == "python http://***@h"
 
 
 def test_all_that_a_process_prints_is_redacted(capsys):

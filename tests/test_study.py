@@ -107,3 +107,9 @@ def test_a_transfer_of_another_encoder_is_refused_before_anything_runs():
     rows = tiny_study.build("smoke", {"segment": {"model.heads": 6}})
     with pytest.raises(ConfigError, match="alpha=1 segment: model.heads is 6, but run .* was pre-trained with 12"):
         runs_of(rows)
+
+
+@pytest.mark.parametrize("row, stage", [("a\necho b", "pretrain"), (" ", "pretrain"), ("a", "pre train;$(id)"), ("a", "")])
+def test_names_that_a_batch_script_cannot_hold_are_refused(row, stage):
+    with pytest.raises(ConfigError, match="expected a name of"):
+        Row(row, {stage: Pretrain()})

@@ -64,7 +64,7 @@ class View:
         canvas = image.numpy()[sources[0][:, None], sources[1]]
         if not (inside[0][-1] and inside[1][-1]):
             canvas[~(inside[0][:, None] & inside[1])] = padding
-        return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
+        return canvas[:, ::-1].copy() if self.flip else canvas
 
     def pad(self, image: Tensor, value: list[float]) -> Tensor:
         """(C, h, w) -> (C, size, size)."""

@@ -17,8 +17,9 @@ SNAPSHOT = Path(__file__).parents[2] / "snapshot.json"  # beside the packages, w
 DIFF_BYTES = 200_000
 PACKAGES = ("torch", "torchvision", "deepspeed", "timm", "numpy", "safetensors", "torchmetrics", "pydantic", "mlflow")
 # Files that hold passwords and keys by custom, wherever they lie.
-PASSWORDS = (".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd")
-PASSWORDS += (".databrickscfg", ".git-credentials", "credentials", "credentials.json", "secrets.json", "secrets.y*ml", "secrets.toml")
+PASSWORDS = (".env*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd")
+PASSWORDS += (".databrickscfg", ".git-credentials", "credentials", "credentials.*", "secrets.*")
+PASSWORDS += (".my.cnf", ".s3cfg", "*token*.txt", "*password*.txt", "*.bak")
 PASSWORDS += ("*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*")
 # An allow-list: an environment may hold tokens under any name.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME")
@@ -63,7 +64,7 @@ def checkout(folder: Path, *paths: str) -> dict[str, Any]:
     if changed is None or ignored is None or untracked is None:  # git was stopped: what may be told is not known
         return {"commit": commit, "dirty": None, "diff": None}
     hide = set(ignored.split("\0"))
-    left_out = [name for name in changed.split("\0") if name and (name in hide or _may_be_secret(name))]
+    left_out = [name for name in changed.split("\0") if name and (name in hide or may_be_secret(name))]
     diff = _git(folder, "diff", *plain, "HEAD", *where, *(f":(top,literal,exclude){name}" for name in left_out)) or ""
     if len(diff) > DIFF_BYTES:
         whole, _, _ = diff[:DIFF_BYTES].rpartition("\n")  # lines: half an address could not be told for one
@@ -80,11 +81,11 @@ def checkout(folder: Path, *paths: str) -> dict[str, Any]:
 def holds_passwords(name: str) -> bool:
     """Whether the file of this name, relative to the checkout, is one that is kept to oneself: a profile, a key, ..."""
     path = PurePosixPath(name)
-    profile = path.parts[-3:-1] == ("slurm", "profiles")
+    profile = "slurm/profiles/" in name
     return profile or any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PASSWORDS)
 
 
-def _may_be_secret(name: str) -> bool:
+def may_be_secret(name: str) -> bool:
     path = PurePosixPath(name)
     recipe = "recipes" in path.parts or "analysis" in path.parts
     return holds_passwords(name) or (path.suffix.lower() in (".yaml", ".yml") and not recipe)

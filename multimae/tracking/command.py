@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..config import SIGNATURE_LENGTH
 from ..engine.folder import RunFolder
 from ..engine.sharing import share
 from ..redact import addresses_in, redacting
@@ -27,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.runs.is_dir():
         parser.error(f"--runs: there is no folder {args.runs}")
     for signature in args.signature:
-        if not RunFolder.of(args.runs, signature).journal.path.exists():
+        named = len(signature) == SIGNATURE_LENGTH
+        if not named or not RunFolder.of(args.runs, signature).journal.path.exists():
             runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
             parser.error(f"no run {shown(signature)} has begun in {args.runs}{nearest(signature, runs)}")
     share(args.runs)

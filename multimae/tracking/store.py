@@ -62,6 +62,8 @@ class Store:
         """
         if uri.lower().startswith(("http:", "https:")) and not parse(uri):
             raise StoreUnavailable(f"the address of MLflow, {public(uri)}, can be read in several ways: {FIX}")
+        if problem := _no_file(uri):
+            raise StoreUnavailable(f"MLflow at {public(uri)}: {problem}")
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -173,6 +175,16 @@ def ui_command(uri: str, runs: Path) -> str:
     if uri == _sqlite(home := Path(runs).resolve().parent / DEFAULT_FILE):
         return f"cd {home.parent} && mlflow ui"
     return public(uri) if uri.startswith("http") else f"MLFLOW_BACKEND_STORE_URI={public(uri)} mlflow ui"
+
+
+def _no_file(uri: str) -> str:
+    """Why an address of SQLite keeps nothing; empty for all others. SQLAlchemy would try for minutes, or in memory."""
+    if not uri.startswith("sqlite:"):
+        return ""
+    file = uri.removeprefix("sqlite:").partition("?")[0].removeprefix("///")
+    if not file.strip("/") or ":memory:" in file:
+        return "a database in memory keeps nothing; write sqlite:///FILE"
+    return "" if Path(file).absolute().parent.is_dir() else f"there is no folder {Path(file).absolute().parent}"
 
 
 def _unavailable(uri: str, error: Exception) -> StoreUnavailable:

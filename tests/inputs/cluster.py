@@ -32,6 +32,27 @@ def file(name: str) -> Callable[[Path], None]:
 
 
 CASES = [
+    Case("a here-document that stays open", DRY_RUN, "setup: expected shell lines.*here-document",
+         prepare=profile(setup=["cat <<EOF"])),
+    Case("a line that goes on in what follows", DRY_RUN, "setup: expected lines that end",
+         prepare=profile(setup=["module load cuda \\"])),
+    Case("an option of sbatch among shell lines", DRY_RUN, "setup: .*`sbatch`",
+         prepare=profile(setup=["#SBATCH --array=1-1000"])),
+    Case("the beginning of an option", DRY_RUN, "'depend' is short for dependency",
+         prepare=profile(sbatch={"depend": "singleton"})),
+    Case("an option in two spellings", DRY_RUN, "'mail_user' is given twice",
+         prepare=profile(sbatch={"mail_user": "a@b", "mail-user": "a@b"})),
+    Case("a variable before Python", DRY_RUN, "python: .*env A=b python", prepare=profile(python="FOO=1 python")),
+    Case("a command within a command", DRY_RUN, "python: expected one command", prepare=profile(python="$(id) python")),
+    Case("nodes called after their GPUs", DRY_RUN, "Would submit", 0,
+         profile(sbatch={"exclude": "gpu[01-04]", "reservation": "gpu-days"})),
+    Case("a setting within another that is given", "python sweeps/alpha_ablation.py --dry-run "
+         "--set 'pretrain.optimizer={base_lr: 1e-3}' --set pretrain.optimizer.base_lr=2e-3", "is within"),
+    Case("a password in an option that is none", "python sweeps/alpha_ablation.py --tracking-uri http://me:s3cr3t@h/x",
+         r"unrecognized arguments: --tracking-uri http://\*\*\*@h/x"),
+    Case("a password in the doctor's options", "python -m slurm.doctor site --uri http://me:s3cr3t@h", r"http://\*\*\*@h"),
+    Case("a password in the benchmark's options", "multimae bench --batch http://me:s3cr3t@h", r"http://\*\*\*@h"),
+
     Case("GPUs in an sbatch option", DRY_RUN, "sbatch.gres: gpu:4 asks for GPUs; say how many in gpus_per_node",
          prepare=profile(sbatch={"gres": "gpu:4"})),
     Case("GPUs of a type in an sbatch option", DRY_RUN, "sbatch.gres: gpu:a100:4 asks for GPUs",

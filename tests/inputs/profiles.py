@@ -49,7 +49,7 @@ CASES = [
     profile("one of two features", "constraint: '[a100|h100]'", "--constraint='.a100.h100.'", 0),
     profile("an option with a line of its own", 'sbatch: {reservation: "x\\nls"}', "reservation: expected true"),
     profile("an option with its dashes", "sbatch: {--nice: 5}", "'--nice': expected an option"),
-    profile("an option that is a letter", "sbatch: {p: gpu}", "'p': expected an option"),
+    profile("an option that is a letter", "sbatch: {p: gpu}", "'p' is short for partition"),
     profile("an option with a space", "sbatch: {'nice 5 --wrap': ls}", "expected an option"),
     profile("an option without a value", "sbatch: {reservation: }", "reservation: expected true.*None"),
     profile("an option with a list", "sbatch: {exclude: [n1, n2]}", "exclude: expected true, a whole number"),
