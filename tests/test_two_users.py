@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 SECONDS = 600  # for anything, on a machine that has much else to do
 FEW = {"epochs": 1, "data.train_samples": 64, "data.eval_samples": 64, "optimizer.warmup_epochs": 0}
 EDITS = {"pretrain": FEW | {"epochs": 8, "data.train_samples": 1024}, "classify": FEW, "segment": FEW}
-PRIVATE = (".pkl", ".sh")  # what submitit runs may hold secrets, and is nobody else's
+# What submitit runs may hold secrets, and where a job's processes meet is nobody else's business.
+PRIVATE = ("*.pkl", "*.sh", "rendezvous-*.json")
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def wrong(lab: Lab) -> list[str]:
     for path in lab.folder.rglob("*"):
         at = path.lstat()
         needed = stat.S_IRWXG | stat.S_ISGID if path.is_dir() else stat.S_IRGRP | stat.S_IWGRP
-        if path.is_symlink() or path.suffix in PRIVATE:
+        if path.is_symlink() or any(path.match(name) for name in PRIVATE):
             continue
         if at.st_gid != id or at.st_mode & needed != needed:
             bad.append(f"{stat.filemode(at.st_mode)} {path.relative_to(lab.folder)}")
