@@ -129,7 +129,8 @@ def junk(root: Path) -> None:
         (root / name).mkdir()
     picture(0).save(root / "train/rgb/.ipynb_checkpoints/cat-checkpoint.jpg")
     (root / "train/rgb/cat/Thumbs.db").write_bytes(b"x")
-    (root / "train/rgb/README.txt").write_text("hello")
+    for name in ("README", "classes.csv", "sha256sums", "LICENSE.rst"):
+        (root / "train/rgb" / name).write_text("hello")
 
 
 def many_classes(root: Path) -> None:
@@ -166,8 +167,24 @@ CASES = [
          prepare=at("cat/0.jpg", lambda path: link(path, "gone.jpg"))),
     Case("a link to itself", CLASSIFY, "0.jpg is a link to 0.jpg, which is not there",
          prepare=at("cat/0.jpg", lambda path: link(path, "0.jpg"))),
-    Case("a class folder that is a link to itself", CLASSIFY, "finished", 0,
+    Case("a class folder that is a link to itself", CLASSIFY, "bird is a link to bird, which is not there",
          prepare=pets(lambda root: link(root / "train/rgb/bird", "bird"))),
+    Case("a class folder that is a link to nothing", CLASSIFY, "train/rgb/emu is a link to gone, which is not there",
+         prepare=pets(lambda root: link(root / "train/rgb/emu", "gone"))),
+    Case("the same, planned", SWEEP + "pets" + FITTING, "train/rgb/emu is a link to gone, which is not there",
+         prepare=pets(lambda root: link(root / "train/rgb/emu", "gone"))),
+    Case("the same in the evaluation, left out", CLASSIFY + " --set data.allow_missing=true", "val/rgb/emu is a link",
+         prepare=pets(lambda root: link(root / "val/rgb/emu", "a_file/gone"))),
+    Case("a link to nothing inside a class", CLASSIFY, "cat/friends is a link to gone, which is not there",
+         prepare=at("cat/friends", lambda path: link(path, "gone"))),
+    Case("a class that is an archive", CLASSIFY, "rgb/emu.tar lies beside the class folders",
+         prepare=at("emu.tar", lambda path: path.write_bytes(b"x"))),
+    Case("the same in the evaluation", CLASSIFY, "val/rgb/emu.tar lies beside the class folders",
+         prepare=pets(lambda root: (root / "val/rgb/emu.tar").write_bytes(b"x"))),
+    Case("a class that is a file", CLASSIFY, "rgb/emu lies beside the class folders",
+         prepare=at("emu", lambda path: path.write_bytes(b"x"))),
+    Case("two classes of one name", CLASSIFY, r"the same name in two forms of Unicode: 'caf.*' and 'caf.*'",
+         prepare=pets(lambda root: write(root, ["caf\u00e9", "cafe\u0301"], 2))),
     Case("a pipe", CLASSIFY, "5.jpg is no file, but a pipe", prepare=at("cat/5.jpg", os.mkfifo)),
     Case("a name in Latin-1", CLASSIFY, r"caf\\xe9.jpg: the name is not UTF-8; rename it",
          prepare=pets(lambda root: latin1(str(root / "train/rgb/cat")))),
@@ -205,6 +222,12 @@ CASES = [
          prepare=at("cat/0.jpg", lambda path: picture(0).save(path, "GIF"))),
     Case("a TIFF", CLASSIFY, "5.tif: expected one of .jpg, .jpeg, .png, .webp, found .tif",
          prepare=at("cat/5.tif", lambda path: picture(0).save(path, "TIFF"))),
+    Case("a JPEG named .jpe", CLASSIFY, "5.jpe: expected one of .*, found .jpe",
+         prepare=at("cat/5.jpe", lambda path: picture(0).save(path, "JPEG"))),
+    Case("an image without an ending", CLASSIFY, "cat/5: expected one of .*, found no ending",
+         prepare=at("cat/5", lambda path: picture(0).save(path, "JPEG"))),
+    Case("labels of an unknown kind", PRETRAIN, "cat/0.lbl: expected one of .png, found .lbl",
+         prepare=label(lambda path: path.rename(path.with_suffix(".lbl")))),
     Case("half a JPEG", CLASSIFY, "0.jpg is damaged|0.jpg cannot be read as an image",
          prepare=at("cat/0.jpg", lambda path: path.write_bytes(path.read_bytes()[:500]))),
     Case("a JPEG that lacks a part inside", CLASSIFY, "0.jpg is damaged: its data end before its last block", 1,
