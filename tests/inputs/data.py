@@ -1,6 +1,7 @@
 """Images, folders of images, and the words that say where they lie."""
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -84,9 +85,9 @@ def latin1(folder: str) -> None:
         picture(0).save(file, "JPEG")
 
 
-def no_class(root: Path) -> None:
+def no_class(root: Path, split: str = "train") -> None:
     """Every image of a class is damaged."""
-    for image in (root / "train/rgb/dog").iterdir():
+    for image in (root / split / "rgb/dog").iterdir():
         image.write_bytes(b"")
 
 
@@ -279,6 +280,10 @@ CASES = [
          prepare=pets()),
     Case("a class all of whose images are damaged", CLASSIFY + " --set data.allow_missing=true",
          "all samples of 1 classes in .* were left out: dog", prepare=pets(no_class)),
+    Case("the same in the evaluation", CLASSIFY + " --set data.allow_missing=true",
+         "all samples of 1 classes in .*val were left out: dog", prepare=pets(lambda root: no_class(root, "val"))),
+    Case("an evaluation without a class", CLASSIFY, "note: the evaluation split has no sample of 1 of 3 classes: dog",
+         0, pets(lambda root: shutil.rmtree(root / "val/rgb/dog"))),
     Case("a part without a class", CLASSIFY + " --set data.train_samples=4",
          "leave 2 of 3 classes without one, such as 'dog'; .* data.train_samples=23", prepare=pets(rare)),
     Case("the same, as advised", CLASSIFY + " --set data.train_samples=23", "finished", 0, pets(rare)),
