@@ -29,8 +29,8 @@ ENDINGS = {  # of the files that are read, by field
     "semseg": (".png",),
     "pseudo_semseg": (".png",),
 }
-# Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would train
-# on less than there is.
+# Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would be
+# to train on less than there is.
 JUNK = re.compile(
     r"thumbs\.db|desktop\.ini|(readme|licen[cs]e|checksums|md5sums|sha\d+sums)(\.(rst|pdf))?"
     r"|.*\.(txt|json|csv|md|ya?ml|xml|html|log|md5|sha\d+)",
@@ -315,15 +315,21 @@ def subset_fingerprint(stems: Sequence[str], sizes: np.ndarray, seed: int) -> st
     return f"{fingerprint(stems, sizes)}-{len(stems)}-subset{seed}"
 
 
+@functools.cache  # runs of a study take different parts of one folder
+def _listed(folder: Path, fields: tuple[str, ...]) -> Listing:
+    return Listing(folder, fields)
+
+
 @functools.cache  # many runs of a study read the same
 def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[str, str | int]]:
     """What a run on this folder would journal of its `train` and `eval` samples, where none is damaged.
 
-    Raises ValueError where files are missing.
+    `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
+    fields = tuple(field for field in ENDINGS if field in fields)
     found = {}
     for split in ("train", "eval"):
-        listing = Listing(Path(root) / data.split(split)[0], fields)
+        listing = _listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
         stems = choose(listing.stems, data, split)
@@ -372,7 +378,7 @@ def data_roots(given: Iterable[str], read: Iterable[str]) -> dict[str, Path]:
             raise ConfigError(f"--data: '{name}' is the data set of no run here{nearest(name, read)} Theirs: {known}")
         if not _is_text(folder):
             raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
-        path = Path(folder).expanduser()
+        path = Path(os.path.expanduser(folder))  # which leaves the home of nobody as it is
         if roots.setdefault(name, path) != path:
             raise ConfigError(f"--data: '{name}' lies in one folder, found {roots[name]} and {path}")
     return roots
