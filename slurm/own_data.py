@@ -20,7 +20,7 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
     `recipes`: the names of the data that the study reads without it.
     """
     given = list(given)
-    folders = [Path(os.path.realpath(text)) for text in given if "=" not in text]
+    folders = [Path(os.path.realpath(os.path.expanduser(text))) for text in given if "=" not in text]
     if not folders:
         return None
     if "" in given:

@@ -24,7 +24,7 @@ from ..listing import (
 from .images import Unusable, open_image, read
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
-CHECK = 2  # the version of what is checked; verdicts of others are not taken from the cache
+CHECK = 3  # the version of what is checked; verdicts of others are not taken from the cache
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 

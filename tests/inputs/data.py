@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from image_files import SIZE, cut_inside, four_bits, picture, png_header, write
+from image_files import SIZE, cut_inside, four_bits, picture, png_header, without_palette, write
 from PIL import Image
 
 from . import Case
@@ -250,6 +250,10 @@ CASES = [
     Case("a 16-bit grey image as rgb", CLASSIFY, r"expected an image of 8 bits .* \(16-bit grey\)",
          prepare=at("cat/5.png", as_png(np.full((SIZE, SIZE), 60_000, np.uint16)))),
     Case("CMYK, grey, palettes, WebP, bytes after the end", CLASSIFY, "finished", 0, pets(odd_but_fine)),
+    Case("a palette image without its palette", CLASSIFY, "5.png cannot be read as .*: its palette is missing",
+         prepare=at("cat/5.png", without_palette)),
+    Case("the same, looked for", "python -m multimae.data.check pets", "its palette is missing.*1 of 25 files are dama",
+         1, at("cat/5.png", without_palette)),
     Case("depth of 8 bits", PRETRAIN, "expected a PNG with one 16-bit channel, found mode L",
          prepare=label(as_png(np.zeros((SIZE, SIZE), np.uint8)), "depth")),
     Case("depth in colour", PRETRAIN, "expected a PNG with one 16-bit channel, found mode RGB",
@@ -312,6 +316,9 @@ CASES = [
          prepare=move("imagenet")),
     Case("no name", SWEEP + "=pets", "expected NAME=DIR, found '=pets'", prepare=pets()),
     Case("no folder", "multimae run classify.yaml --data pets=", "expected NAME=DIR, found 'pets='", prepare=pets()),
+    Case("the home of nobody", CLASSIFY.replace("pets=pets", "pets=~nosuchuser/x"), "~nosuchuser/x/train is not there",
+         prepare=pets()),
+    Case("the same, in a study", SWEEP + "'~nosuchuser/x'", "nosuchuser/x/train.* it is not there"),
     Case("nothing", SWEEP + "''", "expected DIR or NAME=DIR"),
     Case("two folders of one name", CLASSIFY + " --data pets=other", "lies in one folder", prepare=pets()),
     Case("two folders for all", SWEEP + "pets --data other", "one folder for all stages, found 2", prepare=pets()),
