@@ -154,6 +154,12 @@ def unlabelled(root: Path) -> None:
         Image.fromarray(labels).save(file)
 
 
+def void(value: int) -> Callable[[Path], None]:
+    """All labels of the evaluation have one value."""
+    empty = np.full((SIZE, SIZE), value, np.uint8)
+    return everything(lambda root: [Image.fromarray(empty).save(file) for file in root.glob("val/semseg/*/*.png")])
+
+
 def class_200(root: Path) -> None:
     Image.fromarray(np.full((SIZE, SIZE), 200, np.uint8)).save(root / "train/semseg/cat/0.png")
 
@@ -273,6 +279,13 @@ CASES = [
     Case("the same, as advised", PRETRAIN + " --set model.semseg_classes=201", "finished", 0, everything(class_200)),
     Case("a class too many in labels", SEGMENT, "holds class 200.*set classes=201", 1, everything(class_200)),
     Case("the same, as advised", SEGMENT + " --set classes=201", "finished", 0, everything(class_200)),
+    Case("an evaluation without a label", SEGMENT, "no labelled pixel in 'val' of 'pets': all of its semseg is 255", 1,
+         void(255)),
+    Case("the same of zeros", SEGMENT + " --set zero_is_unlabelled=true", "set zero_is_unlabelled=false where 0 is", 1,
+         void(0)),
+    Case("the same in pre-training", PRETRAIN + " --set model.semseg_padding=true --set targets=[semseg]",
+         "no labelled pixel in 'val' of 'pets'", 1, void(255)),
+    Case("the same with other targets", PRETRAIN + " --set model.semseg_padding=true", "finished", 0, void(255)),
     Case("rgb sheared away from depth", CLASSIFY + " --set inputs=[rgb,depth] --set augmentation.rand_augment=rand-m9",
          "set augmentation.rand_augment=null", prepare=everything()),
     Case("mixup of classes", CLASSIFY + " --set inputs=[rgb,semseg] --set augmentation.mixup=0.2",
