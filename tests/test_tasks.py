@@ -187,7 +187,7 @@ def test_an_evaluation_loss_is_the_same_however_the_split_is_cut_up(kind, runtim
             for name in means.sums:
                 sums[name] += means.sums[name].compute().item()
                 counts[name] += means.samples[name].compute().item()
-            return original(means)
+            return original(means) | {"loss_of_others": 0.0}  # a process alone may have nothing but padding
 
         monkeypatch.setattr(MeanLosses, "compute", added_up)
         with torch.no_grad():
