@@ -316,7 +316,7 @@ def subset_fingerprint(stems: Sequence[str], sizes: np.ndarray, seed: int) -> st
 
 
 @functools.cache  # runs of a study take different parts of one folder
-def _listed(folder: Path, fields: tuple[str, ...]) -> Listing:
+def listed(folder: Path, fields: tuple[str, ...]) -> Listing:
     return Listing(folder, fields)
 
 
@@ -329,7 +329,7 @@ def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[
     fields = tuple(field for field in ENDINGS if field in fields)
     found = {}
     for split in ("train", "eval"):
-        listing = _listed(Path(root) / data.split(split)[0], fields)
+        listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
         stems = choose(listing.stems, data, split)

@@ -31,7 +31,7 @@ def fresh():
 
 
 def forget():
-    for counted in (listing.contents, listing._listed, listing.count_images):
+    for counted in (listing.contents, listing.listed, listing.count_images):
         counted.cache_clear()
 
 
