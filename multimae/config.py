@@ -273,6 +273,12 @@ class Pretrain(RunConfig, task="pretrain"):
             raise ValueError(f"decoder.kind self_attention can only predict its inputs, but not {sorted(missing)}")
         return self
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a sample must hold."""
+        needed = {*self.inputs, *(TARGETS[target].modality for target in self.targets)}
+        return tuple(name for name in MODALITIES if name in needed)
+
 
 class Transfer(RunConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
@@ -317,6 +323,10 @@ class Classify(Transfer, task="classify"):
     augmentation: ClassifyAugmentation = ClassifyAugmentation()
     # The short side at evaluation / image_size, which is cut from its centre.
     eval_resize: Annotated[Number, Field(ge=1, le=4)] = 256 / 224
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*self.inputs, "label")
 
     @property
     def mixes(self) -> bool:
@@ -373,6 +383,10 @@ class Segment(Transfer, task="segment"):
                 f"{IGNORE - 1} at most, or zero_is_unlabelled=false"
             )
         return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (*("pseudo_semseg" if name == "semseg" else name for name in self.inputs), "semseg")
 
 
 def _no_root(path: Path) -> Path:

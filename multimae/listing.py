@@ -10,6 +10,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,9 +29,13 @@ ENDINGS = {  # of the files that are read, by field
     "semseg": (".png",),
     "pseudo_semseg": (".png",),
 }
-# Of files that somebody may take for a sample: to pass over them in silence would train on less than there is.
-UNREAD = (".avif", ".bmp", ".exr", ".gif", ".heic", ".hdr", ".jfif", ".jp2", ".npy", ".npz", ".pfm", ".pgm", ".ppm",
-          ".tga", ".tif", ".tiff", *sorted(set().union(*ENDINGS.values())))  # fmt: skip
+# Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would be
+# to train on less than there is.
+JUNK = re.compile(
+    r"thumbs\.db|desktop\.ini|(readme|licen[cs]e|checksums|md5sums|sha\d+sums)(\.(rst|pdf))?"
+    r"|.*\.(txt|json|csv|md|ya?ml|xml|html|log|md5|sha\d+)",
+    re.IGNORECASE | re.DOTALL,
+)
 SHOWN = 20  # problems that are listed one by one
 
 Found = tuple[str, int, int]  # path relative to the split, bytes, time of change
@@ -81,11 +86,12 @@ class Listing:
     def _files(self, field: str) -> dict[str, Found]:
         found: dict[str, Found] = {}
         top = "" if self.plain else f"{field}/"
+        _class_folders(self.folder / top)
         for name, entry in _walk(os.path.join(self.folder, top)):
             path = top + name
-            stem, _, ending = name.rpartition(".")
+            stem, ending = os.path.splitext(name)
             stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)  # macOS writes é as e and an accent
-            if fault := _fault(entry, f".{ending.lower()}", field):
+            if fault := _fault(entry, ending.lower(), field):
                 self.faults[stem] = fault
                 continue
             status = entry.stat()
@@ -96,7 +102,7 @@ class Listing:
 
 
 def _walk(top: str) -> Iterator[tuple[str, os.DirEntry]]:
-    """(path relative to `top`, entry) of whatever may be meant as an image. Follows links, unless in a circle."""
+    """(path relative to `top`, entry) of whatever is no known junk. Follows links, unless in a circle."""
     pending: list[tuple[str, str, tuple]] = [("", top, ())]
     while pending:
         prefix, folder, above = pending.pop()
@@ -108,7 +114,7 @@ def _walk(top: str) -> Iterator[tuple[str, os.DirEntry]]:
         for entry in _entries(folder):
             if _is_folder(entry):
                 pending.append((f"{prefix}{entry.name}/", entry.path, (*above, identity)))
-            elif entry.name.lower().endswith(UNREAD):
+            elif not JUNK.fullmatch(entry.name):
                 yield prefix + entry.name, entry
 
 
@@ -139,27 +145,35 @@ def lacking(folder: Path) -> str:
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        folder = entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    with _telling(entry.path):
+        try:
+            folder = entry.is_dir()
+        except OSError as error:
+            if not _leads_nowhere(entry, error):
+                raise
+            return False
     if folder and not _is_text(entry.name):
         raise ValueError(f"{printable(entry.path)}: the folder's name is not UTF-8; rename it")
     return folder
+
+
+def _leads_nowhere(entry: os.DirEntry, error: OSError) -> bool:
+    """Whether an entry that could not be looked at is a link to what is not there, or to itself."""
+    return entry.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
 def _fault(entry: os.DirEntry, ending: str, field: str) -> str | None:
     """Why a file is no sample's. An error of the file system is not the file's: it raises OSError."""
     if not _is_text(entry.name):
         return f"{printable(entry.path)}: the name is not UTF-8; rename it"
-    if ending not in ENDINGS[field]:
-        return f"{entry.path}: expected one of {', '.join(ENDINGS[field])}, found {ending}"
     try:
         mode = entry.stat().st_mode
     except OSError as error:
-        if entry.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-            return f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there"
+        if _leads_nowhere(entry, error):
+            return f"{entry.path} is a link to {printable(os.readlink(entry.path))}, which is not there"
         raise OSError(f"{entry.path} cannot be looked at: {error.strerror}") from error
+    if ending not in ENDINGS[field]:
+        return f"{entry.path}: expected one of {', '.join(ENDINGS[field])}, found {ending or 'no ending'}"
     return None if stat.S_ISREG(mode) else f"{entry.path} is no file, but a pipe, socket or device"
 
 
@@ -186,9 +200,37 @@ def class_names(split: Path) -> tuple[str, ...]:
     The one numbering there is, for training, evaluation, and the number of classes that planning counts.
     """
     top = images_folder(split)
-    folders = [entry for entry in _entries(top) if _is_folder(entry)]
-    names = [folder.name for folder in folders if any(True for _ in _images(folder.path))]
-    return tuple(sorted(unicodedata.normalize("NFC", name) for name in names))
+    folders = _class_folders(top)
+    return tuple(sorted(name for name, folder in folders.items() if any(True for _ in _images(folder))))
+
+
+def _class_folders(top: Path) -> dict[str, str]:
+    """The folders in it by name: a class each, where they hold an image.
+
+    Raises ValueError for what may be meant as a class and is none: a link to nothing, and a file that is no image and
+    no known junk (an archive, perhaps) beside class folders; and for two folders whose names look the same.
+    """
+    entries = list(_entries(top))
+    folders = [entry for entry in entries if _is_folder(entry)]
+    for entry in entries:
+        if _is_folder(entry) or JUNK.fullmatch(entry.name) or entry.name.lower().endswith(ENDINGS["rgb"]):
+            continue
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            target = printable(os.readlink(entry.path))
+            raise ValueError(f"{printable(entry.path)} is a link to {target}, which is not there; mend or remove it")
+        if folders:
+            raise ValueError(
+                f"{printable(entry.path)} lies beside the class folders, and is neither one nor an image: unpack it "
+                "if it holds a class, or move it away"
+            )
+    found: dict[str, str] = {}
+    for folder in folders:
+        name = unicodedata.normalize("NFC", folder.name)
+        if name in found:
+            one, other = ascii(os.path.basename(found[name])), ascii(folder.name)
+            raise ValueError(f"two folders in {top} have the same name in two forms of Unicode: {one} and {other}")
+        found[name] = folder.path
+    return found
 
 
 def images_folder(split: Path) -> Path:
@@ -273,15 +315,21 @@ def subset_fingerprint(stems: Sequence[str], sizes: np.ndarray, seed: int) -> st
     return f"{fingerprint(stems, sizes)}-{len(stems)}-subset{seed}"
 
 
+@functools.cache  # runs of a study take different parts of one folder
+def listed(folder: Path, fields: tuple[str, ...]) -> Listing:
+    return Listing(folder, fields)
+
+
 @functools.cache  # many runs of a study read the same
 def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[str, str | int]]:
     """What a run on this folder would journal of its `train` and `eval` samples, where none is damaged.
 
-    Raises ValueError where files are missing.
+    `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
+    fields = tuple(field for field in ENDINGS if field in fields)
     found = {}
     for split in ("train", "eval"):
-        listing = Listing(Path(root) / data.split(split)[0], fields)
+        listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
         stems = choose(listing.stems, data, split)
@@ -330,7 +378,7 @@ def data_roots(given: Iterable[str], read: Iterable[str]) -> dict[str, Path]:
             raise ConfigError(f"--data: '{name}' is the data set of no run here{nearest(name, read)} Theirs: {known}")
         if not _is_text(folder):
             raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
-        path = Path(folder).expanduser()
+        path = Path(os.path.expanduser(folder))  # which leaves the home of nobody as it is
         if roots.setdefault(name, path) != path:
             raise ConfigError(f"--data: '{name}' lies in one folder, found {roots[name]} and {path}")
     return roots

@@ -58,6 +58,11 @@ class MeanIoU:
         self.metric.update(scores.argmax(1), labels)
         self.finite.update(scores)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether one pixel of the split is; without, there is nothing to compute."""
+        return bool(self.metric.compute().any())
+
     def compute(self) -> dict[str, float]:
         confusion = self.metric.compute().double()  # rows: truth
         hits, union = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()

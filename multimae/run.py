@@ -15,7 +15,7 @@ from .engine.folder import RunFolder
 from .engine.loop import train
 from .engine.task import RunFailed, Task
 from .flops import check_size
-from .listing import lacking
+from .listing import SHOWN, lacking
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:
@@ -78,9 +78,18 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
     sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
     begun = _begun_on(folder)
+    lacks = list(task.eval_set.lacks) if classes else []
+    if lacks:
+        print(
+            f"note: the evaluation split has no sample of {len(lacks)} of {len(classes)} classes: "
+            f"{', '.join(lacks[:SHOWN])}; the accuracy is of the others",
+            file=sys.stderr,
+            flush=True,
+        )
     if begun is None:
         where = str(Path(root).absolute()) if root else None
         more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
+        more |= {"eval_lacks": lacks} if lacks else {}
         folder.journal.write("data", root=where, **_samples(sets), **more)
         return
     _refuse_others(sets, begun, folder, root)

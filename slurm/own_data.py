@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multimae.config import SCENES, Classify, ConfigError, RunConfig, Segment
-from multimae.listing import class_names, count_images, images_folder, lacking, printable
+from multimae.listing import class_names, contents, count_images, images_folder, lacking, listed, printable
 
 
 _classes = functools.cache(class_names)  # all stages of a study ask
@@ -20,7 +20,7 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
     `recipes`: the names of the data that the study reads without it.
     """
     given = list(given)
-    folders = [Path(os.path.realpath(text)) for text in given if "=" not in text]
+    folders = [Path(os.path.realpath(os.path.expanduser(text))) for text in given if "=" not in text]
     if not folders:
         return None
     if "" in given:
@@ -91,12 +91,12 @@ def _images(split: Path) -> Path:
 
 
 def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
-    """Raises ConfigError that tells what to set where the images are too few, for a batch or for what is asked for."""
+    """Raises ConfigError that tells what to set where the images are too few, for a batch or for what is asked for; and
+    where files or modalities are missing, for which every file is listed."""
+    stages = [(stage, config) for stage, config in stages if config.data.name == folder.name]
     told: dict[str, str] = {}
     with _telling():
         for stage, config in stages:
-            if config.data.name != folder.name:
-                continue
             for split in ("train", "eval"):
                 name, asked = config.data.split(split)
                 there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
@@ -111,3 +111,11 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
     if told:
         edits = "; ".join(f"--set {edit} ({why})" for edit, why in told.items())
         raise ConfigError(f"--data: what is asked for does not fit the images in {folder}; give {edits}")
+    with _telling():
+        for _, config in stages:
+            if config.data.allow_missing:
+                files = tuple(field for field in config.fields if field != "label")
+                for split in ("train", "eval"):
+                    listed(folder / config.data.split(split)[0], files)  # which tells of a modality that is not there
+            else:
+                contents(folder, config.data, config.fields)

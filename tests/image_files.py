@@ -35,6 +35,14 @@ def write(root: Path, classes: Sequence[str], each: int, fields=("rgb",), splits
     return root
 
 
+def without_palette(path: Path) -> None:
+    """A PNG of palette entries, and no palette."""
+    picture(0).convert("P").save(path, "PNG")
+    data = path.read_bytes()
+    start = data.index(b"PLTE") - 4
+    path.write_bytes(data[:start] + data[start + 12 + int.from_bytes(data[start : start + 4]) :])
+
+
 def png_header(path: Path, width: int, height: int, bits: int = 8, color: int = 2) -> None:
     """A PNG whose head promises an image of this size, and no more than that."""
 

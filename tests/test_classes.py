@@ -153,17 +153,19 @@ def test_a_leftover_folder_does_not_shift_what_is_measured(tmp_path):
     assert run(config, runtime) == "finished"
     folder = RunFolder.of(runtime.runs, config.signature)
     assert folder.journal.last("eval")["metrics"]["accuracy"] == 100
-    assert folder.journal.last("data")["classes"] == ["blue", "green", "red"]
+    said = folder.journal.last("data")
+    assert said["classes"] == ["blue", "green", "red"] and said["eval_lacks"] == ["red"]
     with safe_open(folder.weights, "pt") as weights:
         about = json.loads(weights.metadata()["run"])
     assert about == {"task": "classify", "signature": config.signature, "step": 36, "classes": ["blue", "green", "red"]}
 
 
-def test_a_class_that_is_left_out_whole_is_refused(root):
-    for image in (root / "train/rgb/class4").iterdir():
+@pytest.mark.parametrize("split, folder", [("train", "train"), ("eval", "val")])
+def test_a_class_that_is_left_out_whole_is_refused(root, split, folder):
+    for image in (root / folder / "rgb/class4").iterdir():
         image.write_bytes(b"")
-    with pytest.raises(ValueError, match="all samples of 1 classes .*class4"):
-        opened(root, allow_missing=True)
+    with pytest.raises(ValueError, match=f"all samples of 1 classes in .*{folder} .*class4"):
+        opened(root, split, allow_missing=True)
 
 
 def test_a_class_that_only_evaluation_has_is_refused(root):

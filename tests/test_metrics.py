@@ -26,6 +26,14 @@ def test_mean_iou_against_a_count_by_hand():
     assert measured["pixel_accuracy"] == pytest.approx(100 * 4 / 6)
 
 
+def test_labels_of_nothing_are_told():
+    iou = MeanIoU(3, CPU)
+    iou.update(torch.rand(1, 3, 2, 2), torch.full((1, 2, 2), IGNORE))
+    assert not iou.labelled
+    iou.update(torch.rand(1, 3, 2, 2), torch.tensor([[[IGNORE, 1], [IGNORE, IGNORE]]]))
+    assert iou.labelled
+
+
 def test_losses_are_weighted_by_the_samples_that_have_them():
     means = MeanLosses(("rgb", "depth"), CPU)
     means.update({"rgb": torch.tensor(1.0), "depth": torch.tensor(2.0)}, {"rgb": 3, "depth": 1})

@@ -27,8 +27,12 @@ STUDY = Study("tiny", "A tiny study", "10", lambda scale: [Row("row", {"classify
 @pytest.fixture(autouse=True)
 def fresh():
     """What planning has counted in this process."""
-    listing.contents.cache_clear()
-    listing.count_images.cache_clear()
+    forget()
+
+
+def forget():
+    for counted in (listing.contents, listing.listed, listing.count_images):
+        counted.cache_clear()
 
 
 @pytest.fixture
@@ -78,6 +82,23 @@ def test_planning_compares_a_folder_at_another_place(here):
     assert "cannot be said from here" in note
     os.symlink(here / "pets", here / "linked")
     assert planned(runs, here / "linked") == []
+
+
+def test_planning_compares_a_folder_at_the_same_place(here, monkeypatch):
+    """Files may have changed in it since. One listing of it serves all runs of a study."""
+    runs = here / "runs"
+    picture(99).save(here / "pets/train/rgb/owl/9.jpg")
+    with pytest.raises(ConfigError, match=f"row classify .run {CONFIG.signature}: train samples from .*/pets"):
+        planned(runs, here / "pets")
+    (here / "pets/train/rgb/owl/9.jpg").unlink()
+    forget()
+    listed = []
+    monkeypatch.setattr(listing, "_walk", lambda top, walk=listing._walk: listed.append(top) or walk(top))
+    assert planned(runs, here / "pets") == planned(runs, here / "pets") == []
+    listing.contents(here / "pets", CONFIG.edit({"data.train_samples": 9}).data, ("rgb", "label"))
+    assert len(listed) == 2  # a split each
+    shutil.rmtree(here / "pets")
+    assert planned(runs, here / "pets") == []
 
 
 def test_classes_numbered_otherwise_are_refused(here):

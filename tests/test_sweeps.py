@@ -246,6 +246,11 @@ def test_own_data_goes_to_every_stage(images):
     assert runtime_from(args).data_roots == {"pets": images}
 
 
+def test_own_data_may_lie_in_ones_home(images, monkeypatch):
+    monkeypatch.setenv("HOME", str(images.parent))
+    assert runtime_from(parsed("--data", "~/pets")).data_roots == {"pets": images}
+
+
 def test_own_data_that_suffices_is_cut_as_in_the_recipe(images):
     rows = rows_from(tiny_study, parsed("--data", str(images), "--set", "pretrain.data.train_samples=20"))
     assert rows[0].stages["pretrain"].data.train_samples == 20

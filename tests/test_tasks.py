@@ -133,6 +133,31 @@ def test_pretraining_masks_follow_the_config(runtime):
     assert task_of(PRETRAIN, runtime, **{"masking.kind": "none"}).masks(64, CPU, "mask", 3) is None
 
 
+@pytest.mark.parametrize("kind", ["none", "dirichlet"])
+def test_a_sample_without_a_label_has_no_loss_in_an_evaluation(kind, runtime, monkeypatch):
+    """It once counted as 0: with half of the samples unlabelled, the loss was half of what it is."""
+    task = task_of(PRETRAIN, runtime, **{"model.semseg_padding": True, "targets": ["semseg"], "masking.kind": kind})
+    masks = task.masks(9, CPU, "eval")
+
+    def measured(unlabelled):
+        def images(batch, device):
+            out = plain(batch, device)
+            for row, index in enumerate(batch["index"].tolist()):
+                if index in unlabelled:
+                    out["semseg"][row] = task.config.model.semseg_classes
+            return out
+
+        monkeypatch.setattr(task, "images", images)
+        monkeypatch.setattr(task, "masks", lambda *_: masks)
+        with torch.no_grad():
+            return task.evaluate(task.module, CPU, Shard())[0]["metrics"]["loss_semseg"]
+
+    plain = task.images
+    alone = [measured(set(range(9)) - {index}) for index in range(9)]
+    assert measured({0, 3, 4}) == pytest.approx(np.mean([alone[i] for i in (1, 2, 5, 6, 7, 8)]), rel=1e-5)
+    assert measured(()) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
 @pytest.mark.parametrize("settings", [PRETRAIN, CLASSIFY, SEGMENT], ids=lambda s: s["task"])
 def test_an_evaluation_counts_the_whole_split_whatever_is_padded(settings, runtime):
     task = task_of(settings, runtime)
@@ -162,7 +187,7 @@ def test_an_evaluation_loss_is_the_same_however_the_split_is_cut_up(kind, runtim
             for name in means.sums:
                 sums[name] += means.sums[name].compute().item()
                 counts[name] += means.samples[name].compute().item()
-            return original(means)
+            return original(means) | {"loss_of_others": 0.0}  # a process alone may have nothing but padding
 
         monkeypatch.setattr(MeanLosses, "compute", added_up)
         with torch.no_grad():

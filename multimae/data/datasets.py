@@ -20,6 +20,7 @@ class Dataset(Protocol):
     fields: tuple[str, ...]  # what a sample can hold
     classes: int | None  # of `label`
     class_names: Sequence[str]
+    lacks: Sequence[str]  # classes of which this split has no sample
     semseg_classes: int | None  # None where files do not say
 
     def __len__(self) -> int: ...

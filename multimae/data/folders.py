@@ -24,7 +24,7 @@ from ..listing import (
 from .images import Unusable, open_image, read
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
-CHECK = 2  # the version of what is checked; verdicts of others are not taken from the cache
+CHECK = 3  # the version of what is checked; verdicts of others are not taken from the cache
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -38,8 +38,9 @@ class FolderDataset:
         self.root, self.split, self.files, self.max_pixels = Path(root), split, files, max_pixels
         self.stems = np.array([stem.encode() for stem in stems])
         self.dropped = 0
+        self.lacks: tuple[str, ...] = ()  # classes of the training split without a sample here
         self.fingerprint = ""
-        self.name_classes(sorted({class_of(stem) for stem in stems} - {""}))
+        self.name_classes(sorted(_classes(stems)))
 
     @classmethod
     def open(
@@ -67,6 +68,11 @@ class FolderDataset:
         usable = [stem for stem in listing.stems if stem not in problems]
         if not usable:
             raise ValueError(f"no samples in {listing.folder}: expected {listing.expected()}")
+        if lost := sorted(_classes(listing.stems) - _classes(usable)):
+            raise ValueError(
+                f"all samples of {len(lost)} classes in {listing.folder} were left out: {', '.join(lost[:SHOWN])}. "
+                "Repair them, or remove their folders, so that nothing is measured as if they were there"
+            )
         stems = choose(usable, data, split)
         files = {field: np.array([found[stem][0].encode() for stem in stems]) for field, found in listing.found.items()}
         dataset = cls(root, name, files, stems, runtime.max_pixels)
@@ -99,10 +105,12 @@ class FolderDataset:
         if unknown := sorted(found - set(names)):
             listed = ", ".join(unknown[:SHOWN])
             raise ValueError(f"{folder} has classes that {images_folder(train)} lacks, or has no image of: {listed}")
-        if whole and (lost := [name for name in names if name not in found]):
+        self.lacks = tuple(name for name in names if name not in found)
+        if whole and self.lacks:
             raise ValueError(
-                f"all samples of {len(lost)} classes in {folder} were left out: {', '.join(lost[:SHOWN])}. Repair "
-                "them, or remove their folders, so that the others are numbered without them"
+                f"{len(self.lacks)} classes of {images_folder(train)} have no sample in {folder}: "
+                f"{', '.join(self.lacks[:SHOWN])}. Add theirs, or remove their folders, so that the others are "
+                "numbered without them"
             )
         self.name_classes(names)
 
@@ -137,6 +145,10 @@ class FolderDataset:
             except OSError as error:
                 raise ValueError(f"{path} could not be read: {error.strerror or error}") from error
         return sample
+
+
+def _classes(stems: Iterable[str]) -> set[str]:
+    return {class_of(stem) for stem in stems} - {""}
 
 
 # ---- checking

@@ -26,6 +26,7 @@ class RenderedScenes:
 
     usual = ("rgb", "depth", "semseg", "label")
     class_names = scenes.LABELS
+    lacks = ()
     classes = len(scenes.LABELS)
     semseg_classes = len(scenes.SEMSEG)
 

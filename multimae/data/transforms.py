@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from ..config import Augmentation, Classify, Model, Pretrain, Segment
-from ..modalities import DEPTH_QUANTILES, IGNORE, MODALITIES, RGB_MEAN, STANDARDIZE_EPS, TARGETS
+from ..modalities import DEPTH_QUANTILES, IGNORE, MODALITIES, RGB_MEAN, STANDARDIZE_EPS
 
 RGB_PADDING = [round(255 * mean) for mean in RGB_MEAN]
 
@@ -118,8 +118,7 @@ class PretrainTransform:
     def __init__(self, config: Pretrain, train: bool):
         self.size = config.model.image_size
         self.augmentation = config.augmentation if train else None
-        needed = {*config.inputs, *(TARGETS[target].modality for target in config.targets)}
-        self.fields = tuple(name for name in MODALITIES if name in needed)
+        self.fields = config.fields
         self.model = config.model
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
@@ -137,7 +136,7 @@ class ClassifyTransform:
         self.size = config.model.image_size
         self.short_side = round(self.size * config.eval_resize)
         self.augmentation = config.augmentation if train else None
-        self.fields = (*config.inputs, "label")
+        self.fields = config.fields
         self.model = config.model
         self.classes = config.classes
         self.rand_augment = None
@@ -179,7 +178,7 @@ class SegmentTransform:
         self.size = config.model.image_size
         self.augmentation = config.augmentation if train else None
         self.inputs = config.inputs
-        self.fields = (*("pseudo_semseg" if name == "semseg" else name for name in config.inputs), "semseg")
+        self.fields = config.fields
         self.model = config.model
         self.classes = config.classes
         self.zero_is_unlabelled = config.zero_is_unlabelled

@@ -11,6 +11,7 @@ from ..masking import sample_visible
 from ..metrics import MeanLosses
 from ..modalities import IGNORE, TARGETS
 from ..model.multimae import MultiMAE
+from ..model.tokens import Patches
 from ..pictures import prediction_sheet
 from ..seeds import generator
 from ..shards import Shard
@@ -89,21 +90,42 @@ class PretrainTask:
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
         """The losses on the evaluation split, under masks that are the same at every evaluation.
 
-        Each is the mean over the samples that have a masked token of its modality, as in training. Batches have
-        different numbers of those, by which their means are weighted: how the split is cut up changes nothing.
+        Each is the mean over the samples that have a masked token of its modality, as in training; of semseg, one with
+        a labelled pixel: a sample without has no loss, which training counts as 0. Batches have different numbers of
+        those, by which their means are weighted: how the split is cut up changes nothing.
         """
         means = MeanLosses(self.config.targets, device)
         visible = self.masks(len(self.eval_set), torch.device("cpu"), "eval")
         for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
             batch, count = real_rows(batch)
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
-            means.update(module((self.images(batch, device), masks, None)), self._counted(masks, count))
-        return [evaluation(self.eval_set, means.compute())]
+            images = self.images(batch, device)
+            losses, counted = module((images, masks, None)), self._counted(masks, count)
+            if "semseg" in counted:
+                labelled = self._with_label(images["semseg"], masks and masks.get("semseg"))[:count].sum()
+                # The mean over fewer samples: the others add 0 to the sum.
+                losses["semseg"] = losses["semseg"] * (counted["semseg"] / labelled.clamp(min=1))
+                counted["semseg"] = labelled
+            means.update(losses, counted)
+        metrics = means.compute()
+        if len(metrics) == 1:
+            raise ValueError(
+                f"no labelled pixel in '{self.eval_set.split}' of '{self.config.data.name}': all of semseg is "
+                f"{IGNORE}, so its loss is unknown; give labels, or other targets"
+            )
+        return [evaluation(self.eval_set, metrics)]
 
     def _counted(self, visible: dict[str, Tensor] | None, samples: int) -> dict[str, int | Tensor]:
-        """Over how many of the first `samples` samples each target's loss is a mean."""
+        """How many of the first `samples` samples have a masked token, by target."""
         counted = {m: _with_masked(mask[:samples]) for m, mask in (visible or {}).items()}
         return {target: counted.get(TARGETS[target].modality, samples) for target in self.config.targets}
+
+    def _with_label(self, semseg: Tensor, visible: Tensor | None) -> Tensor:
+        """Which samples have a labelled pixel in a masked token."""
+        model = self.config.model
+        labelled = Patches("semseg", model.patch_size).rows(semseg) != model.semseg_classes  # the class of padding
+        labelled = labelled.any(1).view(len(semseg), -1)
+        return (labelled if visible is None else labelled & ~visible).any(1)
 
     def pictures(self, module: nn.Module, device: torch.device):
         """One sheet: visible input, prediction and truth of each modality (paper Fig. 1)."""

@@ -71,6 +71,14 @@ class SegmentTask(TransferTask):
             batch, count = real_rows(batch)
             images, target = self.prepare(batch, device, 0, Shard())
             iou.update(self.module.scores(images, target.shape[-2:])[:count], target[:count])
+        if not iou.labelled:
+            zero = self.config.zero_is_unlabelled
+            values, mend = (f"0 or {IGNORE}", "zero_is_unlabelled=false") if zero else (IGNORE, "data.eval_split")
+            raise ValueError(
+                f"no labelled pixel in '{self.eval_set.split}' of '{self.config.data.name}': all of its semseg is "
+                f"{values} (classes={self.config.classes}, zero_is_unlabelled={str(zero).lower()}). Give labels, or "
+                f"set {mend}" + (" where 0 is a class" if zero else " to a split that has them")
+            )
         return [evaluation(self.eval_set, iou.compute())]
 
     def pictures(self, module: nn.Module, device: torch.device):

@@ -1,13 +1,14 @@
 """Images, folders of images, and the words that say where they lie."""
 
 import os
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import yaml
-from image_files import SIZE, cut_inside, four_bits, picture, png_header, write
+from image_files import SIZE, cut_inside, four_bits, picture, png_header, without_palette, write
 from PIL import Image
 
 from . import Case
@@ -84,9 +85,9 @@ def latin1(folder: str) -> None:
         picture(0).save(file, "JPEG")
 
 
-def no_class(root: Path) -> None:
+def no_class(root: Path, split: str = "train") -> None:
     """Every image of a class is damaged."""
-    for image in (root / "train/rgb/dog").iterdir():
+    for image in (root / split / "rgb/dog").iterdir():
         image.write_bytes(b"")
 
 
@@ -129,7 +130,8 @@ def junk(root: Path) -> None:
         (root / name).mkdir()
     picture(0).save(root / "train/rgb/.ipynb_checkpoints/cat-checkpoint.jpg")
     (root / "train/rgb/cat/Thumbs.db").write_bytes(b"x")
-    (root / "train/rgb/README.txt").write_text("hello")
+    for name in ("README", "classes.csv", "sha256sums", "LICENSE.rst"):
+        (root / "train/rgb" / name).write_text("hello")
 
 
 def many_classes(root: Path) -> None:
@@ -152,6 +154,12 @@ def unlabelled(root: Path) -> None:
         Image.fromarray(labels).save(file)
 
 
+def void(value: int) -> Callable[[Path], None]:
+    """All labels of the evaluation have one value."""
+    empty = np.full((SIZE, SIZE), value, np.uint8)
+    return everything(lambda root: [Image.fromarray(empty).save(file) for file in root.glob("val/semseg/*/*.png")])
+
+
 def class_200(root: Path) -> None:
     Image.fromarray(np.full((SIZE, SIZE), 200, np.uint8)).save(root / "train/semseg/cat/0.png")
 
@@ -166,8 +174,24 @@ CASES = [
          prepare=at("cat/0.jpg", lambda path: link(path, "gone.jpg"))),
     Case("a link to itself", CLASSIFY, "0.jpg is a link to 0.jpg, which is not there",
          prepare=at("cat/0.jpg", lambda path: link(path, "0.jpg"))),
-    Case("a class folder that is a link to itself", CLASSIFY, "finished", 0,
+    Case("a class folder that is a link to itself", CLASSIFY, "bird is a link to bird, which is not there",
          prepare=pets(lambda root: link(root / "train/rgb/bird", "bird"))),
+    Case("a class folder that is a link to nothing", CLASSIFY, "train/rgb/emu is a link to gone, which is not there",
+         prepare=pets(lambda root: link(root / "train/rgb/emu", "gone"))),
+    Case("the same, planned", SWEEP + "pets" + FITTING, "train/rgb/emu is a link to gone, which is not there",
+         prepare=pets(lambda root: link(root / "train/rgb/emu", "gone"))),
+    Case("the same in the evaluation, left out", CLASSIFY + " --set data.allow_missing=true", "val/rgb/emu is a link",
+         prepare=pets(lambda root: link(root / "val/rgb/emu", "a_file/gone"))),
+    Case("a link to nothing inside a class", CLASSIFY, "cat/friends is a link to gone, which is not there",
+         prepare=at("cat/friends", lambda path: link(path, "gone"))),
+    Case("a class that is an archive", CLASSIFY, "rgb/emu.tar lies beside the class folders",
+         prepare=at("emu.tar", lambda path: path.write_bytes(b"x"))),
+    Case("the same in the evaluation", CLASSIFY, "val/rgb/emu.tar lies beside the class folders",
+         prepare=pets(lambda root: (root / "val/rgb/emu.tar").write_bytes(b"x"))),
+    Case("a class that is a file", CLASSIFY, "rgb/emu lies beside the class folders",
+         prepare=at("emu", lambda path: path.write_bytes(b"x"))),
+    Case("two classes of one name", CLASSIFY, r"the same name in two forms of Unicode: 'caf.*' and 'caf.*'",
+         prepare=pets(lambda root: write(root, ["caf\u00e9", "cafe\u0301"], 2))),
     Case("a pipe", CLASSIFY, "5.jpg is no file, but a pipe", prepare=at("cat/5.jpg", os.mkfifo)),
     Case("a name in Latin-1", CLASSIFY, r"caf\\xe9.jpg: the name is not UTF-8; rename it",
          prepare=pets(lambda root: latin1(str(root / "train/rgb/cat")))),
@@ -178,7 +202,8 @@ CASES = [
     Case("names of one sample in two forms of Unicode", PRETRAIN, "finished", 0, everything(accents)),
     Case("endings in capitals", CLASSIFY, "finished", 0, pets(shouting)),
     Case("hidden, empty and other folders beside the classes", CLASSIFY, "finished", 0, pets(junk)),
-    Case("the same, planned: they are no classes", SWEEP + "pets" + FITTING, "Would run 12 runs", 0, pets(junk)),
+    Case("the same, planned: they are no classes", SWEEP + "pets" + FITTING, "Would run 12 runs", 0,
+         everything(junk)),
     Case("two images of one name", CLASSIFY, "two files for one sample: .*0.jpg",
          prepare=at("cat/0.png", lambda path: picture(0).save(path))),
     Case("an image beside the class folders", CLASSIFY, "1 images lie beside the class folders.*rgb/loose.jpg",
@@ -205,6 +230,12 @@ CASES = [
          prepare=at("cat/0.jpg", lambda path: picture(0).save(path, "GIF"))),
     Case("a TIFF", CLASSIFY, "5.tif: expected one of .jpg, .jpeg, .png, .webp, found .tif",
          prepare=at("cat/5.tif", lambda path: picture(0).save(path, "TIFF"))),
+    Case("a JPEG named .jpe", CLASSIFY, "5.jpe: expected one of .*, found .jpe",
+         prepare=at("cat/5.jpe", lambda path: picture(0).save(path, "JPEG"))),
+    Case("an image without an ending", CLASSIFY, "cat/5: expected one of .*, found no ending",
+         prepare=at("cat/5", lambda path: picture(0).save(path, "JPEG"))),
+    Case("labels of an unknown kind", PRETRAIN, "cat/0.lbl: expected one of .png, found .lbl",
+         prepare=label(lambda path: path.rename(path.with_suffix(".lbl")))),
     Case("half a JPEG", CLASSIFY, "0.jpg is damaged|0.jpg cannot be read as an image",
          prepare=at("cat/0.jpg", lambda path: path.write_bytes(path.read_bytes()[:500]))),
     Case("a JPEG that lacks a part inside", CLASSIFY, "0.jpg is damaged: its data end before its last block", 1,
@@ -226,6 +257,10 @@ CASES = [
     Case("a 16-bit grey image as rgb", CLASSIFY, r"expected an image of 8 bits .* \(16-bit grey\)",
          prepare=at("cat/5.png", as_png(np.full((SIZE, SIZE), 60_000, np.uint16)))),
     Case("CMYK, grey, palettes, WebP, bytes after the end", CLASSIFY, "finished", 0, pets(odd_but_fine)),
+    Case("a palette image without its palette", CLASSIFY, "5.png cannot be read as .*: its palette is missing",
+         prepare=at("cat/5.png", without_palette)),
+    Case("the same, looked for", "python -m multimae.data.check pets", "its palette is missing.*1 of 25 files are dama",
+         1, at("cat/5.png", without_palette)),
     Case("depth of 8 bits", PRETRAIN, "expected a PNG with one 16-bit channel, found mode L",
          prepare=label(as_png(np.zeros((SIZE, SIZE), np.uint8)), "depth")),
     Case("depth in colour", PRETRAIN, "expected a PNG with one 16-bit channel, found mode RGB",
@@ -245,6 +280,13 @@ CASES = [
     Case("the same, as advised", PRETRAIN + " --set model.semseg_classes=201", "finished", 0, everything(class_200)),
     Case("a class too many in labels", SEGMENT, "holds class 200.*set classes=201", 1, everything(class_200)),
     Case("the same, as advised", SEGMENT + " --set classes=201", "finished", 0, everything(class_200)),
+    Case("an evaluation without a label", SEGMENT, "no labelled pixel in 'val' of 'pets': all of its semseg is 255", 1,
+         void(255)),
+    Case("the same of zeros", SEGMENT + " --set zero_is_unlabelled=true", "set zero_is_unlabelled=false where 0 is", 1,
+         void(0)),
+    Case("the same in pre-training", PRETRAIN + " --set model.semseg_padding=true --set targets=[semseg]",
+         "no labelled pixel in 'val' of 'pets'", 1, void(255)),
+    Case("the same with other targets", PRETRAIN + " --set model.semseg_padding=true", "finished", 0, void(255)),
     Case("rgb sheared away from depth", CLASSIFY + " --set inputs=[rgb,depth] --set augmentation.rand_augment=rand-m9",
          "set augmentation.rand_augment=null", prepare=everything()),
     Case("mixup of classes", CLASSIFY + " --set inputs=[rgb,semseg] --set augmentation.mixup=0.2",
@@ -256,6 +298,10 @@ CASES = [
          prepare=pets()),
     Case("a class all of whose images are damaged", CLASSIFY + " --set data.allow_missing=true",
          "all samples of 1 classes in .* were left out: dog", prepare=pets(no_class)),
+    Case("the same in the evaluation", CLASSIFY + " --set data.allow_missing=true",
+         "all samples of 1 classes in .*val were left out: dog", prepare=pets(lambda root: no_class(root, "val"))),
+    Case("an evaluation without a class", CLASSIFY, "note: the evaluation split has no sample of 1 of 3 classes: dog",
+         0, pets(lambda root: shutil.rmtree(root / "val/rgb/dog"))),
     Case("a part without a class", CLASSIFY + " --set data.train_samples=4",
          "leave 2 of 3 classes without one, such as 'dog'; .* data.train_samples=23", prepare=pets(rare)),
     Case("the same, as advised", CLASSIFY + " --set data.train_samples=23", "finished", 0, pets(rare)),
@@ -284,6 +330,9 @@ CASES = [
          prepare=move("imagenet")),
     Case("no name", SWEEP + "=pets", "expected NAME=DIR, found '=pets'", prepare=pets()),
     Case("no folder", "multimae run classify.yaml --data pets=", "expected NAME=DIR, found 'pets='", prepare=pets()),
+    Case("the home of nobody", CLASSIFY.replace("pets=pets", "pets=~nosuchuser/x"), "~nosuchuser/x/train is not there",
+         prepare=pets()),
+    Case("the same, in a study", SWEEP + "'~nosuchuser/x'", "nosuchuser/x/train.* it is not there"),
     Case("nothing", SWEEP + "''", "expected DIR or NAME=DIR"),
     Case("two folders of one name", CLASSIFY + " --data pets=other", "lies in one folder", prepare=pets()),
     Case("two folders for all", SWEEP + "pets --data other", "one folder for all stages, found 2", prepare=pets()),
@@ -301,6 +350,10 @@ CASES = [
          prepare=lambda folder: write(folder / "pets", ["cat"], 3) and None),
     Case("class folders that are empty", SWEEP + "pets", "has no image",
          prepare=lambda folder: [(folder / "pets" / s / "cat").mkdir(parents=True) for s in ("train", "val")] and None),
+    Case("a folder without a modality", SWEEP + "pets" + FITTING, "pets/train/semseg not found: expected a folder for",
+         prepare=pets(fields=("rgb", "depth"))),
+    Case("a folder that lacks a file", SWEEP + "pets" + FITTING, "1 of 12 samples in .*depth/cat/0.png missing",
+         prepare=everything(lambda root: (root / "val/depth/cat/0.png").unlink())),
     Case("three images, all modalities", SWEEP + "pets", "--set pretrain.batch_size=4 .at most: 32", prepare=few(2)),
     Case("the same, as advised", SWEEP + "pets" + FITTING, "cost is not counted", 0, few(2)),
     Case("one image a class, asked for more", SWEEP + "pets --set segment.data.train_samples=9" + FITTING,
