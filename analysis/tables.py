@@ -72,7 +72,9 @@ def _measured(
     cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS, "learnt"])
     if status.state != "done":
         return cell
-    record = folder.journal.last("eval") or {"metrics": {}}
+    record = folder.journal.last("eval")
+    if record is None or record["step"] != folder.journal.last("finished")["step"]:
+        record = {"metrics": {}}  # an earlier one is none of what was trained
     if metric not in record["metrics"]:
         found = ", ".join(record["metrics"]) or "nothing"
         raise ConfigError(
