@@ -79,6 +79,11 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
     sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
     begun = _begun_on(folder)
     if begun is None:
+        if folder.saved_step >= 0:
+            raise ConfigError(
+                f"run {folder.signature} has checkpoints, and no record of what it learnt from: its journal "
+                f"{folder.journal.path} is gone or damaged. Put it back, or begin anew: rm -r {folder.path}"
+            )
         where = str(Path(root).absolute()) if root else None
         more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
         folder.journal.write("data", root=where, **_samples(sets), **more)
