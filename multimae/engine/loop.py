@@ -122,7 +122,8 @@ class Training:
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """(the newest one that is whole, what was wrong with newer ones). Tells of those. Raises RunFailed."""
         try:
-            found = patiently(lambda: self.checkpoints.newest(self.config.signature), OSError, self.recorder.say)
+            newest = functools.partial(self.checkpoints.newest, self.config.signature, self.total_steps)
+            found = patiently(newest, OSError, self.recorder.say)
         except OSError as error:
             raise RunFailed(
                 f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, "
