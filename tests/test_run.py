@@ -64,6 +64,16 @@ def test_weights_that_are_gone_are_made_again_as_the_message_says(here, capsys):
     assert run("transfer.yaml") == 0
 
 
+def test_weights_with_a_flipped_bit_are_told_and_those_of_an_older_version_are_taken(here, capsys):
+    contents = bytearray(here.weights.read_bytes())
+    contents[-1] ^= 1
+    here.weights.write_bytes(contents)
+    assert run("transfer.yaml") == 2
+    assert re.search("init: .*weights.safetensors is not what was written; to make them again: mv", told(capsys))
+    here.journal.path.write_text(re.sub(', "weights_sha256": "[0-9a-f]{64}"', "", here.journal.path.read_text()))
+    assert run("transfer.yaml") == 0
+
+
 def test_a_transfer_takes_no_weights_of_a_run_that_is_not_what_its_name_says(here, capsys):
     values = yaml.safe_load(here.config_file.read_text())
     here.config_file.write_text(yaml.safe_dump(values | {"epochs": 7.0}))

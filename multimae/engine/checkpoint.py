@@ -119,7 +119,7 @@ class Checkpoints:
 
     def _clean(self) -> None:
         for torn in self.folder.glob(".writing-*"):
-            shutil.rmtree(torn)
+            shutil.rmtree(torn) if torn.is_dir() and not torn.is_symlink() else torn.unlink()
 
 
 def _written(tensors: Path) -> dict[str, Any] | None:
@@ -135,7 +135,7 @@ def _without_hash(progress: dict[str, Any]) -> dict[str, Any]:
 
 def _remove(path: Path) -> None:
     """What a file system does not let go is removed after the next checkpoint."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

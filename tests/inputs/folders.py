@@ -120,6 +120,16 @@ def append(name: str, *records: object) -> Damage:
     return damage
 
 
+def prepend(*records: object) -> Damage:
+    """To the journal: the first record of a kind is what readers ask for."""
+
+    def damage(folder: RunFolder) -> None:
+        lines = [json.dumps({"time": 1.0, "kind": "data"} | record) + "\n" for record in records]
+        folder.journal.path.write_text("".join(lines) + folder.journal.path.read_text())
+
+    return damage
+
+
 def rename_to(config: RunConfig) -> Damage:
     return lambda folder: folder.path.rename(folder.path.with_name(config.signature))
 
@@ -164,6 +174,12 @@ def nothing(folder: RunFolder) -> None:
     pass
 
 
+SAMPLES = {"n": 9, "fingerprint": "f00d"}
+LEAST = {"train": SAMPLES, "eval": SAMPLES, "before": None, "fields": None, "classes": None}
+SHAPELESS = [{key: value for key, value in LEAST.items() if key != gone} for gone in ("train", "eval")]
+SHAPELESS += [LEAST | {"train": {}}, LEAST | {"eval": {"n": 9}}, LEAST | {"train": SAMPLES | {"fingerprint": ["x"]}}]
+SHAPELESS += [LEAST | {key: value} for key in ("before", "fields", "classes") for value in (5, [5], "rgb", {})]
+SHAPELESS += [LEAST | {"root": 5}]
 BEAT = {"time": 1.0, "pid": 1, "host": "elsewhere", "state": "training"}
 
 CASES = [
@@ -277,6 +293,28 @@ CASES = [
         "expected an evaluation with accuracy, found nothing in .*to make them again",
         2,
         in_study(write("journal.jsonl", '{"time": 1, "kind": "finished", "step": 40, "seconds": 1}\n')),
+    ),
+    Case("a seed said twice", f"{TABLE} --seeds 0 1 0", "--seeds: 0 stands more than once", 2, in_study(nothing)),
+    Case("seeds and a seed", f"{TABLE} --seeds 0 --seed 3", "--seeds and --seed both say", 2, in_study(nothing)),
+    Case("a table of runs that are not there", f"{TABLE} --runs rnus", "--runs: rnus is not there; give the folder", 2),
+    Case(
+        "a table of a file",
+        f"{TABLE} --runs x",
+        "--runs: x is no folder",
+        2,
+        lambda folder: (folder / "x").write_text(""),
+    ),
+    Case("a data record of other shapes", RUN, "finished: ", 0, done(prepend(*SHAPELESS))),
+    Case("the same in a table", TABLE, "40.0", 0, in_study(prepend(*SHAPELESS))),
+    Case("the same, and an init", TABLE, "40.0", 0, in_study(prepend(*SHAPELESS), "pretrain")),
+    Case("a data record with no more than it needs", TABLE, "trained on f00d", 0, in_study(prepend(LEAST))),
+    Case("the same of a run that is done", RUN, "finished: ", 0, done(prepend(LEAST))),
+    Case(
+        "the same of a run that goes on, on other data",
+        RUN,
+        "begun on other data: its train and eval samples were those of None",
+        2,
+        begun(prepend(LEAST)),
     ),
     Case("jobs.jsonl without job, study and host", STATUS, "2 of 12 runs done", 0, submitted()),
     Case(
