@@ -48,7 +48,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 _check_source(RunFolder.of(runtime.runs, config.needs))
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
-            config.steps_per_epoch(task.train_samples)  # there is one
+            config.total_steps(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used

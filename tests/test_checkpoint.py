@@ -225,7 +225,9 @@ def test_an_unfinished_one_is_invisible_and_removed_by_the_next(checkpoints):
     assert names(checkpoints) == ["step-00000008", "step-00000010"]
 
 
-@pytest.mark.parametrize("make", [lambda p: p.write_text(""), lambda p: p.symlink_to(p), lambda p: p.symlink_to(p.parent)])
+@pytest.mark.parametrize(
+    "make", [lambda p: p.write_text(""), lambda p: p.symlink_to(p), lambda p: p.symlink_to(p.parent)]
+)
 def test_no_folder_in_the_place_of_an_unfinished_one_is_removed_too(checkpoints, make):
     save(checkpoints, 8)
     make(checkpoints.folder / ".writing-step-00000009")
