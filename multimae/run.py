@@ -100,7 +100,7 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
 def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
     """Refuse to take a run that is done for one that learnt from the folder given now, where that holds others."""
     root, begun = runtime.data_roots.get(config.data.name), _begun_on(folder)
-    if not root or not begun or begun.get("fields") is None:  # nothing is given, or the run is of a version that said less
+    if not root or not begun or begun.get("fields") is None:  # none is given, or an older version said less
         return
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
         return
@@ -121,8 +121,8 @@ def _refuse_others(
     if differ := [split for split, samples in _samples(sets).items() if samples != begun[split]]:
         raise ConfigError(
             f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
-            f"{begun.get('root')}, and {root} differs (number, names or sizes of files). Give other data another name, or "
-            f"remove {folder.path} to begin anew"
+            f"{begun.get('root')}, and {root} differs (number, names or sizes of files). Give other data another name, "
+            f"or remove {folder.path} to begin anew"
         )
 
 

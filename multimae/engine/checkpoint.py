@@ -86,7 +86,8 @@ class Checkpoints:
 
     def newest(self, run: str, steps: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint of a run, by its signature, and what was wrong with newer ones, which are
-        moved aside. `steps`: of the whole run. Reads it all, to check its hash. Raises OSError: a file server that stalls has damaged nothing."""
+        moved aside. `steps`: of the whole run. Reads it all, to check its hash. Raises OSError: a file server that
+        stalls has damaged nothing."""
         faults = []
         for path in self._found():
             try:
