@@ -72,7 +72,9 @@ def _measured(
     cell |= {"dataset": config.data.name} | dict.fromkeys(["value", *CONDITIONS, "learnt"])
     if status.state != "done":
         return cell
-    record = folder.journal.last("eval") or {"metrics": {}}
+    record = folder.journal.last("eval")
+    if record is None or record["step"] != folder.journal.last("finished")["step"]:
+        record = {"metrics": {}}  # an earlier one is none of what was trained
     if metric not in record["metrics"]:
         found = ", ".join(record["metrics"]) or "nothing"
         raise ConfigError(
@@ -97,7 +99,7 @@ def _learnt(config: RunConfig, runs: Path, known: Mapping[str, RunConfig]) -> It
     folder = RunFolder.of(runs, needed or "")
     start = known.get(needed) or (folder.config() if needed and folder.config_file.exists() else None)
     if start:
-        before = dict(enumerate(said.get("before", [])))  # as it was then: that run may have been made anew since
+        before = dict(enumerate(said.get("before") or []))  # as it was then: that run may have been made anew since
         for back, (data, fingerprint) in enumerate(_learnt(start, runs, known)):
             yield data, before.get(back, fingerprint)
 
@@ -244,10 +246,16 @@ def find_study(name: str) -> Study:
 def build_for(args: argparse.Namespace) -> tuple[Study, pd.DataFrame]:
     """The table that the arguments of `_parser` ask for."""
     study = find_study(args.study)
-    frames = []
-    for seed in args.seeds or [args.seed]:
-        rows = rows_from(study, argparse.Namespace(**vars(args) | {"seed": seed}))
-        frames.append(build(study, args.scale, rows, args.runs))
+    if args.seeds and args.seed is not None:
+        raise ConfigError("--seeds and --seed both say the seed; give one of them")
+    if args.seeds and (twice := [seed for seed in args.seeds if args.seeds.count(seed) > 1]):
+        raise ConfigError(f"--seeds: {twice[0]} stands more than once, and a seed is one run; give each once")
+    seeds = args.seeds or [args.seed]
+    asked = [rows_from(study, argparse.Namespace(**vars(args) | {"seed": seed})) for seed in seeds]
+    if not args.runs.is_dir():
+        found = "is no folder" if args.runs.exists() else "is not there"
+        raise ConfigError(f"--runs: {args.runs} {found}; give the folder that holds the runs, or train them first")
+    frames = [build(study, args.scale, rows, args.runs) for rows in asked]
     return study, _comparable(pd.concat(frames, ignore_index=True), study.table)
 
 

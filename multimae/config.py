@@ -218,7 +218,13 @@ class RunConfig(Section):
         return samples // self.batch_size
 
     def total_steps(self, samples: int) -> int:
-        return max(1, round(self.epochs * self.steps_per_epoch(samples)))
+        steps = self.epochs * self.steps_per_epoch(samples)
+        if round(steps) < 1:
+            raise ConfigError(
+                f"epochs: {self.epochs:g} is less than one step (an epoch has {self.steps_per_epoch(samples)}); set "
+                f"epochs={1 / self.steps_per_epoch(samples):.2g} or more"
+            )
+        return round(steps)
 
     @property
     def lr(self) -> float:

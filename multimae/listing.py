@@ -346,7 +346,7 @@ def differing(begun: Mapping[str, Any], root: Path, data: Data) -> list[str] | N
     None where a listing cannot tell: the record names no fields, or `data` leave out what is damaged. Raises ValueError
     where `root` cannot be what the run read.
     """
-    if "fields" not in begun or data.allow_missing:
+    if begun.get("fields") is None or data.allow_missing:
         return None
     now = contents(Path(root), data, tuple(begun["fields"]))
     return [split for split, samples in now.items() if samples != begun[split]]

@@ -48,7 +48,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 _check_source(RunFolder.of(runtime.runs, config.needs))
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
-            config.steps_per_epoch(task.train_samples)  # there is one
+            config.total_steps(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
         except ValueError as error:  # a setting, the data or a checkpoint that cannot be used
@@ -68,10 +68,11 @@ def _check_source(folder: RunFolder) -> None:
     """Raises ConfigError where a transfer cannot start from this run."""
     try:
         folder.check()
+        if problem := folder.weights_problem:
+            raise ConfigError(problem)
+        folder.check_weights()
     except ConfigError as error:
         raise ConfigError(f"init: {error}") from None
-    if problem := folder.weights_problem:
-        raise ConfigError(f"init: {problem}")
 
 
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
@@ -87,13 +88,18 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
             flush=True,
         )
     if begun is None:
+        if folder.saved_step >= 0:
+            raise ConfigError(
+                f"run {folder.signature} has checkpoints, and no record of what it learnt from: its journal "
+                f"{folder.journal.path} is gone or damaged. Put it back, or begin anew: rm -r {folder.path}"
+            )
         where = str(Path(root).absolute()) if root else None
         more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
         more |= {"eval_lacks": lacks} if lacks else {}
         folder.journal.write("data", root=where, **_samples(sets), **more)
         return
     _refuse_others(sets, begun, folder, root)
-    if begun.get("classes", classes) != classes:
+    if begun.get("classes") not in (None, classes):
         raise ConfigError(
             f"run {folder.signature} numbers its classes {', '.join(begun['classes'])}, and {root} gives "
             f"{', '.join(classes)} now. Give the folder it was begun on, or remove {folder.path} to begin anew"
@@ -103,14 +109,14 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
 def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
     """Refuse to take a run that is done for one that learnt from the folder given now, where that holds others."""
     root, begun = runtime.data_roots.get(config.data.name), _begun_on(folder)
-    if not root or not begun or "fields" not in begun:  # nothing is given, or the run is of a version that said less
+    if not root or not begun or begun.get("fields") is None:  # none is given, or an older version said less
         return
-    if lacking(Path(root)) and str(Path(root).absolute()) == begun["root"]:  # its data were cleared away
+    if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
         return
     try:
         sets = {split: open_dataset(config.data, split, runtime, begun["fields"]) for split in ("train", "eval")}
     except (ValueError, OSError) as error:
-        raise ConfigError(f"run {folder.signature} is done and learnt from {begun['root']}; {error}") from error
+        raise ConfigError(f"run {folder.signature} is done and learnt from {begun.get('root')}; {error}") from error
     _refuse_others(sets, begun, folder, root)
 
 
@@ -124,8 +130,8 @@ def _refuse_others(
     if differ := [split for split, samples in _samples(sets).items() if samples != begun[split]]:
         raise ConfigError(
             f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
-            f"{begun['root']}, and {root} differs (number, names or sizes of files). Give other data another name, or "
-            f"remove {folder.path} to begin anew"
+            f"{begun.get('root')}, and {root} differs (number, names or sizes of files). Give other data another name, "
+            f"or remove {folder.path} to begin anew"
         )
 
 
@@ -133,7 +139,7 @@ def _before(config: RunConfig, folder: RunFolder) -> list[str]:
     """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
     needed = config.needs if isinstance(config, Transfer) else None
     said = _begun_on(RunFolder.of(folder.path.parent, needed)) if needed else None
-    return [said["train"]["fingerprint"], *said.get("before", [])] if said else []
+    return [said["train"]["fingerprint"], *(said.get("before") or [])] if said else []
 
 
 def _begun_on(folder: RunFolder) -> Mapping[str, Any] | None:

@@ -12,20 +12,21 @@ RAND_AUGMENT = re.compile(
     r"rand(-(m\d{1,2}|n[1-9]|p(0\.\d{1,9}|[01])|mstd\d{1,9}(\.\d{1,9})?|mmax\d{1,2}|inc[01]|t(weights|3aw?)))*",
     re.ASCII,
 )
+SMALLEST = 1e-12  # of a learning rate, or of a gradient's norm: float32 would add nothing, or take it for 0
 Mixing = Annotated[Number, Field(ge=0, le=1000)]  # the parameter of a beta distribution; 0: none
 
 
 class Optimizer(Section):
     """AdamW with linear warm-up and cosine decay to zero."""
 
-    base_lr: Annotated[Positive, Field(le=100)] = 1e-4
+    base_lr: Annotated[Number, Field(ge=SMALLEST, le=100)] = 1e-4
     base_batch: Count | None = 256  # lr = base_lr x batch_size / base_batch; None: base_lr is the lr
     weight_decay: NotNegative = 0.05
     betas: tuple[Share, Share] = (0.9, 0.95)
     layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
     warmup_epochs: Annotated[NotNegative, Field(le=10**6)] = 40.0
     warmup_lr: NotNegative = 1e-6
-    clip_grad: Positive | None = None
+    clip_grad: Annotated[Number, Field(ge=SMALLEST)] | None = None
 
     @field_validator("betas")
     @classmethod

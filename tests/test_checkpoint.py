@@ -1,10 +1,12 @@
 """Checkpoints: complete or invisible, and never the torn one."""
 
+import hashlib
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from multimae.engine import checkpoint as checkpoint_module
 from multimae.engine.checkpoint import CheckpointError, Checkpoints
@@ -110,6 +112,14 @@ def another_run(path):
     progress(path, run="9876543210")
 
 
+def more_skipped(path):
+    progress(path, nonfinite=3)
+
+
+def another_meter(path):
+    progress(path, meter=METER | {"sums": [[0.2]]})
+
+
 def a_folder_of_tensors(path):
     (path / "tensors.safetensors").unlink()
     (path / "tensors.safetensors").mkdir()
@@ -122,6 +132,7 @@ def a_file(path):
 
 DAMAGES = [torn, flipped, no_progress, half_progress, empty_progress, no_mapping, a_number, zeros, no_meter]
 DAMAGES += [half_a_meter, step_in_words, another_step, another_run, a_folder_of_tensors, a_file]
+DAMAGES += (COVERED := [more_skipped, another_meter])  # which the hash tells
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -135,6 +146,30 @@ def test_a_damaged_one_is_moved_aside_and_named(checkpoints, damage):
     save(checkpoints, 9)  # the run that continued from 8 arrives there again
     assert checkpoints.newest(RUN)[0].step == 9 and checkpoints.newest(RUN)[1] == []
     assert names(checkpoints) == ["step-00000008", "step-00000009"]
+
+
+def test_a_later_step_than_was_saved_is_damage(checkpoints):
+    save(checkpoints, 8)
+    save(checkpoints, 9)
+    progress((checkpoints.folder / "step-00000009").rename(checkpoints.folder / "step-00005000"), step=5000)
+    newest, faults = checkpoints.newest(RUN)
+    assert newest.step == 8 and faults == ["step-00005000: progress.json is not what was written"]
+
+
+def test_a_later_step_than_the_run_has_is_damage(checkpoints):
+    save(checkpoints, 8)
+    save(checkpoints, 5000)
+    newest, faults = checkpoints.newest(RUN, 900)
+    assert newest.step == 8 and faults == ["step-00005000: the run has 900 steps"]
+
+
+def test_one_of_an_older_version_is_read(checkpoints):
+    save(checkpoints, 8)
+    file = checkpoints.folder / "step-00000008" / "tensors.safetensors"
+    save_file({"w": torch.ones(3)}, file)
+    contents = file.read_bytes()
+    progress(file.parent, bytes=len(contents), sha256=hashlib.sha256(contents).hexdigest())
+    assert checkpoints.newest(RUN)[0].step == 8
 
 
 def test_a_damaged_one_takes_no_place_from_those_that_are_whole(checkpoints):
@@ -167,7 +202,7 @@ def test_a_file_server_that_stalls_has_damaged_nothing(checkpoints, monkeypatch)
     assert names(checkpoints) == ["step-00000008"]
 
 
-@pytest.mark.parametrize("damage", [d for d in DAMAGES if d not in (flipped, another_run)])
+@pytest.mark.parametrize("damage", [d for d in DAMAGES if d not in (flipped, another_run, *COVERED)])
 def test_how_far_a_run_came_is_told_by_whole_ones(checkpoints, damage):
     folder = RunFolder(checkpoints.folder.parent)
     assert folder.saved_step == -1
@@ -188,6 +223,16 @@ def test_an_unfinished_one_is_invisible_and_removed_by_the_next(checkpoints):
     assert checkpoints.newest(RUN)[0].step == 8
     save(checkpoints, 10)
     assert names(checkpoints) == ["step-00000008", "step-00000010"]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p.write_text(""), lambda p: p.symlink_to(p), lambda p: p.symlink_to(p.parent)]
+)
+def test_no_folder_in_the_place_of_an_unfinished_one_is_removed_too(checkpoints, make):
+    save(checkpoints, 8)
+    make(checkpoints.folder / ".writing-step-00000009")
+    save(checkpoints, 9)
+    assert names(checkpoints) == ["step-00000008", "step-00000009"]
 
 
 @pytest.mark.parametrize("call", ["save_file", "_sync", "_sha256"])

@@ -14,6 +14,12 @@ def pretrain(**changes):
     return c.build({"task": "pretrain"}).edit(changes)
 
 
+def test_a_run_has_a_step():
+    assert pretrain(epochs=0.3).total_steps(4096) == 1  # of 2 batches
+    with pytest.raises(c.ConfigError, match=r"epochs: 1e-09 is less than one step .an epoch has 2.; set epochs=0.5 or"):
+        pretrain(epochs=1e-9).total_steps(4096)
+
+
 def test_defaults_have_an_empty_delta_and_a_stable_signature():
     assert pretrain().delta() == {"task": "pretrain"}
     assert pretrain().signature == "724a116c20"  # a change here re-points every stored run: do it knowingly

@@ -19,6 +19,7 @@ from slurm.study import Row, Study
 ROWS = tiny_study.build("smoke")
 A, B = ROWS
 PRETRAIN, CLASSIFY = A.stages["pretrain"], A.stages["classify"]
+SAMPLES = {"n": 9, "fingerprint": "f00d"}
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_pending_until_its_launcher_is_gone(folder, process):
 
 def test_pending_while_it_makes_its_data_and_model(folder, process):
     submit(folder, process.pid)
-    folder.journal.write("data", root=None, train={}, eval={})  # before anything beats
+    folder.journal.write("data", root=None, train=SAMPLES, eval=SAMPLES)  # before anything beats
     assert seen(folder) == "pending"
 
 
@@ -269,7 +270,7 @@ def test_data_of_the_same_name_in_another_folder_are_told(tmp_path, folder):
     name = PRETRAIN.data.name
     told = lambda root: launch.other_data(launch.plan(tiny_study, "smoke", ROWS, tmp_path), {name: Path(root)})  # noqa: E731
     assert told("/images") == []
-    folder.journal.write("data", root="/images", train={}, eval={})
+    folder.journal.write("data", root="/images", train=SAMPLES, eval=SAMPLES)
     assert told("/images") == []
     (line,) = told("/elsewhere")
     assert "/images" in line and "/elsewhere" in line

@@ -3,6 +3,7 @@
 `MULTIMAE_EXAMPLES=20000 python -m pytest tests/test_properties.py` tries as many of each kind as one has time for.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -162,8 +163,9 @@ def can_be_planned(config: c.RunConfig) -> None:
         assert all(0 <= rate < math.inf for rate in rates)
         if total < 10**6:
             assert evaluation_steps(config, samples) <= set(range(1, total))
-    if config.data.train_samples and config.data.train_samples >= config.batch_size:
-        assert math.isfinite(training_flops(config))
+    if config.data.train_samples:
+        with contextlib.suppress(c.ConfigError):  # not one step
+            assert math.isfinite(training_flops(config))
 
 
 @some(150)

@@ -6,11 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from inputs.folders import TINY
 
 from multimae.cli import main
 from multimae.config import build
+from multimae.engine.checkpoint import Checkpoints
 from multimae.engine.folder import RunFolder
 from multimae.engine.loop import Training
 
@@ -62,6 +64,16 @@ def test_weights_that_are_gone_are_made_again_as_the_message_says(here, capsys):
     assert run("transfer.yaml") == 0
 
 
+def test_weights_with_a_flipped_bit_are_told_and_those_of_an_older_version_are_taken(here, capsys):
+    contents = bytearray(here.weights.read_bytes())
+    contents[-1] ^= 1
+    here.weights.write_bytes(contents)
+    assert run("transfer.yaml") == 2
+    assert re.search("init: .*weights.safetensors is not what was written; to make them again: mv", told(capsys))
+    here.journal.path.write_text(re.sub(', "weights_sha256": "[0-9a-f]{64}"', "", here.journal.path.read_text()))
+    assert run("transfer.yaml") == 0
+
+
 def test_a_transfer_takes_no_weights_of_a_run_that_is_not_what_its_name_says(here, capsys):
     values = yaml.safe_load(here.config_file.read_text())
     here.config_file.write_text(yaml.safe_dump(values | {"epochs": 7.0}))
@@ -80,6 +92,20 @@ def test_a_transfer_of_another_shape_is_told(here, capsys):
 def test_checkpoints_of_a_run_that_is_done_go_with_the_next_command(here):
     (here.checkpoints / "step-00000002").mkdir(parents=True)
     assert run("source.yaml") == 0 and not here.checkpoints.exists()
+
+
+def test_a_run_with_checkpoints_whose_journal_is_gone_is_not_continued(here, capsys):
+    """It may have been begun on other data."""
+    clock = {"steps": 1, "samples": 8, "seconds": 1.0, "data_seconds": 0.1}
+    meter = {"clocks": dict.fromkeys(("window", "epoch", "run"), clock), "sums": [], "summed": 0}
+    progress = {"run": here.signature, "step": 1, "nonfinite": 0, "meter": meter}
+    Checkpoints(here.checkpoints).save({"updates": torch.ones(())}, progress)
+    here.journal.path.unlink()
+    assert run("source.yaml") == 2
+    message = told(capsys)
+    assert re.search("has checkpoints, and no record of what it learnt from: its journal .*journal.jsonl is gone", message)
+    subprocess.run(message.rpartition(": ")[2], shell=True, check=True)
+    assert run("source.yaml") == 0
 
 
 def test_a_run_whose_lines_were_deleted_is_refused_before_it_trains(here, capsys, monkeypatch):

@@ -133,7 +133,8 @@ def finish(runs, row, pretrain="aaaa", classify="bbbb", before=None) -> None:
         made = SyntheticRun(runs, row.stages[stage])
         said = {"before": before} if before and stage == "classify" else {}
         if mark:
-            made.journal.write("data", root="/x", train={"n": 9, "fingerprint": mark}, eval={}, **said)
+            samples = {"n": 9, "fingerprint": mark}
+            made.journal.write("data", root="/x", train=samples, eval=samples, **said)
         made.whole()
 
 

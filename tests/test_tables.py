@@ -95,6 +95,18 @@ def test_the_last_evaluation_counts(tmp_path):
     assert frame.set_index("stage").loc["classify", "value"] == 45.0  # not the best one
 
 
+def test_an_earlier_evaluation_is_not_taken_for_the_last_that_is_torn(tmp_path):
+    run = SyntheticRun(tmp_path, ROWS[0].stages["classify"])
+    run.start()
+    run.evaluate(step=20, metrics={"accuracy": 50.0})
+    run.evaluate(step=40, metrics={"accuracy": 45.0})
+    run.finish()
+    *before, last, finished = run.journal.path.read_bytes().splitlines(keepends=True)
+    run.journal.path.write_bytes(b"".join([*before, bytes(len(last) - 1) + b"\n", finished]))
+    with pytest.raises(ConfigError, match="expected an evaluation with accuracy, found nothing in .*to make them again"):
+        tables.build(study, "smoke", ROWS[:1], tmp_path)
+
+
 def test_rows_and_stages_the_paper_does_not_have(tmp_path):
     extra = Row("alpha=2", dict(ROWS[0].stages))
     text = tables.text(study, tables.build(study, "smoke", [extra], tmp_path))

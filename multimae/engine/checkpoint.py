@@ -1,7 +1,8 @@
 """Checkpoints: one format for every ZeRO stage and number of processes, each complete or invisible. No pickle.
 
     checkpoints/step-00001234/tensors.safetensors   full float32 tensors (keys: Optimizer.state)
-    checkpoints/step-00001234/progress.json         where the run was; size and SHA-256 of the tensors
+    checkpoints/step-00001234/progress.json         where the run was; size and SHA-256 of tensors.safetensors,
+                                                    which says where the run was, too: the hash covers it
 
 A checkpoint is written to `.writing-...`, fsynced and renamed. The last two are kept: should the newest turn out to be
 damaged, the run continues from the one before. A damaged one is moved aside at once, to `.damaged-...`: it must neither
@@ -10,6 +11,7 @@ hold the place of one that is whole nor count as how far the run came. It goes w
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from .saved import Damaged, name_of, progress_of
@@ -63,7 +65,7 @@ class Checkpoints:
             self._clean()
             writing.mkdir(parents=True)
             file = writing / "tensors.safetensors"
-            save_file(tensors, file)
+            save_file(tensors, file, {"progress": json.dumps(progress)})  # one entry: see loop.finish
             size = _sync(file)
             progress = progress | {"bytes": size, "sha256": _sha256(file)}
             (writing / "progress.json").write_text(json.dumps(progress))
@@ -82,9 +84,10 @@ class Checkpoints:
             _remove(old)
         return size
 
-    def newest(self, run: str) -> tuple[Checkpoint | None, list[str]]:
+    def newest(self, run: str, steps: float = math.inf) -> tuple[Checkpoint | None, list[str]]:
         """The newest complete checkpoint of a run, by its signature, and what was wrong with newer ones, which are
-        moved aside. Reads it all, to check its hash. Raises OSError: a file server that stalls has damaged nothing."""
+        moved aside. `steps`: of the whole run. Reads it all, to check its hash. Raises OSError: a file server that
+        stalls has damaged nothing."""
         faults = []
         for path in self._found():
             try:
@@ -93,6 +96,10 @@ class Checkpoints:
                     raise Damaged("tensors.safetensors is not what was written")
                 if (of := progress.get("run", run)) != run:
                     raise Damaged(f"it is of run {of}")
+                if (written := _written(path / "tensors.safetensors")) not in (None, _without_hash(progress)):
+                    raise Damaged("progress.json is not what was written")
+                if progress["step"] > steps:
+                    raise Damaged(f"the run has {steps} steps")
                 return Checkpoint(path, progress), faults
             except Damaged as error:
                 faults.append(f"{path.name}: {error}")
@@ -113,12 +120,23 @@ class Checkpoints:
 
     def _clean(self) -> None:
         for torn in self.folder.glob(".writing-*"):
-            shutil.rmtree(torn)
+            shutil.rmtree(torn) if torn.is_dir() and not torn.is_symlink() else torn.unlink()
+
+
+def _written(tensors: Path) -> dict[str, Any] | None:
+    """What was saved as `progress` with these tensors; None in a checkpoint of an older version."""
+    with safe_open(tensors, "pt") as file:
+        said = (file.metadata() or {}).get("progress")
+    return json.loads(said) if said is not None else None
+
+
+def _without_hash(progress: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in progress.items() if key not in ("bytes", "sha256")}
 
 
 def _remove(path: Path) -> None:
     """What a file system does not let go is removed after the next checkpoint."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +26,24 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def regular(path: Path) -> bool:
-    """Whether there is a file. Raises FolderError for what is none: a folder, or a pipe, whose reader would wait."""
-    if path.exists() and not path.is_file():
-        raise FolderError(f"{path}: expected a file, found something else. Move it away")
+    """Whether there is a file. Raises FolderError for what is none: a folder, a pipe, whose reader would wait, or a
+    link to nothing."""
+    if os.path.lexists(path) and not path.is_file():
+        raise FolderError(f"{path}: expected a file, found {_broken(path) or 'something else. Move it away'}")
     return path.exists()
+
+
+def check_folder(path: Path) -> None:
+    """Raises FolderError where something else is in the place of a folder. There may be nothing."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise FolderError(f"{path}: expected a folder, found {_broken(path) or 'a file. Move it away'}")
+
+
+def _broken(path: Path) -> str:
+    """Of a link that leads nowhere, or to itself: that, and what mends it. Empty for anything else."""
+    if path.exists() or not path.is_symlink():
+        return ""
+    return f"a link to {os.readlink(path)}, which is not there. See whether its disk is mounted, or remove the link"
 
 
 def opened(path: Path) -> BinaryIO | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import SIGNATURE_LENGTH, ConfigError, RunConfig
-from .files import FolderError, read_bytes, read_json, regular, usable
+from .files import FolderError, check_folder, opened, read_bytes, read_json, regular, usable
 from .identity import Identity
 from .journal import Journal
 from .saved import Damaged, progress_of, weights_fault
@@ -182,6 +183,15 @@ class RunFolder:
         fault = weights_fault(self.weights, self.signature)
         return f"{self.weights} {fault}; {self.remake}" if fault else None
 
+    def check_weights(self) -> None:
+        """Raises FolderError where the weights are not what the run wrote. Reads them all; an older run does not say."""
+        expected = (self.journal.last("finished") or {}).get("weights_sha256")
+        if expected and (file := opened(self.weights)):
+            with file, usable(self.weights):
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected:
+                raise FolderError(f"{self.weights} is not what was written; {self.remake}")
+
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:
         """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
@@ -217,8 +227,7 @@ class RunFolder:
     def _check_kinds(self) -> None:
         """Raises FolderError where something is in the place of a file or a folder of a run."""
         for path in (self.path, self.checkpoints, self.samples, self.log):
-            if path.exists() and not path.is_dir():
-                raise FolderError(f"{path}: expected a folder, found a file. Move it away")
+            check_folder(path)
         for path in (self.config_file, self.environment, self.heartbeat, self.weights, *self._appended):
             regular(path)
 

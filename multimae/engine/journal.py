@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import opened
-from .shape import count, fits, mapping_of, maybe, measured, number, process, strict, text
+from .shape import count, fits, list_of, mapping_of, maybe, measured, number, process, strict, text
 
 CHUNK = 1 << 13  # bytes of the first read from the end; more than most records
 
@@ -30,7 +30,10 @@ def _job(value: Any) -> bool:
 RECORD = {"time": number, "kind": text}
 KINDS = {
     # of journal.jsonl
-    "data": {"root": maybe(text), "train": mapping_of(), "eval": mapping_of()},
+    "data": {
+        **{"root": maybe(text), **dict.fromkeys(("train", "eval"), {"n": count, "fingerprint": text})},
+        **dict.fromkeys(("before", "fields", "classes"), maybe(list_of(text))),
+    },
     "start": {"step": count, "params": maybe(mapping_of()), "pid": maybe(process), "host": maybe(text)},
     "train": {"step": count, "epoch": number, "loss": measured, "losses": mapping_of(measured)},
     "epoch": {"step": count},
@@ -43,7 +46,7 @@ KINDS = {
     "nonfinite": {"step": count, "rank": maybe(count)},
     "interrupted": {"step": count, "reason": text},
     "failed": {"step": count, "reason": text},
-    "finished": {"step": count, "seconds": number},
+    "finished": {"step": count, "seconds": number, "weights_sha256": maybe(text)},
     # of jobs.jsonl
     "submitted": {"job": _job, **dict.fromkeys(("host", "cluster", "study", "scale", "row", "stage"), maybe(text))},
     "began": {"job": maybe(text), "step": number, "nodes": maybe(text)},

@@ -6,6 +6,7 @@ rate from the step; a checkpoint holds the rest. A run that was killed therefore
 
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import time
@@ -122,7 +123,8 @@ class Training:
     def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """(the newest one that is whole, what was wrong with newer ones). Tells of those. Raises RunFailed."""
         try:
-            found = patiently(lambda: self.checkpoints.newest(self.config.signature), OSError, self.recorder.say)
+            newest = functools.partial(self.checkpoints.newest, self.config.signature, self.total_steps)
+            found = patiently(newest, OSError, self.recorder.say)
         except OSError as error:
             raise RunFailed(
                 f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, "
@@ -278,6 +280,7 @@ class Training:
         # One entry: safetensors writes several in a random order, and equal weights should be equal files.
         about = {"task": self.config.task, "signature": self.config.signature, "step": self.step}
         metadata = {"run": json.dumps(about | {"classes": list(self.task.class_names)})}
+        written = {}
         if self.processes.main:
             self.folder.samples.mkdir(exist_ok=True)
             for name, picture in pictures.items():
@@ -286,7 +289,8 @@ class Training:
                 self.recorder.write("sample", step=self.step, file=str(file.relative_to(self.folder.path)))
             contents = safetensors.torch.save(weights, metadata)
             self.recorder.patiently(lambda: write_atomic(self.folder.weights, contents))
-        self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds)
+            written = {"weights_sha256": hashlib.sha256(contents).hexdigest()}
+        self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds, **written)
         if self.processes.main:
             self.folder.drop_checkpoints()  # only now: until the record is on the disk, a run may have to continue
 

@@ -50,6 +50,8 @@ def weights_fault(path: Path, run: str) -> str | None:
     if not fits(header, mapping_of(mapping_of())):
         return "is no safetensors file, or cut short"
     about = header.pop("__metadata__", {})
+    if not fits(about, mapping_of(text)):
+        return "is no safetensors file"
     ends = [tensor["data_offsets"][1] for tensor in header.values() if fits(tensor, TENSOR)]
     if len(ends) != len(header) or 8 + size + max(ends, default=0) != length:
         return "is cut short, or not what was written"

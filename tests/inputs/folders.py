@@ -120,6 +120,16 @@ def append(name: str, *records: object) -> Damage:
     return damage
 
 
+def prepend(*records: object) -> Damage:
+    """To the journal: the first record of a kind is what readers ask for."""
+
+    def damage(folder: RunFolder) -> None:
+        lines = [json.dumps({"time": 1.0, "kind": "data"} | record) + "\n" for record in records]
+        folder.journal.path.write_text("".join(lines) + folder.journal.path.read_text())
+
+    return damage
+
+
 def rename_to(config: RunConfig) -> Damage:
     return lambda folder: folder.path.rename(folder.path.with_name(config.signature))
 
@@ -129,9 +139,18 @@ def a_file_instead(folder: RunFolder) -> None:
     folder.path.write_text("")
 
 
-def weights_of_another(folder: RunFolder) -> None:
-    header = json.dumps({"__metadata__": {"run": "pretrain 0123456789 step 9"}}).encode()
-    folder.weights.write_bytes(len(header).to_bytes(8, "little") + header)
+def weights_about(what: object) -> Damage:
+    header = json.dumps({"__metadata__": what}).encode()
+    return lambda folder: folder.weights.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def link_to(target: str, name: str) -> Damage:
+    def damage(folder: RunFolder) -> None:
+        path = folder.path / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+    return damage
 
 
 def half_the_weights(folder: RunFolder) -> None:
@@ -164,6 +183,12 @@ def nothing(folder: RunFolder) -> None:
     pass
 
 
+SAMPLES = {"n": 9, "fingerprint": "f00d"}
+LEAST = {"train": SAMPLES, "eval": SAMPLES, "before": None, "fields": None, "classes": None}
+SHAPELESS = [{key: value for key, value in LEAST.items() if key != gone} for gone in ("train", "eval")]
+SHAPELESS += [LEAST | {"train": {}}, LEAST | {"eval": {"n": 9}}, LEAST | {"train": SAMPLES | {"fingerprint": ["x"]}}]
+SHAPELESS += [LEAST | {key: value} for key in ("before", "fields", "classes") for value in (5, [5], "rgb", {})]
+SHAPELESS += [LEAST | {"root": 5}]
 BEAT = {"time": 1.0, "pid": 1, "host": "elsewhere", "state": "training"}
 
 CASES = [
@@ -278,6 +303,41 @@ CASES = [
         2,
         in_study(write("journal.jsonl", '{"time": 1, "kind": "finished", "step": 40, "seconds": 1}\n')),
     ),
+    Case("a seed said twice", f"{TABLE} --seeds 0 1 0", "--seeds: 0 stands more than once", 2, in_study(nothing)),
+    Case("seeds and a seed", f"{TABLE} --seeds 0 --seed 3", "--seeds and --seed both say", 2, in_study(nothing)),
+    Case("a table of runs that are not there", f"{TABLE} --runs rnus", "--runs: rnus is not there; give the folder", 2),
+    Case(
+        "a table of a file",
+        f"{TABLE} --runs x",
+        "--runs: x is no folder",
+        2,
+        lambda folder: (folder / "x").write_text(""),
+    ),
+    Case("a data record of other shapes", RUN, "finished: ", 0, done(prepend(*SHAPELESS))),
+    Case("the same in a table", TABLE, "40.0", 0, in_study(prepend(*SHAPELESS))),
+    Case("the same, and an init", TABLE, "40.0", 0, in_study(prepend(*SHAPELESS), "pretrain")),
+    Case("a data record with no more than it needs", TABLE, "trained on f00d", 0, in_study(prepend(LEAST))),
+    Case("the same of a run that is done", RUN, "finished: ", 0, done(prepend(LEAST))),
+    Case(
+        "the same of a run that goes on, on other data",
+        RUN,
+        "begun on other data: its train and eval samples were those of None",
+        2,
+        begun(prepend(LEAST)),
+    ),
+    # numbers too small to train with
+    Case("no step", f"{RUN} --set epochs=1e-9", "epochs: 1e-09 is less than one step.*set epochs=0.5", 2, begun(nothing)),
+    Case("no step of a study", f"{PLAN} --set pretrain.epochs=1e-9", "epochs: 1e-09 is less than one step", 2),
+    *(
+        Case(
+            f"a {key} of 1e-320",
+            f"{RUN} --set optimizer.{key}=1e-320",
+            f"{key}: .*greater than or equal to 0.000000000001, found 1e-320",
+            2,
+            begun(nothing),
+        )
+        for key in ("base_lr", "clip_grad")
+    ),
     Case("jobs.jsonl without job, study and host", STATUS, "2 of 12 runs done", 0, submitted()),
     Case(
         "a submission without study and host",
@@ -298,6 +358,35 @@ CASES = [
     Case("checkpoints/ that is a file", RUN, "checkpoints: expected a folder", 2, begun(write("checkpoints", ""))),
     Case("samples/ that is a file", RUN, "samples: expected a folder", 2, begun(write("samples", ""))),
     Case("weights.safetensors that is a folder", RUN, "expected a file", 2, begun(folder_at("weights.safetensors"))),
+    *(
+        Case(
+            f"{name} that is a link to nothing",
+            RUN,
+            f"{name}: expected a (file|folder), found a link to /scratch/gone, which is not there. See whether its disk",
+            2,
+            begun(link_to("/scratch/gone", name)),
+        )
+        for name in ("checkpoints", "log", "samples", "journal.jsonl", "config.yaml", "heartbeat.json", "jobs.jsonl")
+    ),
+    Case(
+        "checkpoints/ that is a link to itself",
+        RUN,
+        "found a link to checkpoints,",
+        2,
+        begun(link_to("checkpoints", "checkpoints")),
+    ),
+    Case("log/ that is a link to itself", RUN, "found a link to log,", 2, begun(link_to("log", "log"))),
+    *(
+        Case(
+            f"a journal that is a link to nothing, in {where}",
+            command,
+            "journal.jsonl: expected a file, found a link to gone",
+            0,
+            in_study(link_to("gone", "journal.jsonl")),
+        )
+        for where, command in (("--status", STATUS), ("--dry-run", PLAN), ("a table", TABLE))
+    ),
+    Case("a lock that is a link to itself", RUN, ".writer: Too many levels", 2, begun(link_to(".writer", ".writer"))),
     Case("checkpoints of a run that is done", RUN, "finished: ", 0, done(checkpoints_remain)),
     # what a transfer starts from
     Case(
@@ -320,7 +409,7 @@ CASES = [
         RUN,
         "the weights of another run .pretrain 0123456789",
         2,
-        source(weights_of_another),
+        source(weights_about({"run": "pretrain 0123456789 step 9"})),
     ),
     Case(
         "init: text as weights",
@@ -329,6 +418,14 @@ CASES = [
         2,
         source(write("weights.safetensors", "weights " * 99)),
     ),
+    Case(
+        "init: a run in the weights that is no text",
+        RUN,
+        "is no safetensors file",
+        2,
+        source(weights_about({"run": 5})),
+    ),
+    Case("init: notes in the weights that are no text", RUN, "is no safetensors file", 2, source(weights_about([1]))),
     Case("init: weights without tensors", RUN, "init: run:[0-9a-f]{10}: the source of an encoder", 2, source(nothing)),
     Case(
         "init: a run whose config.yaml was edited",
