@@ -16,7 +16,7 @@ from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("multimae/", "slurm/", "sweeps/", "analysis/")
-TINY = {"epochs": 0.05, "data.train_samples": 256, "data.eval_samples": 32, "data.render_size": 64}
+TINY = {"epochs": 0.5, "data.train_samples": 256, "data.eval_samples": 32, "data.render_size": 64}
 STUDY = ("-m", "sweeps.alpha_ablation")
 STAGES = ("pretrain", "classify", "segment")
 TAKE = "import json; from slurm import snapshot as s; t = s.take('runs'); print(json.dumps([str(t.path), t.commit]))"
