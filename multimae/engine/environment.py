@@ -78,17 +78,13 @@ def checkout(folder: Path, *paths: str) -> dict[str, Any]:
     }
 
 
-def holds_passwords(name: str) -> bool:
-    """Whether the file of this name, relative to the checkout, is one that is kept to oneself: a profile, a key, ..."""
-    path = PurePosixPath(name)
-    profile = "slurm/profiles/" in name
-    return profile or any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PASSWORDS)
-
-
 def may_be_secret(name: str) -> bool:
+    """Whether the file of this name, relative to the checkout, is one that is kept to oneself: a profile, a key, ...;
+    and any YAML but recipes and the paper's numbers, because it may be a profile."""
     path = PurePosixPath(name)
-    recipe = "recipes" in path.parts or "analysis" in path.parts
-    return holds_passwords(name) or (path.suffix.lower() in (".yaml", ".yml") and not recipe)
+    passwords = any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PASSWORDS)
+    ours = "recipes" in path.parts or "analysis" in path.parts
+    return passwords or "slurm/profiles/" in name or (path.suffix.lower() in (".yaml", ".yml") and not ours)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
