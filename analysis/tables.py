@@ -1,28 +1,22 @@
 """A table of the paper, rebuilt: the rows of a study joined with what their runs measured and with what was published.
 
-    python -m analysis.tables alpha_ablation --scale smoke --runs runs --seeds 0 1 2
-
 Reads run folders only, so it needs no MLflow; imports no torch.
 """
 
-import argparse
-import importlib
 import math
-import pkgutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-import sweeps
 from multimae.config import ConfigError, RunConfig, Transfer
-from multimae.engine.folder import RunFolder
-from slurm import state
-from slurm.arguments import add_study_arguments, rows_from
-from slurm.study import Row, Study, unknown
+from multimae.record.folder import RunFolder
+from multimae.record.state import Status
+from multimae.study import Row, Study
+from multimae.study.status import read_all
+from slurm.jobs import Slurm
 
 from .paper import paper_table
 
@@ -40,18 +34,18 @@ class Incomparable(ValueError):
 def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataFrame:
     """One line for each measured cell of the study's table.
 
-    Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see slurm.state), reason (of
-    that state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n, fingerprint,
-    learnt (settings and fingerprint of the data it was trained on, then of the runs that `init` leads back to).
-    Raises Incomparable where the values of a column differ in split, n or fingerprint, or were trained on samples that
-    differ though their configs name the same data; and ConfigError where a run that is done has not measured the
-    column's metric.
+    Columns: row, stage, scale, seed, signature, state (`done`, `missing`, `running`, ...: see multimae.record.state),
+    reason (of that state), value (NaN unless done), paper (NaN where nothing was published), dataset, split, n,
+    fingerprint, learnt (settings and fingerprint of the data it was trained on, then of the runs that `init` leads
+    back to). Raises Incomparable where the values of a column differ in split, n or fingerprint, or were trained on
+    samples that differ though their configs name the same data; and ConfigError where a run that is done has not
+    measured the column's metric.
     """
     rows, published = list(rows), paper_table(study.table)
     shown = [(row, *cell) for row in rows for cell in row.stages.items() if cell[0] in published.columns]
     configs = {config.signature: config for _, _, config in shown}
     known = {config.signature: config for row in rows for config in row.stages.values()}
-    statuses = state.read_all([RunFolder.of(runs, signature) for signature in configs], configs)
+    statuses = read_all([RunFolder.of(runs, signature) for signature in configs], configs, Slurm())
     cells = [
         {"row": row.name, "stage": stage, "scale": scale, "paper": published.rows.get(row.name, {}).get(stage)}
         | _measured(config, published.columns[stage].metric, runs, statuses[config.signature], known)
@@ -64,7 +58,7 @@ def build(study: Study, scale: str, rows: Iterable[Row], runs: Path) -> pd.DataF
 
 
 def _measured(
-    config: RunConfig, metric: str, runs: Path, status: state.Status, known: Mapping[str, RunConfig]
+    config: RunConfig, metric: str, runs: Path, status: Status, known: Mapping[str, RunConfig]
 ) -> dict[str, Any]:
     """What a run says of itself, and its last evaluation if it is done."""
     folder = RunFolder.of(runs, config.signature)
@@ -92,9 +86,8 @@ def _learnt(config: RunConfig, runs: Path, known: Mapping[str, RunConfig]) -> It
 
     The fingerprint is None where a run has not said. `known`: configs by signature, which need not be read.
     """
-    journal = RunFolder.of(runs, config.signature).journal
-    said = next((record for _, record in journal.read() if record["kind"] in ("data", "train")), {})
-    yield repr(config.data), said["train"]["fingerprint"] if said.get("kind") == "data" else None
+    said = RunFolder.of(runs, config.signature).learnt_from or {}
+    yield repr(config.data), said["train"]["fingerprint"] if said else None
     needed = config.needs if isinstance(config, Transfer) else None
     folder = RunFolder.of(runs, needed or "")
     start = known.get(needed) or (folder.config() if needed and folder.config_file.exists() else None)
@@ -149,7 +142,7 @@ def wide(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     for stage, cells in frame.groupby("stage", sort=False):
         column = published.columns[stage]
         head = f"{stage}: {column.metric} ({column.unit})"
-        by_row = {row: lines for row, lines in cells.groupby("row", sort=False)}
+        by_row = dict(list(cells.groupby("row", sort=False)))
         for side, show in (("ours", _ours), ("paper", _papers)):
             table[head, side] = [show(by_row[row], column.unit) if row in by_row else "-" for row in rows]
     return pd.DataFrame(table, index=rows)
@@ -230,54 +223,3 @@ def styled(study: Study, frame: pd.DataFrame) -> Styler:
     caption = "<br>".join([f"<b>{title(study, frame)}</b>", *notes(study, frame)])
     left = {"selector": "caption", "props": "caption-side: bottom; text-align: left"}
     return table.style.apply(bold).set_caption(caption).set_table_styles([left])
-
-
-# ---- command
-
-
-def find_study(name: str) -> Study:
-    """The study of `sweeps/<name>.py`; raises ConfigError."""
-    names = [module.name for module in pkgutil.iter_modules(sweeps.__path__)]
-    if name not in names:
-        raise ConfigError(unknown("study", name, names))
-    return importlib.import_module(f"sweeps.{name}").study
-
-
-def build_for(args: argparse.Namespace) -> tuple[Study, pd.DataFrame]:
-    """The table that the arguments of `_parser` ask for."""
-    study = find_study(args.study)
-    if args.seeds and args.seed is not None:
-        raise ConfigError("--seeds and --seed both say the seed; give one of them")
-    if args.seeds and (twice := [seed for seed in args.seeds if args.seeds.count(seed) > 1]):
-        raise ConfigError(f"--seeds: {twice[0]} stands more than once, and a seed is one run; give each once")
-    seeds = args.seeds or [args.seed]
-    asked = [rows_from(study, argparse.Namespace(**vars(args) | {"seed": seed})) for seed in seeds]
-    if not args.runs.is_dir():
-        found = "is no folder" if args.runs.exists() else "is not there"
-        raise ConfigError(f"--runs: {args.runs} {found}; give the folder that holds the runs, or train them first")
-    frames = [build(study, args.scale, rows, args.runs) for rows in asked]
-    return study, _comparable(pd.concat(frames, ignore_index=True), study.table)
-
-
-def _parser() -> argparse.ArgumentParser:
-    what = "Print a table of the paper beside what was measured here."
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=what)
-    parser.add_argument("study", help="a file in sweeps/, without .py")
-    add_study_arguments(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="mean and spread over these seeds")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    try:
-        study, frame = build_for(args)
-    except (ConfigError, Incomparable) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(text(study, frame))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

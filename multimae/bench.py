@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Pretrain, build
+from .config.settings import shown
 from .masking import sample_visible
 from .model.multimae import MultiMAE
 from .redact import addresses_in, redacting
-from .settings import shown
 
 MAE = {
     "inputs": ["rgb"],
@@ -107,7 +107,7 @@ class Variant:
 
     def losses_and_gradients(self) -> None:
         masking = self.config.masking
-        counts = {modality: self.config.model.tokens for modality in self.config.inputs}
+        counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             loss = sum(self.losses(self.images, visible).values())
@@ -162,7 +162,7 @@ def product_seconds(products: Counter, device: torch.device, precision: str, rep
     for (a_shape, b_shape, a_t, b_t), count in products.items():
         a, b = _matrix(a_shape, a_t, device, dtype), _matrix(b_shape, b_t, device, dtype)
         torch.matmul(a, b)
-        total += count * min(_timed(lambda: torch.matmul(a, b), device) for _ in range(repeats))
+        total += count * min(_timed(lambda a=a, b=b: torch.matmul(a, b), device) for _ in range(repeats))
     return total
 
 

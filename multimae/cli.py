@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from .config import RECIPES, ConfigError, RunConfig, Runtime, load, recipes
-from .engine.folder import RunLocked, make_runs
-from .fields import validate
-from .listing import data_roots
+from .config.fields import validate
+from .config.settings import pairs, parse_overrides, shown
+from .data.listing import data_roots
+from .record.folder import RunLocked, make_runs
 from .redact import addresses_in, redact, redacting
-from .settings import pairs, parse_overrides, shown
 
 RUN_EXAMPLES = """\
 examples:

@@ -138,7 +138,7 @@ def _pretrain(config: Pretrain, every_patch: bool) -> Flops:
     all_tokens = model.tokens * len(config.inputs)
     visible = all_tokens if masking.kind == "none" else masking.visible_tokens
     share = visible / all_tokens  # every alpha shows each modality equally often
-    projected = {m: model.tokens * (1.0 if every_patch else share) for m in config.inputs}
+    projected = dict.fromkeys(config.inputs, model.tokens * (1.0 if every_patch else share))
     encoded = all_tokens if masking.mask_tokens_in_encoder else visible
     compared = model.tokens * (1.0 if every_patch or masking.kind == "none" else 1 - share)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .masking import loss_weights
 from .modalities import MODALITIES, STANDARDIZE_EPS, TARGETS
-from .model.tokens import Patches
+from .patches import Patches
 
 PATCH_SIZE = 16
 

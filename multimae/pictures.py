@@ -92,7 +92,7 @@ def _patch_mask(visible, name: str, i: int, size: Sequence[int], patch: int) -> 
 def _sheet(blocks: list[list[list[Tile]]], captions: list, across: int = BLOCKS_ACROSS) -> Image.Image:
     """Blocks of tiles (rows of columns), side by side. `captions`: of the columns, for all blocks or for each."""
     rows, columns = len(blocks[0]), len(blocks[0][0])
-    height, width = max((tile.shape[:2] for row in blocks[0] for tile in row))
+    height, width = max(tile.shape[:2] for row in blocks[0] for tile in row)
     scale = max(1, -(-TILE // height))
     height, width = height * scale, width * scale
     across = min(across, len(blocks))

@@ -33,7 +33,8 @@ AFTER = tuple(".,;:)}")  # belongs to the sentence
 # A word of a shell, its quotes closed or not.
 ASSIGNED = re.compile(r"\s*((?:export\s+)?[A-Za-z_]\w*)(?:\[[^]]*\])?\+?=")
 COMMAND = re.compile(r"\s*([\w./-]+)(?:\s|$)")
-TELLING = re.compile(r"[='\"`<]|\$\(|pass|token|secret|key|auth|cred", re.IGNORECASE)  # of a line that may hold a secret
+# Of a line that may hold a secret.
+TELLING = re.compile(r"[='\"`<]|\$\(|pass|token|secret|key|auth|cred", re.IGNORECASE)
 
 
 def parse(address: str) -> SplitResult | None:

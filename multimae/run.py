@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment, Transfer
-from .data import Dataset, open_dataset
-from .engine.folder import RunFolder
+from .data.datasets import Dataset, open_dataset
+from .data.listing import SHOWN, lacking
 from .engine.loop import train
 from .engine.task import RunFailed, Task
 from .flops import check_size
-from .listing import SHOWN, lacking
+from .record.folder import RunFolder
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:
@@ -78,7 +78,7 @@ def _check_source(folder: RunFolder) -> None:
 def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
     sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
-    begun = _begun_on(folder)
+    begun = folder.learnt_from
     lacks = list(task.eval_set.lacks) if classes else []
     if lacks:
         print(
@@ -108,7 +108,7 @@ def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
 
 def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
     """Refuse to take a run that is done for one that learnt from the folder given now, where that holds others."""
-    root, begun = runtime.data_roots.get(config.data.name), _begun_on(folder)
+    root, begun = runtime.data_roots.get(config.data.name), folder.learnt_from
     if not root or not begun or begun.get("fields") is None:  # none is given, or an older version said less
         return
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
@@ -124,9 +124,7 @@ def _samples(sets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
     return {split: {"n": len(data), "fingerprint": data.fingerprint} for split, data in sets.items()}
 
 
-def _refuse_others(
-    sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder: RunFolder, root: Path | None
-) -> None:
+def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder: RunFolder, root: Path | None) -> None:
     if differ := [split for split, samples in _samples(sets).items() if samples != begun[split]]:
         raise ConfigError(
             f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
@@ -138,13 +136,8 @@ def _refuse_others(
 def _before(config: RunConfig, folder: RunFolder) -> list[str]:
     """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
     needed = config.needs if isinstance(config, Transfer) else None
-    said = _begun_on(RunFolder.of(folder.path.parent, needed)) if needed else None
+    said = RunFolder.of(folder.path.parent, needed).learnt_from if needed else None
     return [said["train"]["fingerprint"], *(said.get("before") or [])] if said else []
-
-
-def _begun_on(folder: RunFolder) -> Mapping[str, Any] | None:
-    """What a run's journal says of its data."""
-    return next((record for _, record in folder.journal.read() if record["kind"] == "data"), None)
 
 
 def make_task(config: RunConfig, runtime: Runtime) -> Task:

@@ -1,10 +1,12 @@
 """How a global batch is split, so that the number of processes changes no result."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+Batch = dict[str, Any]  # tensors by name, the samples first
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .config import Pretrain, build
+from .config.settings import nearest
 from .modalities import MODALITIES
 from .model.encoder import Encoder
 from .model.multimae import MultiMAE
 from .model.tokens import resize_positions
-from .settings import nearest
 
 State = dict[str, Tensor]
 Source = Path | str | Mapping[str, Tensor]
@@ -217,10 +217,7 @@ def read(source: Source) -> State:
     No code in a file is run: a torch file may hold tensors, plain values and the argparse.Namespace of a training run.
     Raises ValueError for a file that is damaged, or holds anything else.
     """
-    if isinstance(source, Mapping):
-        found = source
-    else:
-        found = _read_file(Path(source))
+    found = source if isinstance(source, Mapping) else _read_file(Path(source))
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         found = found["model"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):

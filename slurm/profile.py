@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from multimae.config import Classify, ConfigError, RunConfig, Runtime, recipes
-from multimae.fields import Count, Name, NotNegative, PathTo, Section, Text, Whole, validate
-from multimae.settings import merged, nearest, read_mapping, shown, unknown_key
+from multimae.config.fields import Count, Name, NotNegative, PathTo, Section, Text, Whole, validate
+from multimae.config.settings import merged, nearest, read_mapping, shown, unknown_key
 
 ROOT = Path(__file__).parent.parent  # of the checkout, or of where this is installed
 PROFILES = Path(__file__).parent / "profiles"
@@ -28,9 +28,15 @@ OF_TRAINING = tuple(name for name in Runtime.model_fields if name not in OF_THE_
 # sbatch options that have a key of their own, and those that the launcher sets.
 SAID_ELSEWHERE = {
     **{name: name for name in ("partition", "account", "qos", "constraint", "nodes")},
-    **{"gpus-per-node": "gpus_per_node", "ntasks-per-node": "tasks_per_node", "cpus-per-task": "cpus_per_task"},
-    **{"mem": "mem_gb", "time": "time_limit", "signal": "signal_seconds"},
-    **{"ntasks": "tasks_per_node", "gpus": "gpus_per_node", "gpus-per-task": "gpus_per_node"},
+    "gpus-per-node": "gpus_per_node",
+    "ntasks-per-node": "tasks_per_node",
+    "cpus-per-task": "cpus_per_task",
+    "mem": "mem_gb",
+    "time": "time_limit",
+    "signal": "signal_seconds",
+    "ntasks": "tasks_per_node",
+    "gpus": "gpus_per_node",
+    "gpus-per-task": "gpus_per_node",
 }
 OF_THE_LAUNCHER = (
     *("array", "chdir", "clusters", "comment", "dependency", "error", "export", "export-file", "input", "job-name"),
@@ -270,9 +276,7 @@ class Profile(Resources):
         changes = {key: getattr(other, key) for key in other.model_fields_set & Resources.model_fields.keys()}
         return validate(Resources, merged(values, changes))
 
-    def runtime(
-        self, stage: str, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None
-    ) -> Runtime:
+    def runtime(self, stage: str, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None) -> Runtime:
         """How a job of this stage computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         other = self.stages.get(stage, Stage())
         try:
@@ -288,9 +292,9 @@ class Profile(Resources):
         }
         return validate(Runtime, {**self.settings, **other.settings, **where})
 
-    def check(self, config: RunConfig, stage: str) -> list[str]:
+    def check(self, config: RunConfig, stage: str, resources: Resources) -> list[str]:
         """What to tell of training `config` with these resources. Raises ConfigError where that cannot work."""
-        resources, runtime = self.resources(stage), self.runtime(stage)
+        runtime = self.runtime(stage)
         where = f"profile {self.name}, stage {stage}"
         gpus, tasks, notes = resources.gpus_per_node, resources.tasks, []
         if gpus and tasks > gpus:
@@ -343,7 +347,7 @@ class Profile(Resources):
         if self.slurm_conf and "SLURM_CONF" not in os.environ:
             if not self.slurm_conf.exists():
                 script = Path("slurm/devcluster/start")
-                start = script if ROOT == Path.cwd() else ROOT / script
+                start = script if Path.cwd() == ROOT else ROOT / script
                 raise ConfigError(f"{self.slurm_conf} is not there: start the dev cluster with {start}")
             os.environ["SLURM_CONF"] = str(self.slurm_conf)
 

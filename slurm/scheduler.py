@@ -10,7 +10,6 @@ The commands find their cluster as they always do: by SLURM_CONF in the environm
 import contextlib
 import functools
 import os
-import pwd
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -104,14 +103,6 @@ def hides_jobs() -> bool:
         return "jobs" in _config().get("PrivateData", "").split(",")
     except Unreachable:
         return True
-
-
-def user() -> str:
-    """Who submits jobs here: the account, whatever the environment says."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container that knows no accounts
-        return str(os.geteuid())
 
 
 def cancel(ids: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Table 10 (paper Section C): how the Dirichlet concentration alpha of the mask sampling changes what transfers.
 
-    python sweeps/alpha_ablation.py                   # smoke scale: the embedded data, minutes on two CPU cores
-    python sweeps/alpha_ablation.py --scale mini      # the same study on one GPU
-    python sweeps/alpha_ablation.py --help
+python sweeps/alpha_ablation.py                   # smoke scale: the embedded data, minutes on two CPU cores
+python sweeps/alpha_ablation.py --scale mini      # the same study on one GPU
+python sweeps/alpha_ablation.py --help
 """
 
 import math
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 
 from multimae.config import recipe
-from slurm.cli import main
-from slurm.study import Row, Study
+from multimae.study.study import Row, Study
+from sweeps.command import main
 
 ALPHAS = (0.2, 0.5, 1.0, math.inf)
 

@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from multimae.config import RunConfig
-from multimae.engine.folder import RunFolder, write_atomic
+from multimae.files import write_atomic
+from multimae.record.folder import RunFolder
 
 METRICS = {"pretrain": {"loss": 0.3, "loss_rgb": 0.1}, "classify": {"accuracy": 40.0}, "segment": {"mIoU": 20.0}}
 NO_TENSORS = len(b"{}").to_bytes(8, "little") + b"{}"  # a safetensors file of none
@@ -50,6 +52,14 @@ class SyntheticRun:
         )
         write_atomic(self.folder.environment, json.dumps({"commit": "0123abc", "dirty": True}))
 
+    def beat(self, state: str, pid: int | None = None, **fields) -> None:
+        beat = {"time": time.time(), "pid": pid or os.getpid(), "host": socket.gethostname(), "state": state} | fields
+        write_atomic(self.folder.heartbeat, json.dumps(beat))
+
+    def end(self, kind: str, step: int, reason: str) -> None:
+        self.journal.write(kind, step=step, reason=reason)
+        self.beat(kind)
+
     def train(self, steps: Iterable[int]) -> None:
         """Train records whose values follow from the step, as those of a real run do."""
         for step in steps:
@@ -72,7 +82,9 @@ class SyntheticRun:
 
     def evaluate(self, step: int = 40, metrics: dict | None = None, **conditions) -> None:
         conditions = {"split": "val", "n": 500, "fingerprint": "f00d"} | conditions
-        self.journal.write("eval", step=step, epoch=step / 10, metrics=metrics or METRICS[self.config.task], **conditions)
+        self.journal.write(
+            "eval", step=step, epoch=step / 10, metrics=metrics or METRICS[self.config.task], **conditions
+        )
 
     def finish(self) -> None:
         finish(self.folder, step=40, seconds=12.0)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from multimae.engine import checkpoint as checkpoint_module
 from multimae.engine.checkpoint import CheckpointError, Checkpoints
-from multimae.engine.folder import RunFolder
+from multimae.record.folder import RunFolder
 
 RUN = "0123456789"
 CLOCK = {"steps": 1, "samples": 16, "seconds": 1.0, "data_seconds": 0.1}

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from multimae.config import ConfigError, Data, Runtime, build
-from multimae.data import open_dataset
-from multimae.engine.folder import RunFolder
-from multimae.listing import choose, class_names
+from multimae.data.datasets import open_dataset
+from multimae.data.listing import choose, class_names
+from multimae.record.folder import RunFolder
 from multimae.run import run
 
 CLASSES = tuple(f"class{n}" for n in range(10))
@@ -101,7 +101,7 @@ def test_the_signature_knows_the_subset_seed_only_where_it_chooses():
 
 def test_the_first_scenes_are_a_fair_choice():
     """The label of a scene does not depend on its index."""
-    from multimae.data.scenes import LABELS, scene
+    from multimae.data.scenes.composing import LABELS, scene
 
     counts = Counter(scene("train", index).label for index in range(500))
     assert len(counts) == len(LABELS)

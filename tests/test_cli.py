@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from multimae.cli import main
 from multimae.config import ConfigError, Runtime, build, load
-from multimae.engine.folder import RunFolder
+from multimae.record.folder import RunFolder
 from multimae.run import make_task
 from multimae.shards import Shard
 

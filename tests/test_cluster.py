@@ -15,19 +15,22 @@ from pathlib import Path
 
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
+from plans import wanted
 from submitit.core.utils import DelayedSubmission
 from training import tiny_study
 
+from multimae import files
 from multimae.config import ConfigError, recipe
-from multimae.engine.folder import RunFolder
-from slurm import cluster as cluster_module
-from slurm import launch, scheduler
-from slurm.arrays import Array, arrays
-from slurm.batch import RESTARTS, UNCOUNTED, Batch
-from slurm.cluster import Cluster
-from slurm.estimate import job_seconds
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from multimae.study.study import Row, Study
+from slurm import scheduler
+from slurm.cost import job_seconds
 from slurm.profile import Profile, load_profile
-from slurm.study import Row, Study
+from slurm.submission import cluster as cluster_module
+from slurm.submission.arrays import Array, arrays
+from slurm.submission.cluster import Cluster
+from slurm.submission.script import RESTARTS, UNCOUNTED, BatchScript
 
 GOLDEN = Path(__file__).parent / "golden"
 ROWS = tiny_study.build("smoke")
@@ -38,8 +41,8 @@ def profile(**changes) -> Profile:
     return Profile(**{"name": "test", "partition": "main", "signal_seconds": 30, "time_limit": "30"} | changes)
 
 
-def plan_of(runs: Path, **options) -> launch.Plan:
-    return launch.plan(tiny_study, "smoke", ROWS, runs, **options)
+def plan_of(runs: Path, **options) -> planning.Plan:
+    return planning.plan(wanted(tiny_study, ROWS, runs), **options)
 
 
 # ---- scripts
@@ -66,7 +69,7 @@ def test_scripts_are_what_is_submitted_but_for_the_ids(tmp_path, monkeypatch):
     sent = fake_sbatch(monkeypatch)
     cluster = Cluster(profile(), tmp_path)
     shown = [text for _, text in cluster.scripts(plan_of(tmp_path))]
-    list(launch.apply(plan_of(tmp_path), cluster))
+    list(cluster.work(plan_of(tmp_path)))
     assert [text.replace("aftercorr:100", "aftercorr:<job of pretrain>") for text in sent] == [
         text.replace("'aftercorr:<job of pretrain>'", "aftercorr:<job of pretrain>") for text in shown
     ]
@@ -74,17 +77,20 @@ def test_scripts_are_what_is_submitted_but_for_the_ids(tmp_path, monkeypatch):
 
 
 def test_a_long_pre_training_may_start_again_often_enough(tmp_path):
-    batch = Batch(profile(time_limit="24:00:00", gpus_per_node=8), tmp_path, None, "tiny")
-    (pretraining, *_) = arrays(plan_of(tmp_path), 1000)
-    assert batch.restarts(pretraining) == RESTARTS  # minutes of work
-    study = Study("long", "Long", "1", lambda scale: [Row("a", {"pretrain": PRETRAIN.edit({"epochs": 1e6})})])
-    (long,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
-    days = job_seconds(long.entries[0].run.config, batch.profile.resources("pretrain")) / 86400
-    assert days > 7 and batch.restarts(long) >= 10 * days
-    whole = PRETRAIN.edit({"data.train_samples": None})
-    study = Study("all", "All", "1", lambda scale: [Row("a", {"pretrain": whole})])
-    (uncounted,) = arrays(launch.plan(study, "smoke", study.build("smoke"), tmp_path), 1000)
-    assert batch.restarts(uncounted) == UNCOUNTED
+    site = profile(time_limit="24:00:00", gpus_per_node=8)
+
+    def first(plan: planning.Plan) -> BatchScript:
+        return BatchScript(arrays(plan, site)[0], site, tmp_path, None, "tiny")
+
+    def alone(config) -> BatchScript:
+        study = Study("long", "Long", "1", lambda scale: [Row("a", {"pretrain": config})])
+        return first(planning.plan(wanted(study, study.build("smoke"), tmp_path)))
+
+    assert first(plan_of(tmp_path)).restarts == RESTARTS  # minutes of work
+    long = alone(PRETRAIN.edit({"epochs": 1e6}))
+    days = job_seconds(long.array.entries[0].run.config, long.array.resources) / 86400
+    assert days > 7 and long.restarts >= 10 * days
+    assert alone(PRETRAIN.edit({"data.train_samples": None})).restarts == UNCOUNTED
 
 
 def test_the_estimate_counts_jobs_calls_and_time_limits(tmp_path):
@@ -116,7 +122,7 @@ def fake_sbatch(monkeypatch, refuse: str = "", after: int = 99) -> list[str]:
 
 def test_every_run_is_recorded_with_its_job_and_has_its_pickle(tmp_path, monkeypatch):
     fake_sbatch(monkeypatch)
-    events = list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    events = list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
     assert {event.status.job for event in events} == {"100_0", "100_1", "101_0", "101_1", "102_0", "102_1"}
     record = RunFolder.of(tmp_path, CLASSIFY.signature).jobs.last("submitted")
     assert (record["job"], record["cluster"], record["stage"]) == ("slurm:101_0", "fake", "classify")
@@ -127,7 +133,7 @@ def test_every_run_is_recorded_with_its_job_and_has_its_pickle(tmp_path, monkeyp
 def test_what_sbatch_refuses_is_told_with_its_words_and_the_key(tmp_path, monkeypatch):
     fake_sbatch(monkeypatch, "Batch job submission failed: Invalid partition name specified", after=1)
     with pytest.raises(ConfigError, match="classify.*Invalid partition name specified.*partition.*profile test"):
-        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+        list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
     assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["job"] == "slurm:100_0"
     assert RunFolder.of(tmp_path, CLASSIFY.signature).jobs.last("submitted") is None
     assert not list((tmp_path / ".slurm").glob(".*.pkl"))
@@ -142,7 +148,7 @@ def pickled(runs: Path, job: str):
 )
 def test_a_job_that_asks_for_gpus_does_not_train_without(tmp_path, monkeypatch, gpus, settings, device):
     fake_sbatch(monkeypatch)
-    list(launch.apply(plan_of(tmp_path), Cluster(profile(gpus_per_node=gpus, runtime=settings), tmp_path)))
+    list(Cluster(profile(gpus_per_node=gpus, runtime=settings), tmp_path).work(plan_of(tmp_path)))
     assert pickled(tmp_path, "100_0").runtime.device == device
 
 
@@ -163,13 +169,13 @@ def test_a_folder_that_a_colleague_does_not_share_is_told_before_anything_is_sub
     theirs.jobs.write("ended", state="missing", reason="")
     monkeypatch.setattr(cluster_module.os, "access", lambda path, mode: path != theirs.jobs.path)
     with pytest.raises(ConfigError, match=rf"{theirs.jobs.path} belongs to \w+.*chmod -R g\+rwX"):
-        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+        list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
     assert sent == []
 
 
 def test_jobs_of_a_colleague_that_wait_in_vain_do_not_stop_a_retry(tmp_path, monkeypatch, capfd):
     sent = fake_sbatch(monkeypatch)
-    list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+    list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
 
     def denied(jobs):
         raise scheduler.Unreachable("Kill job error on job id 101: Access/permission denied")
@@ -179,7 +185,7 @@ def test_jobs_of_a_colleague_that_wait_in_vain_do_not_stop_a_retry(tmp_path, mon
     running = scheduler.SchedulerJob("", "fake", "RUNNING")
     monkeypatch.setattr(scheduler, "query", lambda ids: {id: known.get(id, running) for id in ids})
     monkeypatch.setattr(scheduler, "cancel", denied)
-    list(launch.apply(plan_of(tmp_path, retry_failed=True), Cluster(profile(), tmp_path)))
+    list(Cluster(profile(), tmp_path).work(plan_of(tmp_path, retry_failed=True)))
     assert len(sent) == 5 and "Access/permission denied" in capfd.readouterr().err
 
 
@@ -192,19 +198,19 @@ def test_lines_of_the_profile_do_not_decide_what_becomes_of_a_job_that_fails(tmp
 def test_without_slurm_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="login node"):
-        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
+        list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
 
 
 def test_a_launcher_waits_for_another_and_says_for_whom(tmp_path, monkeypatch, capfd):
     sent = fake_sbatch(monkeypatch)
     code = "from pathlib import Path; import time\n"
-    code += "from slurm.cluster import Cluster; from slurm.profile import Profile\n"
+    code += "from slurm.submission.cluster import Cluster; from slurm.profile import Profile\n"
     code += f"cluster = Cluster(Profile(name='x'), Path({str(tmp_path)!r}))\n"
     code += "with cluster._alone():\n    print('held', flush=True)\n    time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        list(launch.apply(plan_of(tmp_path), Cluster(profile(), tmp_path)))
-    assert f"process {other.pid} on" in capfd.readouterr().err
+        list(Cluster(profile(), tmp_path).work(plan_of(tmp_path)))
+    assert f"process {other.pid} of {files.user()} on" in capfd.readouterr().err
     assert len(sent) == 3
 
 
@@ -234,16 +240,16 @@ class Site:
         runtime = {"device": "cpu", "threads": 1}
         self.profile = profile(runtime=runtime, environment={"OMP_NUM_THREADS": "1"})
 
-    def plan(self, **options) -> launch.Plan:
-        return launch.plan(small_study, "smoke", SMALL, self.runs, **options)
+    def plan(self, **options) -> planning.Plan:
+        return planning.plan(wanted(small_study, SMALL, self.runs), **options)
 
     def states(self) -> dict[str, str]:
-        seen = launch.status(small_study, "smoke", SMALL, self.runs)
+        seen = planning.status(wanted(small_study, SMALL, self.runs))
         return {entry.run.label: entry.status.state for entry in seen.entries.values()}
 
     def submit(self, **options) -> Cluster:
         cluster = Cluster(self.profile, self.runs)
-        list(launch.apply(self.plan(**options), cluster))
+        list(cluster.work(self.plan(**options)))
         return cluster
 
     def wait(self, **states: str) -> None:
@@ -266,7 +272,7 @@ class Site:
 
 
 @pytest.fixture
-def site(dev_cluster, tmp_path, monkeypatch):  # noqa: F811
+def site(dev_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
     yield Site(dev_cluster, tmp_path / "runs")
     dev_cluster.run("scancel", "--user=root")
@@ -295,7 +301,7 @@ def test_two_launchers_at_once_submit_each_run_once(site):
     with site.closed():
         code = "import sys; sys.path.insert(0, {!r}); from pathlib import Path; from test_cluster import *\n"
         code += "site = Site(None, Path({!r})); plan = site.plan(); print('planned', flush=True); input()\n"
-        code += "list(launch.apply(plan, Cluster(site.profile, site.runs)))"  # of a plan in which all is missing
+        code += "list(Cluster(site.profile, site.runs).work(plan))"  # of a plan in which all is missing
         words = [sys.executable, "-c", code.format(str(Path(__file__).parent), str(site.runs))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         launchers = [subprocess.Popen(words, **pipes) for _ in range(2)]
@@ -328,7 +334,7 @@ def test_a_failure_leaves_the_others_alone_and_is_retried(site):
 def test_a_cancelled_study_is_submitted_again(site):
     with site.closed():
         first = site.submit()
-        assert len(launch.cancel(site.plan()).asked) == 4
+        assert len(planning.cancel(site.plan()).asked) == 4
         site.cluster.wait(lambda: set(site.states().values()) == {"missing"}, "cancelled")
         assert site.cluster.run("squeue", "--noheader") == ""
         second = site.submit()
@@ -353,7 +359,8 @@ def test_a_dependency_outlives_the_memory_of_the_job_that_it_names(site):
         site.cluster.run("scontrol", "reconfigure")
         first = site.cluster.sbatch("true", "--array=0-15")
         second = site.cluster.sbatch("sleep 2", "--array=0-15%1", f"--dependency=aftercorr:{first}", "--nodes=1")
-        waiting = Array("classify", dict.fromkeys(range(16), plan_of(site.runs).todo[0]), after=first, each=True)
+        tasks = dict.fromkeys(range(16), plan_of(site.runs).todo[0])
+        waiting = Array("classify", site.profile.resources("classify"), tasks, after=first, each=True)
         waiting.job = second
         Cluster(site.profile, site.runs)._split(waiting, "tiny")
         site.cluster.wait(lambda: not _queue(site, first), "all of the first ended", 60)

@@ -4,14 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
+from plans import wanted
 from trial import Trial, tiny
 
 from analysis import tables
 from multimae.config import Runtime
-from multimae.engine.folder import RunFolder
-from slurm import launch
-from slurm.cluster import Cluster
-from slurm.local import Local
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from multimae.study.local import Local
+from slurm.submission.cluster import Cluster
 from sweeps.alpha_ablation import study
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -21,7 +22,7 @@ FEW = {"epochs": 1, "data.train_samples": 256, "data.eval_samples": 64}
 
 
 @pytest.fixture
-def trial(dev_cluster, tmp_path, monkeypatch):  # noqa: F811
+def trial(dev_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
 
     def make(name: str, **resources) -> Trial:
@@ -51,7 +52,7 @@ def test_four_nodes_save_together_and_half_of_them_continue(trial):
 
     halved.submit()
     halved.reach(30)
-    launch.cancel(launch.plan(halved.study, "smoke", halved.study.build("smoke"), halved.runs))
+    planning.cancel(planning.plan(wanted(halved.study, halved.study.build("smoke"), halved.runs)))
     halved.until(lambda: halved.status == "interrupted", "the job cancelled", 60)
     saved = halved.run.saved_step
     halved.profile = halved.profile.model_copy(update={"nodes": 2})
@@ -67,7 +68,7 @@ def test_four_nodes_save_together_and_half_of_them_continue(trial):
     assert after[max(after)] == pytest.approx(before[max(before)], rel=1e-2)
 
 
-def test_a_study_is_the_same_on_two_nodes_and_on_one_machine(dev_cluster, tmp_path, monkeypatch):  # noqa: F811
+def test_a_study_is_the_same_on_two_nodes_and_on_one_machine(dev_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
     edits = {"pretrain": FEW, "classify": FEW, "segment": FEW | {"data.train_samples": 64}}
     rows = study.build("smoke", edits)[2:]
@@ -75,20 +76,20 @@ def test_a_study_is_the_same_on_two_nodes_and_on_one_machine(dev_cluster, tmp_pa
     there, here = profile.runs, tmp_path / "here"
     here.mkdir()
 
-    def seen() -> launch.Plan:
-        return launch.status(study, "smoke", rows, there)
+    def seen() -> planning.Plan:
+        return planning.status(wanted(study, rows, there))
 
     cluster = Cluster(profile, there)
-    assert len(list(launch.apply(launch.plan(study, "smoke", rows, there), cluster))) == len(seen().entries) == 6
+    assert len(list(cluster.work(planning.plan(wanted(study, rows, there))))) == len(seen().entries) == 6
     assert cluster.calls["sbatch"] == 3
     dev_cluster.wait(lambda: not seen().count("pending", "waiting", "running"), "the end of the study", 600)
     assert seen().count("done") == 6, {entry.run.label: entry.status for entry in seen().entries.values()}
 
     again = Cluster(profile, there)
-    assert not list(launch.apply(seen(), again)) and not again.calls  # nothing to submit, and nobody is asked to
+    assert not list(again.work(seen())) and not again.calls  # nothing to submit, and nobody is asked to
 
     local = Local(Runtime(runs=here, cache=profile.cache, log_every_steps=1), 2)
-    assert list(launch.apply(launch.plan(study, "smoke", rows, here), local))
+    assert list(local.work(planning.plan(wanted(study, rows, here))))
     for signature in seen().entries:
         one, four = (RunFolder.of(runs, signature).journal.curve("train") for runs in (here, there))
         assert [record["loss"] for record in four] == pytest.approx([record["loss"] for record in one], rel=1e-3)

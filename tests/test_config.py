@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from multimae import config as c
+from multimae.config.settings import parse_yaml
 from multimae.engine.schedule import learning_rate
-from multimae.settings import parse_yaml
 
 
 def pretrain(**changes):

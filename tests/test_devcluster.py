@@ -14,12 +14,12 @@ def start(*options: str) -> subprocess.CompletedProcess:
     return subprocess.run([SCRIPTS / "start", *options], capture_output=True, text=True)
 
 
-def test_all_nodes_are_idle(dev_cluster):  # noqa: F811
+def test_all_nodes_are_idle(dev_cluster):
     dev_cluster.wait_idle()
     assert dev_cluster.node_states() == dict.fromkeys(NODES, "idle")
 
 
-def test_a_job_runs_on_two_nodes_and_sacct_knows_it(dev_cluster, tmp_path):  # noqa: F811
+def test_a_job_runs_on_two_nodes_and_sacct_knows_it(dev_cluster, tmp_path):
     out = tmp_path / "out"
     id = dev_cluster.sbatch(TASKS.format(0), f"--output={out}", "--nodes=2", "--ntasks-per-node=2")
     dev_cluster.wait_state(id, "COMPLETED")
@@ -30,7 +30,7 @@ def test_a_job_runs_on_two_nodes_and_sacct_knows_it(dev_cluster, tmp_path):  # n
     dev_cluster.wait(lambda: dev_cluster.run(*accounted) == f"{id}|COMPLETED|2", "sacct knows the job")
 
 
-def test_processes_are_found_by_node_and_rank(dev_cluster):  # noqa: F811
+def test_processes_are_found_by_node_and_rank(dev_cluster):
     id = dev_cluster.sbatch(TASKS.format(60), "--nodes=2", "--ntasks-per-node=2")
     dev_cluster.wait(lambda: {p.rank for p in dev_cluster.processes_of(id)} == {0, 1, 2, 3, None}, "four ranks")
     nodes = {p.rank: p.node for p in dev_cluster.processes_of(id) if p.rank is not None}
@@ -41,7 +41,7 @@ def test_processes_are_found_by_node_and_rank(dev_cluster):  # noqa: F811
     assert dev_cluster.processes_of(id) == []
 
 
-def test_an_urgent_job_sends_another_back_to_the_queue(dev_cluster, tmp_path):  # noqa: F811
+def test_an_urgent_job_sends_another_back_to_the_queue(dev_cluster, tmp_path):
     """After the signal that it asked for, at the end of its grace; it runs again when the urgent one is done."""
     told = tmp_path / "told"
     trap = f"trap 'echo told >> {told}; scontrol requeue $SLURM_JOB_ID' USR2"
@@ -55,7 +55,7 @@ def test_an_urgent_job_sends_another_back_to_the_queue(dev_cluster, tmp_path):  
     dev_cluster.wait_idle()
 
 
-def test_a_dead_node_is_noticed_and_its_job_restarts_on_others(dev_cluster):  # noqa: F811
+def test_a_dead_node_is_noticed_and_its_job_restarts_on_others(dev_cluster):
     """Its first node, where the batch script runs."""
     id = dev_cluster.sbatch("[[ $SLURM_RESTART_COUNT ]] && exit\n" + TASKS.format(300), "--nodes=2", "--ntasks=4")
     dev_cluster.wait(lambda: {p.rank for p in dev_cluster.processes_of(id)} == {0, 1, 2, 3, None}, "four ranks")
@@ -69,14 +69,14 @@ def test_a_dead_node_is_noticed_and_its_job_restarts_on_others(dev_cluster):  # 
     dev_cluster.wait_idle()
 
 
-def test_a_job_survives_a_restart_of_the_controller(dev_cluster):  # noqa: F811
+def test_a_job_survives_a_restart_of_the_controller(dev_cluster):
     id = dev_cluster.sbatch("srun sleep 5")
     dev_cluster.wait(lambda: 0 in {p.rank for p in dev_cluster.processes_of(id)}, "its step")
     dev_cluster.restart_controller()
     dev_cluster.wait_state(id, "COMPLETED")
 
 
-def test_two_clusters_side_by_side_and_stop_leaves_nothing(dev_cluster, tmp_path_factory):  # noqa: F811
+def test_two_clusters_side_by_side_and_stop_leaves_nothing(dev_cluster, tmp_path_factory):
     other = DevCluster.start("--nodes", "2", "--no-accounting")
     try:
         assert other.name != dev_cluster.name

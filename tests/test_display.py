@@ -7,18 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plans import wanted
 from rich.console import Console
 from training import ScriptedJob, tiny_study
 
 from multimae.config import Classify, Pretrain, Runtime
-from slurm import launch, scheduler
-from slurm.display import Progress, print_plan, print_status, watching
-from slurm.estimate import duration, operations
-from slurm.grid import Column, Grid
-from slurm.launch import Event, Extra, Plan
-from slurm.local import Local
-from slurm.state import Status
-from slurm.study import Row, Study
+from multimae.study import planning
+from multimae.study.display import Grid, GridColumn, Progress, print_plan, print_status, watching
+from multimae.study.local import Local
+from multimae.study.planning import Event, Extra, Plan
+from multimae.study.status import Status
+from multimae.study.study import Row, Study
+from multimae.units import duration, operations
+from slurm import scheduler
 
 ROWS = tiny_study.build("smoke")
 
@@ -29,10 +30,10 @@ def shown(terminal: bool = False) -> tuple[Console, io.StringIO]:
 
 
 def apply(runs: Path, console: Console) -> int:
-    plan = launch.plan(tiny_study, "smoke", ROWS, runs)
+    plan = planning.plan(wanted(tiny_study, ROWS, runs))
     progress = Progress(console, plan, 2)
     with progress:
-        for event in launch.apply(plan, Local(Runtime(runs=runs), 2, ScriptedJob, preload=())):
+        for event in Local(Runtime(runs=runs), 2, ScriptedJob, preload=()).work(plan):
             progress.update(event)
     return progress.report()
 
@@ -73,7 +74,7 @@ def test_a_small_terminal_shows_what_moves(tmp_path, lines):
     apply(tmp_path, shown()[0])
     console, out = shown(terminal=True)
     console.height = lines
-    with Progress(console, launch.plan(tiny_study, "smoke", ROWS, tmp_path), 2):
+    with Progress(console, planning.plan(wanted(tiny_study, ROWS, tmp_path)), 2):
         pass
     assert "failed" in out.getvalue()
 
@@ -82,8 +83,8 @@ def test_status_and_plan_say_the_same_states(tmp_path):
     fail(tmp_path)
     apply(tmp_path, shown()[0])
     status, plan = shown(), shown()
-    print_status(status[0], launch.status(tiny_study, "smoke", ROWS, tmp_path), [])
-    print_plan(plan[0], launch.plan(tiny_study, "smoke", ROWS, tmp_path, retry_failed=True), "2 minutes on 2 cores")
+    print_status(status[0], planning.status(wanted(tiny_study, ROWS, tmp_path)), [])
+    print_plan(plan[0], planning.plan(wanted(tiny_study, ROWS, tmp_path), retry_failed=True), "2 minutes on 2 cores")
     assert [status[1].getvalue().count(f"{mark} {word}") for mark, word in (("✓", "done"), ("✗", "failed"))] == [3, 1]
     assert status[1].getvalue().count("– blocked") == 2
     assert "retry" in plan[1].getvalue() and "2 minutes on 2 cores" in plan[1].getvalue()
@@ -107,7 +108,7 @@ def test_operations(count, text):
 
 def of_cluster(states: dict[str, Status], rows: int = 2) -> Plan:
     """A plan of `rows` rows, whose stages do what `states` says."""
-    plan = launch.plan(big_study(rows), "smoke", big_study(rows).build("smoke"), Path("/nowhere"))
+    plan = planning.plan(wanted(big_study(rows), big_study(rows).build("smoke"), Path("/nowhere")))
     entries = {s: replace(e, status=states[e.run.cells[0][1]]) for s, e in plan.entries.items()}
     return replace(plan, entries=entries)
 
@@ -188,10 +189,12 @@ def test_progress_here_asks_no_cluster(tmp_path, monkeypatch):
     assert "pending as job 8_1 of a cluster" in out.getvalue()
 
 
-@pytest.mark.parametrize("width, spared", [(60, False), (24, True)])
-def test_a_narrow_terminal_shows_fewer_columns_and_those_whole(width, spared):
-    grid = Grid([Column("name"), Column("spare", spare=1), Column("kept")], [("a" * 10, "b" * 10, "c" * 10)])
+@pytest.mark.parametrize("width, dropped", [(60, False), (24, True)])
+def test_a_narrow_terminal_shows_fewer_columns_and_those_whole(width, dropped):
+    grid = Grid(
+        [GridColumn("name"), GridColumn("spare", dropped=1), GridColumn("kept")], [("a" * 10, "b" * 10, "c" * 10)]
+    )
     out = io.StringIO()
     Console(file=out, force_terminal=True, width=width, color_system=None).print(grid)
     assert "a" * 10 in out.getvalue() and "c" * 10 in out.getvalue()
-    assert ("b" not in out.getvalue()) == spared
+    assert ("b" not in out.getvalue()) == dropped

@@ -1,4 +1,4 @@
-"""The doctor: what it reads from the scheduler, what it makes of a job's reports, and one whole visit."""
+"""The doctor: what it reads from the scheduler, what it makes of a job's reports, and one whole job."""
 
 import http.server
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
-from multimae.config import Runtime, validate
-from slurm import doctor, probe
-from slurm.diagnosis import VIT_B, Diagnosis
-from slurm.finding import BAD, GOOD, NOTE, Finding
-from slurm.partition import Partition, choose, parse
+from multimae.config.fields import validate
+from slurm.doctor import BAD, GOOD, NOTE, Check, probe
+from slurm.doctor import command as doctor
+from slurm.doctor.diagnosis import VIT_B, Diagnosis
+from slurm.doctor.partition import Partition, choose, parse
 from slurm.profile import Profile, Resources
 from slurm.scheduler import SchedulerJob
 
@@ -30,8 +30,8 @@ old|old|down|30:00|16|64000|(null)|2|idle|1-infinite|nobody1,nobody2|(null)
 """
 
 
-def texts(findings, mark: str) -> str:
-    return "\n".join(f"{f.text} -> {f.fix}" for f in findings if f.mark == mark)
+def texts(checks, mark: str) -> str:
+    return "\n".join(f"{f.text} -> {f.fix}" for f in checks if f.mark == mark)
 
 
 # ---- what a partition has
@@ -90,7 +90,7 @@ def test_a_partition_is_chosen_by_name_or_by_default(partitions):
     assert choose(None, among).name == "gpu"
     assert choose("cpu", among).name == "cpu"
     unknown = choose("gpus", among)
-    assert isinstance(unknown, Finding)
+    assert isinstance(unknown, Check)
     assert "did you mean 'gpu'" in unknown.text
     assert unknown.fix == "partition: one of gpu, cpu, old"
 
@@ -136,17 +136,17 @@ def healthy(rank: int) -> dict:
     return report
 
 
-def diagnose(change=lambda reports: None, profile: Profile = PROFILE) -> list[Finding]:
+def diagnose(change=lambda reports: None, profile: Profile = PROFILE) -> list[Check]:
     reports = {rank: healthy(rank) for rank in range(4)}
     change(reports)
     runtime = profile.runtime("")
-    return list(Diagnosis(profile, profile.resources(""), runtime, Path("/code"), reports).findings())
+    return list(Diagnosis(profile, profile.resources(""), runtime, Path("/code"), reports).checks())
 
 
 def test_a_healthy_cluster_is_all_good():
-    findings = diagnose()
-    assert {finding.mark for finding in findings} == {GOOD}
-    said = texts(findings, GOOD)
+    checks = diagnose()
+    assert {check.mark for check in checks} == {GOOD}
+    said = texts(checks, GOOD)
     for word in ("2 on n0, 2 on n1", "4 processes met", "A100", "imagenet: 1000", "every process", "1.2 GB) in 1 s"):
         assert word in said
 
@@ -171,10 +171,10 @@ def test_a_healthy_cluster_is_all_good():
     ],
 )
 def test_what_is_wrong_with_one_process_is_told_with_what_mends_it(look, values, mark, message):
-    findings = diagnose(lambda reports: reports[2][look].update(values))
-    assert message in texts(findings, mark)
-    assert all(finding.fix for finding in findings if finding.mark == BAD)
-    assert len([finding for finding in findings if finding.mark != GOOD]) == 1
+    checks = diagnose(lambda reports: reports[2][look].update(values))
+    assert message in texts(checks, mark)
+    assert all(check.fix for check in checks if check.mark == BAD)
+    assert len([check for check in checks if check.mark != GOOD]) == 1
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_too_few_cpus_for_the_data_workers_are_told():
 
 
 def test_gpus_that_nobody_computes_on_are_told():
-    on_cpu = lambda reports: [report["meet"].update(device="cpu") for report in reports.values()]  # noqa: E731
+    on_cpu = lambda reports: [report["meet"].update(device="cpu") for report in reports.values()]
     assert "4 processes compute on the CPU, though the job has GPUs" in texts(diagnose(on_cpu), BAD)
     profile = PROFILE.model_copy(update={"settings": {"workers": 7, "device": "cpu"}})
     assert "as runtime.device says: its GPUs are idle -> device: auto" in texts(diagnose(on_cpu, profile), NOTE)
@@ -219,9 +219,9 @@ def test_a_start_in_another_age_is_none():
 
 def test_a_slow_disk_is_only_told_where_models_are_small():
     profile = PROFILE.model_copy(update={"scale": "smoke"})
-    findings = diagnose(lambda r: r[0]["disk"].update(write_bytes_per_second=1e7), profile)
-    assert "signal_seconds" in texts(findings, NOTE)
-    assert not texts(findings, BAD)
+    checks = diagnose(lambda r: r[0]["disk"].update(write_bytes_per_second=1e7), profile)
+    assert "signal_seconds" in texts(checks, NOTE)
+    assert not texts(checks, BAD)
 
 
 # ---- what the job looks at
@@ -287,7 +287,7 @@ def test_the_disk_is_measured_and_left_clean(tmp_path, monkeypatch):
 
 
 def test_a_look_that_fails_hides_no_other(tmp_path):
-    report = probe.Report(tmp_path, probe.Place(rank=3, local_rank=1, processes=4, job="1", restart=0))
+    report = probe.ProcessReport(tmp_path, probe.JobProcess(rank=3, local_rank=1, processes=4, job="1", restart=0))
     report.look("bad", lambda: 1 / 0)
     report.look("good", lambda: {"x": 1})
     seen = json.loads(probe.report_file(tmp_path, 3).read_text())
@@ -298,14 +298,14 @@ def test_a_look_that_fails_hides_no_other(tmp_path):
 # ---- the command
 
 
-def visit(*options: str, environment=os.environ, **how) -> subprocess.Popen:
+def job(*options: str, environment=os.environ, **how) -> subprocess.Popen:
     command = [sys.executable, "-m", "slurm.doctor", *options]
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, **how)
 
 
 def test_without_slurm_it_says_where_to_go(tmp_path):
-    there = visit("site", "--runs", str(tmp_path / "runs"), environment=os.environ | {"PATH": str(tmp_path)})
+    there = job("site", "--runs", str(tmp_path / "runs"), environment=os.environ | {"PATH": str(tmp_path)})
     said = there.communicate(timeout=60)[0]
     assert there.returncode == 1
     assert "no sbatch, scancel, scontrol, sinfo, squeue, srun here" in said
@@ -314,7 +314,7 @@ def test_without_slurm_it_says_where_to_go(tmp_path):
 
 
 def test_an_unknown_profile_is_a_wrong_command():
-    there = visit("nowhere")
+    there = job("nowhere")
     assert "unknown profile 'nowhere'" in there.communicate(timeout=60)[0]
     assert there.returncode == 2
 
@@ -334,13 +334,13 @@ def make(tmp_path):
 
 
 def examine(cluster, *options: str) -> tuple[int, str]:
-    there = visit(*options, environment=cluster.environment | {"OMP_NUM_THREADS": "1"})
+    there = job(*options, environment=cluster.environment | {"OMP_NUM_THREADS": "1"})
     said = there.communicate(timeout=300)[0]
     return there.returncode, said
 
 
 @pytest.mark.slurm
-def test_a_profile_that_works(dev_cluster, make, tmp_path):  # noqa: F811
+def test_a_profile_that_works(dev_cluster, make, tmp_path):
     (tmp_path / "data/train/rgb/cat").mkdir(parents=True)
     code, said = examine(dev_cluster, make(data_roots={"pets": str(tmp_path / "data")}))
     assert code == 0, said
@@ -363,7 +363,7 @@ def test_a_profile_that_works(dev_cluster, make, tmp_path):  # noqa: F811
         ({"constraint": "a100"}, "sbatch would refuse a job:"),
     ],
 )
-def test_what_the_cluster_does_not_have_is_told_first(dev_cluster, make, tmp_path, changes, message):  # noqa: F811
+def test_what_the_cluster_does_not_have_is_told_first(dev_cluster, make, tmp_path, changes, message):
     code, said = examine(dev_cluster, make(**changes))
     assert code == 1
     assert message in said
@@ -372,7 +372,7 @@ def test_what_the_cluster_does_not_have_is_told_first(dev_cluster, make, tmp_pat
 
 
 @pytest.mark.slurm
-def test_what_only_the_nodes_see(dev_cluster, make, tmp_path):  # noqa: F811
+def test_what_only_the_nodes_see(dev_cluster, make, tmp_path):
     """A folder that is not there, a server that does not answer."""
     uri = "http://me:hunter2@127.0.0.1:1"
     code, said = examine(dev_cluster, make(data_roots={"imagenet": str(tmp_path / "none")}, tracking_uri=uri))
@@ -384,7 +384,7 @@ def test_what_only_the_nodes_see(dev_cluster, make, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slurm
-def test_a_job_that_dies_at_its_start_says_what_it_printed(dev_cluster, make):  # noqa: F811
+def test_a_job_that_dies_at_its_start_says_what_it_printed(dev_cluster, make):
     code, said = examine(dev_cluster, make(python="/no/such/python"))
     assert code == 1
     assert "✗ no process of the job reported" in said
@@ -392,7 +392,7 @@ def test_a_job_that_dies_at_its_start_says_what_it_printed(dev_cluster, make):  
 
 
 @pytest.mark.slurm
-def test_a_job_that_does_not_start_says_why_and_can_be_left(dev_cluster, make):  # noqa: F811
+def test_a_job_that_does_not_start_says_why_and_can_be_left(dev_cluster, make):
     dev_cluster.wait_idle()
     profile = make()
     busy = dev_cluster.sbatch("sleep 600", "--nodes=4", "--exclusive")
@@ -411,11 +411,11 @@ def test_a_job_that_does_not_start_says_why_and_can_be_left(dev_cluster, make): 
 
 
 @pytest.mark.slurm
-def test_ctrl_c_cancels_the_job(dev_cluster, make):  # noqa: F811
+def test_ctrl_c_cancels_the_job(dev_cluster, make):
     dev_cluster.wait_idle()
     busy = dev_cluster.sbatch("sleep 600", "--nodes=4", "--exclusive")
     dev_cluster.wait_state(busy, "RUNNING")
-    there = visit(make(), environment=dev_cluster.environment, start_new_session=True)
+    there = job(make(), environment=dev_cluster.environment, start_new_session=True)
     dev_cluster.wait(lambda: len(dev_cluster.run("squeue", "--noheader").splitlines()) == 2, "the doctor's job")
     time.sleep(1)
     there.send_signal(signal.SIGINT)

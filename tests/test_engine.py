@@ -8,11 +8,13 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from toy_task import EXIT, ToyTask, curve, toy_config, train_in_children
 
 from multimae.config import Runtime
-from multimae.engine import checkpoint, heartbeat, journal, patience
-from multimae.engine.folder import RunFolder
-from toy_task import EXIT, ToyTask, curve, toy_config, train_in_children
+from multimae.engine import checkpoint
+from multimae.engine import retry as retry
+from multimae.record import heartbeat, journal
+from multimae.record.folder import RunFolder
 
 RUNTIME = Runtime(log_every_steps=3, threads=1)
 ALWAYS_SAVE = RUNTIME.model_copy(update={"checkpoint_minutes": 1e-9})
@@ -183,7 +185,9 @@ def test_the_checkpoints_of_a_run_go_once_it_is_done(tmp_path, undisturbed):
     folder = folder_in(tmp_path, "run")
     assert not undisturbed.checkpoints.exists() and undisturbed.weights.exists()
     assert train_in_children(folder, runtime=ALWAYS_SAVE, setup=die_when_finished) == [-9]
-    assert folder.done and folder.checkpoints.exists()  # the next who writes removes them: multimae.run, slurm.launch
+    assert (
+        folder.done and folder.checkpoints.exists()
+    )  # the next who writes removes them: multimae.run, multimae.study.planning
 
 
 def die_when_finished(rank) -> dict:
@@ -402,7 +406,7 @@ def full_disk(rank) -> dict:
             resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    patience.PAUSE = 1e9  # gives up at once
+    retry.PAUSE = 1e9  # gives up at once
     return {"on_step": limit}
 
 
@@ -415,7 +419,7 @@ def test_a_disk_that_recovers_is_waited_for(tmp_path, undisturbed):
 
 def stalling_disk(rank) -> dict:
     """Every write fails, and succeeds when it is tried again; a heartbeat's never does."""
-    patience.PAUSE = 0.01
+    retry.PAUSE = 0.01
 
     def stalls(owner, name):
         original, calls = getattr(owner, name), []
@@ -446,7 +450,7 @@ def test_a_journal_that_cannot_be_written_fails_the_run_and_names_the_folder(tmp
 
 
 def no_journal(rank) -> dict:
-    patience.PAUSE = 1e9
+    retry.PAUSE = 1e9
     original, calls = journal.Journal.write, []
 
     def patched(*arguments, **fields):

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_task import EXIT, curve, in_children, toy_config, train_in_children
 
 from multimae.config import Runtime
-from multimae.engine import environment
-from multimae.engine.folder import RunFolder
-from toy_task import EXIT, curve, in_children, toy_config, train_in_children
+from multimae.record import environment
+from multimae.record.folder import RunFolder
 
 SCRIPT = """
 import sys
 from multimae.config import Runtime
-from multimae.engine.folder import RunFolder
+from multimae.record.folder import RunFolder
 from multimae.engine.loop import train
 from toy_task import ToyTask, toy_config
 from pathlib import Path

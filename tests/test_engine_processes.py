@@ -8,14 +8,14 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_engine import bad_values, die_at_step, keep_checkpoints, same_run, signal_at_step
+from toy_task import EXIT, ToyTask, in_children, toy_config, train_in_children
 
 from multimae.config import Runtime
 from multimae.engine.checkpoint import Checkpoints
 from multimae.engine.distributed import Processes
-from multimae.engine.folder import RunFolder
-from multimae.engine.optimizer import Optimizer, load_module
-from test_engine import bad_values, die_at_step, keep_checkpoints, same_run, signal_at_step
-from toy_task import EXIT, ToyTask, in_children, toy_config, train_in_children
+from multimae.engine.optimizer import DistributedOptimizer, load_module
+from multimae.record.folder import RunFolder
 
 WIDTH = 333  # its square is more than DeepSpeed leaves unpartitioned, and does not divide by 2 or 4
 
@@ -92,7 +92,7 @@ def check_round_trip(rank: int, folder: RunFolder, stage: int) -> None:
     config = toy_config(seed=5)  # other weights to begin with
     task = ToyTask(config, **still(rank))
     load_module(task.module, expected)
-    optimizer = Optimizer(task, config, runtime_of(stage), processes)
+    optimizer = DistributedOptimizer(task, config, runtime_of(stage), processes)
     optimizer.load(expected)
     found = dict(optimizer.state())
     assert set(found) == set(expected)

@@ -8,8 +8,10 @@ import signal
 import pytest
 
 from multimae.config import Pretrain
-from multimae.engine import folder as folder_module
-from multimae.engine.folder import RunFolder, RunLocked, read_json, write_atomic
+from multimae.files import write_atomic
+from multimae.record import folder as folder_module
+from multimae.record.folder import RunFolder, RunLocked
+from multimae.record.reading import read_json
 
 FORK = multiprocessing.get_context("fork")
 
@@ -89,7 +91,7 @@ def other(folder):
 
 
 def test_one_process_at_a_time_writes_a_run(folder, other):
-    with pytest.raises(RunLocked, match=f"process {other[0].pid} on"), folder.claim():
+    with pytest.raises(RunLocked, match=f"process {other[0].pid} of "), folder.claim():
         pass
 
 

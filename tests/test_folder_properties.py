@@ -18,17 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inputs.folders import TINY
 from PIL import Image
+from plans import wanted
 from rich.console import Console
 from synthetic_runs import SyntheticRun
 from training import tiny_study
 
-from analysis import pictures, tables
+from analysis import figures as pictures
+from analysis import tables
 from multimae import cli
 from multimae.config import ConfigError, RunConfig, build
 from multimae.engine.checkpoint import Checkpoints
-from multimae.engine.folder import RunFolder
-from slurm import launch, scheduler, state
-from slurm.display import print_plan, print_status
+from multimae.record.folder import RunFolder
+from multimae.study import planning, status
+from multimae.study.display import MARKS, print_plan, print_status
+from slurm import scheduler
 
 EXAMPLES = int(os.environ.get("MULTIMAE_EXAMPLES", "0"))
 FILES = ("config.yaml", "environment.json", "heartbeat.json", "journal.jsonl", "jobs.jsonl", "weights.safetensors")
@@ -41,8 +44,8 @@ ROWS = tiny_study.build("smoke")
 NUMBERS = st.integers() | st.floats() | st.sampled_from([-1, 0, 1, 2**31, 10**400])
 WORDS = st.text(max_size=8) | st.sampled_from(["nan", "training", "done", "local:1", "slurm:7_1", "scenes", "pretrain"])
 LEAVES = st.none() | st.booleans() | NUMBERS | WORDS
-NAMES = "time kind step reason seconds job host study state pid params task epochs data".split()
-KEYS = st.text(max_size=5) | st.sampled_from(NAMES)
+NAMES = "time kind step reason seconds job host study state pid params task epochs data"
+KEYS = st.text(max_size=5) | st.sampled_from(NAMES.split())
 JSON = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=8
 )
@@ -185,18 +188,18 @@ def test_status_plan_and_table_say_it_or_work(studied, monkeypatch, config, happ
     monkeypatch.setattr(scheduler, "query", lambda ids: None)
     with befallen(studied, config, happened) as folder:
         console = Console(file=io.StringIO(), width=120)
-        extras = launch.extras(tiny_study, "smoke", studied, [])
-        print_status(console, launch.status(tiny_study, "smoke", ROWS, studied), extras)
-        plan = launch.plan(tiny_study, "smoke", ROWS, studied, retry_failed=True)
+        extras = planning.extras(wanted(tiny_study, (), studied), [])
+        print_status(console, planning.status(wanted(tiny_study, ROWS, studied)), extras)
+        plan = planning.plan(wanted(tiny_study, ROWS, studied), retry_failed=True)
         print_plan(console, plan, "")
         entry = plan.entries[folder.signature]
-        assert entry.status.state in state.STATES and (entry.status.state != "refused" or entry.status.reason)
+        assert entry.status.state in MARKS and (entry.status.state != "refused" or entry.status.reason)
         with contextlib.suppress(ConfigError, tables.Incomparable):
             tables.text(tiny_study, tables.build(tiny_study, "smoke", ROWS, studied))
         try:
             found = folder.config()
         except ConfigError:
-            assert entry.status.state not in state.SETTLED or entry.status.state == "missing"
+            assert entry.status.state not in status.SETTLED or entry.status.state == "missing"
         else:
             assert found == config  # whatever happened, never another experiment's
         assert folder.saved_step in (40, -1)

@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
-from multimae.data import PretrainTransform, folders, open_dataset, train_batches
+from multimae.data import imagefolder as folders
+from multimae.data.datasets import open_dataset
+from multimae.data.loaders import train_batches
+from multimae.data.transforms import PretrainTransform
 from multimae.shards import Shard
 
 STEMS = ("n01/a", "n01/b", "n02/a", "n02/c", "n03/z")

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 from dev_cluster import DevCluster, unavailable
+from plans import wanted
 from test_cluster import small_study
 from test_doctor import examine
 
-from multimae.engine.folder import RunFolder
-from slurm import doctor, launch, scheduler, snapshot
-from slurm.cluster import Cluster
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from slurm import scheduler
+from slurm.doctor import command as doctor
 from slurm.profile import Profile
+from slurm.submission import snapshot
+from slurm.submission.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -24,9 +28,9 @@ GPUS = 4
 LOOK = """\
 import json, os, sys, time
 from pathlib import Path
-from slurm.rendezvous import Place, given_gpu, meet
-place = Place.here()
-meet(Place(place.rank, place.local_rank, 1, place.job, 0), Path(), 0)  # alone: sets LOCAL_RANK
+from slurm.job.rendezvous import JobProcess, given_gpu, meet
+place = JobProcess.here()
+meet(JobProcess(place.rank, place.local_rank, 1, place.job, 0), Path(), 0)  # alone: sets LOCAL_RANK
 node = os.environ["SLURMD_NODENAME"]
 seen = {"node": node, "gpu": given_gpu(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "at": time.time()}
 time.sleep(float(sys.argv[2]))
@@ -57,8 +61,8 @@ def gpus(cluster, tmp_path, monkeypatch):
         python = f"{sys.executable} {tmp_path}/look.py {tmp_path} {seconds}"
         asked = {"nodes": nodes, "gpus_per_node": gpus, "tasks_per_node": tasks, "sbatch": sbatch, "time_limit": "30"}
         profile = Profile(name="gpus", partition="main", python=python, **asked)
-        batch = doctor._batch(profile, "", profile.runtime("", tmp_path), code)
-        done = scheduler.sbatch(batch.script(doctor.Examination("gpus", {None: None})), "--parsable")
+        script = doctor._script(profile, "", profile.runtime("", tmp_path), code)
+        done = scheduler.sbatch(script.text, "--parsable")
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
@@ -158,7 +162,7 @@ def test_runs_are_trained_side_by_side_on_one_node(cluster, tmp_path, monkeypatc
     rows = small_study.build("smoke")
     rows = [type(row)(row.name, {"pretrain": row.stages["pretrain"]}) for row in rows]
     runs = tmp_path / "runs"
-    list(launch.apply(launch.plan(small_study, "smoke", tuple(rows), runs), Cluster(gpus, runs)))
+    list(Cluster(gpus, runs).work(planning.plan(wanted(small_study, tuple(rows), runs))))
     folders = [RunFolder.of(runs, row.stages["pretrain"].signature) for row in rows]
     cluster.wait(lambda: all(folder.done for folder in folders), "both runs", 180)
     visible = [json.loads(folder.environment.read_text())["variables"]["CUDA_VISIBLE_DEVICES"] for folder in folders]

@@ -7,14 +7,16 @@ import subprocess
 
 import pytest
 import yaml
+from plans import read, wanted
 from synthetic_runs import SyntheticRun
 from training import tiny_study
 
 from analysis.tables import build
 from multimae import tracking
 from multimae.config import Pretrain
-from multimae.engine.folder import FolderError, RunFolder
-from slurm import launch, state
+from multimae.record.folder import RunFolder
+from multimae.record.reading import FolderError
+from multimae.study import planning
 
 ROWS = tiny_study.build("smoke")
 PRETRAIN, CLASSIFY = ROWS[0].stages["pretrain"], ROWS[0].stages["classify"]
@@ -243,23 +245,23 @@ def edited(tmp_path) -> RunFolder:
 
 def test_a_plan_shows_and_does_not_run_it(edited, tmp_path):
     for retry in (False, True):
-        entries = launch.plan(tiny_study, "smoke", ROWS, tmp_path, retry).entries
+        entries = planning.plan(wanted(tiny_study, ROWS, tmp_path), retry).entries
         entry = entries[PRETRAIN.signature]
         assert (entry.status.state, entry.action) == ("refused", None)
         assert "epochs: found 3.0, expected 1600.0" in entry.status.reason
     (RunFolder.of(tmp_path, CLASSIFY.signature).journal.path).unlink()
-    entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[CLASSIFY.signature]
+    entry = planning.plan(wanted(tiny_study, ROWS, tmp_path)).entries[CLASSIFY.signature]
     assert (entry.status.state, entry.status.reason) == ("blocked", "alpha=1 pretrain refused")
     study = type(tiny_study)("t", "t", "10", lambda scale: [type(ROWS[0])("alpha=1", {"classify": CLASSIFY})])
-    entry = launch.plan(study, "smoke", study.build("smoke"), tmp_path).entries[CLASSIFY.signature]
+    entry = planning.plan(wanted(study, study.build("smoke"), tmp_path)).entries[CLASSIFY.signature]
     assert entry.status.state == "blocked" and "epochs: found 3.0, expected 1600.0" in entry.status.reason
 
 
 def test_what_runs_is_shown_as_such_and_can_be_stopped(edited):
     edited.jobs.write("submitted", job="slurm:7", cluster="c", study="tiny", row="r", stage="s", scale="smoke")
-    assert state.read(edited).state == "refused"  # it is done, whatever the job
+    assert read(edited).state == "refused"  # it is done, whatever the job
     edited.journal.write("start", step=0)
-    assert state.read(edited).state == "unknown"  # SLURM is not asked here
+    assert read(edited).state == "unknown"  # SLURM is not asked here
 
 
 def test_a_table_has_no_number_of_it(edited, tmp_path):
@@ -268,7 +270,7 @@ def test_a_table_has_no_number_of_it(edited, tmp_path):
     edit(RunFolder.of(tmp_path, CLASSIFY.signature), epochs=3)
     frame = build(tiny_study, "smoke", ROWS, tmp_path).set_index(["row", "stage"])
     cell = frame.loc[("alpha=1", "classify")]
-    assert cell["state"] == "refused" and not cell["value"] == cell["value"]
+    assert cell["state"] == "refused" and cell["value"] != cell["value"]
     assert frame.loc[("alpha=0.5", "classify")]["value"] == 40
 
 
@@ -283,7 +285,7 @@ def test_sync_does_not_send_it_and_sends_the_others(edited, tmp_path):
 def test_a_file_in_the_place_of_a_folder_is_seen_before_anything_runs(tmp_path, name):
     run = synthetic(tmp_path, PRETRAIN, begun=False)
     (run.folder.path / name).write_text("")
-    entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[PRETRAIN.signature]
+    entry = planning.plan(wanted(tiny_study, ROWS, tmp_path)).entries[PRETRAIN.signature]
     assert entry.status.state == "refused" and f"{name}: expected a folder, found a file" in entry.status.reason
 
 
@@ -292,7 +294,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     for name in ("heartbeat.json", "journal.jsonl", "jobs.jsonl", "config.yaml", "weights.safetensors"):
         (run.folder.path / name).unlink(missing_ok=True)
         os.mkfifo(run.folder.path / name)
-        entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[PRETRAIN.signature]
+        entry = planning.plan(wanted(tiny_study, ROWS, tmp_path)).entries[PRETRAIN.signature]
         assert entry.status.state == "refused" and f"{name}: expected a file" in entry.status.reason
         (run.folder.path / name).unlink()
 

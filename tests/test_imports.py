@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,40 +13,43 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
-BASE = {"config", "fields", "modalities", "redact", "seeds", "settings", "shards", "training"}
-MODEL = {"masking", "model", "losses", "weights"}
+# Planning stands on `data.listing`, which knows a folder of images without torch.
+BASE = {"config", "files", "modalities", "redact", "seeds", "shards", "units"}
+MODEL = {"masking", "model", "losses", "patches", "weights"}
 LIBRARY = {
     "modalities": set(),
+    "files": set(),
     "redact": set(),
     "seeds": set(),
     "shards": set(),
-    "config": {"fields", "modalities", "settings", "training"},
-    "fields": {"settings"},
-    "listing": {"config", "seeds", "settings"},
-    "training": {"fields"},
-    "settings": set(),
+    "units": set(),
+    "config": {"modalities"},
     "flops": BASE,
+    "patches": BASE,
     "masking": BASE,
-    "model": BASE | MODEL,
-    "losses": BASE | MODEL,
+    "losses": BASE | {"masking", "patches"},
+    "model": BASE | {"losses", "masking", "patches"},
     "weights": BASE | MODEL,
-    "data": BASE | {"listing"},
+    "data": BASE,
     "metrics": BASE,
     "pictures": BASE,
     "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
-    "engine": BASE,
-    "run": BASE | {"data", "engine", "flops", "listing", "tasks"},
-    "tracking": BASE | {"engine"},
-    "bench": BASE | MODEL | {"data", "engine", "flops", "tasks"},
-    "cli": BASE | {"bench", "engine", "listing", "run", "tracking"},
+    "record": BASE,
+    "engine": BASE | {"record"},
+    "run": BASE | {"data", "engine", "flops", "record", "tasks"},
+    "tracking": BASE | {"record"},
+    "study": BASE | {"data", "flops", "record", "run"},
+    "bench": BASE | MODEL | {"data"},
+    "cli": BASE | {"bench", "data", "record", "run", "tracking"},
     "__main__": {"cli"},
 }
+MULTIMAE = {f"multimae.{room}" for room in LIBRARY}
 MAY_IMPORT = {f"multimae.{room}": {f"multimae.{r}" for r in others} for room, others in LIBRARY.items()} | {
-    "slurm": {f"multimae.{room}" for room in (*BASE, "flops", "engine", "listing", "run", "tracking")},
-    "sweeps": {"multimae.config", "multimae.modalities", "slurm"},
-    "analysis": {*(f"multimae.{room}" for room in LIBRARY), "slurm", "sweeps"},
+    "slurm": MULTIMAE - {"multimae.bench", "multimae.cli", "multimae.tasks"},
+    "analysis": MULTIMAE | {"slurm"},
+    "sweeps": MULTIMAE | {"slurm", "analysis"},
 }
-PACKAGES = ("multimae", "slurm", "sweeps", "analysis")
+PACKAGES = ("multimae", "slurm", "analysis", "sweeps")  # each may start what stands before it
 
 
 def imports(file: Path) -> set[str]:
@@ -78,6 +82,25 @@ def test_imports_point_the_right_way(file):
     assert not wrong, f"{here} may import {allowed} only (DESIGN.md), but imports {sorted(wrong)}"
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_processes_are_started_downwards_only(file):
+    """`python -m sweeps.x` within multimae would be an import upwards that no import shows."""
+    own = PACKAGES.index(file.relative_to(ROOT).parts[0])
+    texts = [n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)]
+    above = {t for t in texts if isinstance(t, str) and re.fullmatch(r"(\w+)((\.\w+)+|/\w+\.py)", t)}
+    assert not {text for text in above if re.split(r"[./]", text)[0] in PACKAGES[own + 1 :]}
+
+
+def test_no_two_classes_share_a_name_across_rooms():
+    places: dict[str, set[str]] = {}
+    for file in FILES:
+        here = room(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, set()).add(here)
+    assert not {name: rooms for name, rooms in places.items() if len(rooms) > 1}
+
+
 def modules_after(command: str) -> set[str]:
     """What is imported once `command` (Python) has run in a fresh interpreter, as a script would be."""
     code = (
@@ -95,15 +118,17 @@ def test_planning_imports_nothing_heavy(options, tmp_path):
     argv = ["alpha_ablation.py", *options.split(), "--runs", str(tmp_path)]
     script = str(ROOT / "sweeps/alpha_ablation.py")
     seen = modules_after(f"sys.argv = {argv!r}; runpy.run_path({script!r}, run_name='__main__')")
-    assert "slurm.launch" in seen
+    assert "multimae.study.planning" in seen
     assert not seen.intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["multimae.cli", "multimae.tracking", "slurm.local", "sweeps.alpha_ablation"])
+@pytest.mark.parametrize(
+    "module", ["multimae.cli", "multimae.tracking", "multimae.study.local", "sweeps.alpha_ablation"]
+)
 def test_the_launchers_side_imports_nothing_heavy(module):
     assert not modules_after(f"import {module}").intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["multimae.engine.folder", "multimae.flops", "analysis.tables"])
+@pytest.mark.parametrize("module", ["multimae.record.state", "multimae.flops", "analysis.tables"])
 def test_reading_runs_imports_no_torch(module):
     assert not modules_after(f"import {module}").intersection({"torch", "deepspeed", "mlflow"})

@@ -8,13 +8,14 @@ import subprocess
 import pytest
 
 from multimae.config import ConfigError, Pretrain, Runtime
-from multimae.engine.folder import FolderError, RunFolder, RunLocked
 from multimae.engine.task import Diverged, RunFailed
-from slurm import attempt as attempt_module
-from slurm import job as job_module
-from slurm.attempt import Attempt, NoProgress
-from slurm.job import INTERRUPTED, ClusterJob, Job
-from slurm.rendezvous import Place
+from multimae.record.folder import RunFolder, RunLocked
+from multimae.record.reading import FolderError
+from slurm.job import attempt as attempt_module
+from slurm.job import job as job_module
+from slurm.job.attempt import Attempt, NoProgress
+from slurm.job.job import INTERRUPTED, ClusterJob, Job
+from slurm.job.rendezvous import JobProcess
 from slurm.scheduler import SchedulerJob
 
 
@@ -40,7 +41,7 @@ def train(monkeypatch):
 
 
 def attempt_of(run: RunFolder) -> Attempt:
-    return Attempt.of(run, Place.here())
+    return Attempt.of(run, JobProcess.here())
 
 
 def cluster_job(run: RunFolder, **runtime) -> ClusterJob:
@@ -290,7 +291,7 @@ def test_a_signal_before_the_training_is_recorded_by_the_checkpoint_call(run):
 
 
 def test_few_cpus_are_told(run, train, capfd, monkeypatch):
-    monkeypatch.setattr(attempt_module, "_cpus", lambda: 2)
+    monkeypatch.setattr(attempt_module, "cpus", lambda: 2)
     train(lambda job: "finished")
     cluster_job(run, workers=4)()
     assert "bound to 2 CPUs" in capfd.readouterr().err and run.jobs.last("began")["cpus"] == 2

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from multimae.engine.files import FolderError
-from multimae.engine.journal import CHUNK, Journal
+from multimae.record.journal import CHUNK, Journal
+from multimae.record.reading import FolderError
 
 
 @pytest.fixture

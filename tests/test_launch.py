@@ -9,12 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from plans import read, wanted
 from synthetic_runs import finish
 from training import tiny_study
 
-from multimae.engine.folder import RunFolder, write_atomic
-from slurm import launch, scheduler, state
-from slurm.study import Row, Study
+from multimae import files
+from multimae.files import write_atomic
+from multimae.record.folder import RunFolder
+from multimae.record.state import STALE, Status
+from multimae.study import data as study_data
+from multimae.study import planning
+from multimae.study.study import Row, Study
+from slurm import scheduler
 
 ROWS = tiny_study.build("smoke")
 A, B = ROWS
@@ -49,7 +55,7 @@ def submit(folder: RunFolder, pid: int, host: str | None = None) -> None:
 
 
 def seen(folder: RunFolder) -> str:
-    return state.read(folder).state
+    return read(folder).state
 
 
 # ---- states
@@ -65,7 +71,7 @@ def test_pending_until_its_launcher_is_gone(folder, process):
     assert seen(folder) == "pending"
     process.kill()
     process.wait()
-    assert state.read(folder) == state.Status("missing", "submitted, but never begun")
+    assert read(folder) == Status("missing", "submitted, but never begun")
 
 
 def test_pending_while_it_makes_its_data_and_model(folder, process):
@@ -84,7 +90,7 @@ def test_waiting_until_its_pre_training_is_done(tmp_path, folder, process):
     transfer = RunFolder.of(tmp_path, CLASSIFY.signature)
     transfer.create(CLASSIFY)
     submit(transfer, process.pid)
-    assert state.read(transfer) == state.Status("waiting", f"for {PRETRAIN.signature}")
+    assert read(transfer) == Status("waiting", f"for {PRETRAIN.signature}")
     finish(folder)
     assert seen(transfer) == "pending"
 
@@ -113,8 +119,8 @@ def test_on_another_machine_the_heartbeats_age_decides(folder):
     folder.journal.write("start", step=0)
     beat(folder, "training", os.getpid(), host="node7")
     assert seen(folder) == "running"
-    beat(folder, "training", os.getpid(), host="node7", ago=state.STALE + 1)
-    assert state.read(folder).reason == f"its process {os.getpid()} on node7 is gone"
+    beat(folder, "training", os.getpid(), host="node7", ago=STALE + 1)
+    assert read(folder).reason == f"its process {os.getpid()} on node7 is gone"
 
 
 @pytest.mark.parametrize("kind", ["interrupted", "failed"])
@@ -122,7 +128,7 @@ def test_what_the_journal_says_last(folder, kind):
     folder.journal.write("start", step=0)
     folder.journal.write(kind, step=3, reason="because\nof this")
     beat(folder, kind, os.getpid())
-    status = state.read(folder)
+    status = read(folder)
     assert (status.state, status.reason) == (kind, "because of this")
 
 
@@ -130,7 +136,7 @@ def test_done_whatever_else_lies_there(folder, process):
     folder.journal.write("failed", step=3, reason="once")
     folder.journal.write("finished", step=10, seconds=12.5)
     submit(folder, process.pid)
-    assert (seen(folder), state.read(folder).seconds) == ("done", 12.5)
+    assert (seen(folder), read(folder).seconds) == ("done", 12.5)
 
 
 def test_a_new_submission_is_newer_than_an_old_failure(folder, process):
@@ -145,7 +151,7 @@ def test_how_a_process_ended_that_could_not_say_so(folder, process):
     submit(folder, process.pid)
     folder.journal.write("start", step=0)
     folder.jobs.write("ended", state="dead", reason="killed by SIGKILL", exit_code=-9)
-    assert state.read(folder) == state.Status("dead", "killed by SIGKILL")
+    assert read(folder) == Status("dead", "killed by SIGKILL")
 
 
 def test_unknown_is_what_cannot_be_known(folder):
@@ -161,8 +167,8 @@ def test_reading_never_writes(tmp_path, folder, process):
     folder.journal.write("start", step=0)
     beat(folder, "training", process.pid)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    launch.status(tiny_study, "smoke", ROWS, tmp_path)
-    launch.extras(tiny_study, "smoke", tmp_path, [])
+    planning.status(wanted(tiny_study, ROWS, tmp_path))
+    planning.extras(wanted(tiny_study, (), tmp_path), [])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
@@ -170,7 +176,7 @@ def test_reading_never_writes(tmp_path, folder, process):
 
 
 def actions(runs: Path, study: Study = tiny_study, **options) -> dict[str, tuple[str, str | None]]:
-    plan = launch.plan(study, "smoke", study.build("smoke"), runs, **options)
+    plan = planning.plan(wanted(study, study.build("smoke"), runs), **options)
     return {entry.run.label: (entry.status.state, entry.action) for entry in plan.entries.values()}
 
 
@@ -200,7 +206,7 @@ def test_what_another_runs_is_left_to_it(tmp_path, folder, process):
 def test_a_pre_training_whose_weights_are_gone_blocks_what_starts_from_it(tmp_path, folder):
     finish(folder)
     folder.weights.unlink()
-    entry = launch.plan(tiny_study, "smoke", ROWS, tmp_path).entries[CLASSIFY.signature]
+    entry = planning.plan(wanted(tiny_study, ROWS, tmp_path)).entries[CLASSIFY.signature]
     assert entry.status.state == "blocked" and f"{folder.weights} is gone; to make them again" in entry.status.reason
 
 
@@ -209,14 +215,14 @@ def test_checkpoints_of_runs_that_are_done_are_removed_unless_somebody_writes(tm
     for path in checkpoints:
         (path / "step-00000007").mkdir(parents=True)
     finish(folder)
-    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
-    launch.tidy(plan)
+    plan = planning.plan(wanted(tiny_study, ROWS, tmp_path))
+    planning.tidy(plan)
     assert [path.exists() for path in checkpoints] == [False, True]  # the other is not done
 
 
 def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, folder):
     folder.journal.write("failed", step=3, reason="no such file")
-    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
+    plan = planning.plan(wanted(tiny_study, ROWS, tmp_path))
     entry = plan.entries[CLASSIFY.signature]
     assert (entry.status.state, entry.action) == ("blocked", None)
     assert entry.status.reason == "alpha=1 pretrain failed"
@@ -235,17 +241,19 @@ def test_a_pre_training_of_no_row_must_be_done(tmp_path, folder):
 def test_runs_that_left_the_study_are_reported(tmp_path, folder, process):
     submit(folder, process.pid)
     everything = [config.signature for row in ROWS for config in row.stages.values()]
-    assert launch.extras(tiny_study, "smoke", tmp_path, everything) == []
-    (extra,) = launch.extras(tiny_study, "smoke", tmp_path, everything[1:])
+    assert planning.extras(wanted(tiny_study, (), tmp_path), everything) == []
+    (extra,) = planning.extras(wanted(tiny_study, (), tmp_path), everything[1:])
     assert (extra.signature, extra.row, extra.stage) == (PRETRAIN.signature, "alpha=1", "pretrain")
-    assert launch.extras(tiny_study, "mini", tmp_path, everything[1:]) == []
-    assert launch.extras(tiny_study, "smoke", tmp_path, everything[1:], "--seed 1") == []  # of another variant
+    assert planning.extras(wanted(tiny_study, (), tmp_path, scale="mini"), everything[1:]) == []
+    assert (
+        planning.extras(wanted(tiny_study, (), tmp_path, variant="--seed 1"), everything[1:]) == []
+    )  # of another variant
 
 
 def test_cancel_asks_the_process_of_a_run_to_stop(tmp_path, folder, process):
     folder.journal.write("start", step=0)
     beat(folder, "training", process.pid)
-    (asked,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path)).asked
+    (asked,) = planning.cancel(planning.plan(wanted(tiny_study, ROWS, tmp_path))).asked
     assert asked == "alpha=1 pretrain"
     assert process.wait(10) == -15
 
@@ -257,18 +265,18 @@ def test_cancel_tells_of_a_process_that_another_user_started(tmp_path, folder, p
     def refused(pid, number):
         raise PermissionError
 
-    monkeypatch.setattr(launch.os, "kill", refused)
-    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    monkeypatch.setattr(planning.os, "kill", refused)
+    stopped = planning.cancel(planning.plan(wanted(tiny_study, ROWS, tmp_path)))
     assert stopped.asked == []
     assert stopped.left == [f"alpha=1 pretrain is process {process.pid} of another user here, who alone may stop it"]
-    monkeypatch.setattr(launch, "alive", lambda *_: None)
-    (left,) = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path)).left
+    monkeypatch.setattr(planning, "alive", lambda *_: None)
+    (left,) = planning.cancel(planning.plan(wanted(tiny_study, ROWS, tmp_path))).left
     assert left.endswith(": give the command there")
 
 
 def test_data_of_the_same_name_in_another_folder_are_told(tmp_path, folder):
     name = PRETRAIN.data.name
-    told = lambda root: launch.other_data(launch.plan(tiny_study, "smoke", ROWS, tmp_path), {name: Path(root)})  # noqa: E731
+    told = lambda root: study_data.other_data(planning.plan(wanted(tiny_study, ROWS, tmp_path)), {name: Path(root)})
     assert told("/images") == []
     folder.journal.write("data", root="/images", train=SAMPLES, eval=SAMPLES)
     assert told("/images") == []
@@ -343,11 +351,11 @@ def test_cancel_is_one_command_for_all_jobs(tmp_path, monkeypatch):
     queue = Queue(monkeypatch, j1=("RUNNING", ""), j2=("PENDING", "Dependency"))
     give(tmp_path, PRETRAIN, "1")
     give(tmp_path, CLASSIFY, "2")
-    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
-    assert stopped == launch.Stopped(["alpha=1 pretrain", "alpha=1 classify"], [])
+    stopped = planning.cancel(planning.plan(wanted(tiny_study, ROWS, tmp_path)))
+    assert stopped == planning.Stopped(["alpha=1 pretrain", "alpha=1 classify"], [])
     assert queue.cancelled == [["1", "2"]]
-    removed = launch.extras(tiny_study, "smoke", tmp_path, [PRETRAIN.signature])
-    (asked,) = launch.cancel_removed(removed, tmp_path).asked
+    removed = planning.extras(wanted(tiny_study, (), tmp_path), [PRETRAIN.signature])
+    (asked,) = planning.cancel_removed(removed, wanted(tiny_study, (), tmp_path)).asked
     assert CLASSIFY.signature in asked and queue.cancelled[-1] == ["2"]
 
 
@@ -361,13 +369,13 @@ def test_cancel_tells_whose_jobs_go_on_and_writes_down_which_do_not(tmp_path, mo
         raise scheduler.NotYours({"2"})
 
     monkeypatch.setattr(scheduler, "cancel", refused)
-    stopped = launch.cancel(launch.plan(tiny_study, "smoke", ROWS, tmp_path))
+    stopped = planning.cancel(planning.plan(wanted(tiny_study, ROWS, tmp_path)))
     assert stopped.asked == ["alpha=1 pretrain"]
     assert stopped.left == ["alpha=1 classify is job 2 of alice, who alone may cancel it"]
     assert mine.jobs.last("ended")["state"] == "missing" and theirs.jobs.last("ended") is None
 
 
 def test_a_submission_names_its_user(tmp_path):
-    plan = launch.plan(tiny_study, "smoke", ROWS, tmp_path)
-    launch.submit(plan.todo[0], plan, "local:1")
-    assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["user"] == scheduler.user()
+    plan = planning.plan(wanted(tiny_study, ROWS, tmp_path))
+    planning.submit(plan.todo[0], plan.wanted, "local:1")
+    assert RunFolder.of(tmp_path, PRETRAIN.signature).jobs.last("submitted")["user"] == files.user()

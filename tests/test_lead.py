@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from plans import wanted
 from training import tiny_study
 
 from multimae.config import ConfigError
-from multimae.engine.folder import RunFolder
-from slurm import launch, lead
-from slurm.cluster import Cluster
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from slurm.cost import check_time_to_save
 from slurm.profile import Profile
+from slurm.submission.cluster import Cluster
 
 ROWS = tiny_study.build("smoke")
 PRETRAIN = ROWS[0].stages["pretrain"]
@@ -20,8 +22,8 @@ def profile(**changes) -> Profile:
     return Profile(**{"name": "test", "signal_seconds": 30} | changes)
 
 
-def plan_of(runs: Path) -> launch.Plan:
-    return launch.plan(tiny_study, "smoke", ROWS, runs)
+def plan_of(runs: Path) -> planning.Plan:
+    return planning.plan(wanted(tiny_study, ROWS, runs))
 
 
 def saves(runs: Path, *seconds: float) -> None:
@@ -34,7 +36,7 @@ def saves(runs: Path, *seconds: float) -> None:
     folder.journal.write("interrupted", step=9, reason="SIGUSR2")
 
 
-def test_a_lead_that_is_too_short_for_the_measured_saves_is_refused(tmp_path):
+def test_too_little_time_for_the_measured_saves_is_refused(tmp_path):
     saves(tmp_path, 50.0, 51.0)
     with pytest.raises(ConfigError, match=r"test, stage pretrain: to save takes 60 s.*write `signal_seconds: 130`"):
         Cluster(profile(), tmp_path).check(plan_of(tmp_path))
@@ -55,4 +57,4 @@ def test_before_the_first_save_the_doctors_disk_tells(tmp_path):
     with pytest.raises(ConfigError, match="the doctor wrote 1 MB/s"):  # 86 million parameters
         Cluster(profile(), tmp_path).check(plan_of(tmp_path))
     report.write_text(json.dumps({"write_bytes_per_second": 1e9}))
-    assert lead.check(list(plan_of(tmp_path).entries.values()), profile(), tmp_path) == []
+    assert check_time_to_save(list(plan_of(tmp_path).entries.values()), profile(), tmp_path) == []

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
-from multimae.data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
-from multimae.data.loaders import epoch_order
+from multimae.data.datasets import open_dataset
+from multimae.data.loaders import epoch_order, eval_batches, normalize, train_batches
+from multimae.data.transforms import PretrainTransform
 from multimae.modalities import RGB_MEAN, RGB_STD
 from multimae.shards import Shard
 

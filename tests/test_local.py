@@ -10,12 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from plans import wanted
 from training import ScriptedJob, tiny_study
 
 from multimae.config import Runtime
-from multimae.engine.folder import RunFolder
-from slurm import launch, scheduler
-from slurm.local import Local
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from multimae.study.local import Local
+from slurm import scheduler
 
 ROWS = tiny_study.build("smoke")
 A, B = ROWS
@@ -23,15 +25,16 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 from multimae.config import Runtime
-from slurm import launch, scheduler
-from slurm.local import Local
+from plans import wanted
+from multimae.study import planning
+from multimae.study.local import Local
 from training import ScriptedJob, tiny_study
 
 if __name__ == "__main__":
     runs = Path(sys.argv[1])
-    plan = launch.plan(tiny_study, "smoke", tiny_study.build("smoke"), runs)
+    plan = planning.plan(wanted(tiny_study, tiny_study.build("smoke"), runs))
     backend = Local(Runtime(runs=runs), int(sys.argv[2]), ScriptedJob, preload=())
-    for event in launch.apply(plan, backend):
+    for event in backend.work(plan):
         if event:
             print(event.entry.run.label, event.kind, event.status.state, flush=True)
     sys.exit(130 if backend.stops else 0)
@@ -51,14 +54,14 @@ def script(runs: Path, **acts: str) -> None:
 
 def apply(runs: Path, slots: int = 2, **options) -> dict[str, str]:
     """{label: state} of what happened."""
-    plan = launch.plan(tiny_study, "smoke", ROWS, runs, **options)
+    plan = planning.plan(wanted(tiny_study, ROWS, runs), **options)
     backend = Local(Runtime(runs=runs), slots, ScriptedJob, preload=())
-    events = [event for event in launch.apply(plan, backend) if event]
+    events = [event for event in backend.work(plan) if event]
     return {event.entry.run.label: event.status.state for event in events if event.kind != "started"}
 
 
 def states(runs: Path) -> dict[str, str]:
-    seen = launch.status(tiny_study, "smoke", ROWS, runs)
+    seen = planning.status(wanted(tiny_study, ROWS, runs))
     return {entry.run.label: entry.status.state for entry in seen.entries.values()}
 
 
@@ -102,7 +105,7 @@ def running(runs: Path, count: int) -> list[int]:
     """The processes of the runs that are being trained, once there are `count`."""
 
     def pids():
-        seen = launch.status(tiny_study, "smoke", ROWS, runs)
+        seen = planning.status(wanted(tiny_study, ROWS, runs))
         found = [e.status.heartbeat["pid"] for e in seen.entries.values() if e.status.state == "running"]
         return found if len(found) == count else None
 
@@ -141,7 +144,7 @@ def test_a_crash_spoils_nothing_else(tmp_path, act, state, reason):
     assert {happened.pop("alpha=1 classify"), happened.pop("alpha=1 segment")} == {"blocked"}
     assert set(happened.values()) == {"done"} and len(happened) == 3
     folder = RunFolder.of(tmp_path, A.stages["pretrain"].signature)
-    assert launch.status(tiny_study, "smoke", ROWS, tmp_path).entries[folder.signature].status.reason == reason
+    assert planning.status(wanted(tiny_study, ROWS, tmp_path)).entries[folder.signature].status.reason == reason
     assert "doing" in next(folder.log.iterdir()).read_text()
 
 
@@ -231,8 +234,8 @@ def test_a_launcher_takes_over_what_another_left(tmp_path, launcher):
 
 def test_each_slot_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    plan = launch.plan(tiny_study, "smoke", (A,), tmp_path)
-    list(launch.apply(plan, Local(Runtime(runs=tmp_path), 2, ScriptedJob, preload=())))
+    plan = planning.plan(wanted(tiny_study, (A,), tmp_path))
+    list(Local(Runtime(runs=tmp_path), 2, ScriptedJob, preload=()).work(plan))
     seen = [RunFolder.of(tmp_path, s).journal.records("start")[0]["gpu"] for s in plan.entries]
     assert seen[0] == "3" and sorted(seen[1:]) == ["3", "5"]
 
@@ -257,6 +260,8 @@ def test_what_a_cluster_has_is_left_to_it(tmp_path, monkeypatch):
     assert happened["alpha=1 pretrain"] == "pending"
     assert happened["alpha=1 classify"] == happened["alpha=1 segment"] == "blocked"
     assert {state for label, state in happened.items() if "alpha=0.5" in label} == {"done"}
-    assert RunFolder.of(tmp_path, A.stages["classify"].signature).jobs.last("ended")["reason"].startswith(
-        "starts from alpha=1 pretrain, job 7_1 of the cluster"
+    assert (
+        RunFolder.of(tmp_path, A.stages["classify"].signature)
+        .jobs.last("ended")["reason"]
+        .startswith("starts from alpha=1 pretrain, job 7_1 of the cluster")
     )

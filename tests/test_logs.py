@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm import logs
+from slurm.job import logs
 
 OWN = """\
 submitit ERROR (2026-11-23 05:37:00) - Submitted job triggered an exception

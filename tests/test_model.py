@@ -11,7 +11,8 @@ from multimae.losses import masked_losses
 from multimae.masking import sample_visible
 from multimae.model.encoder import Encoder
 from multimae.model.multimae import MultiMAE
-from multimae.model.tokens import patchify, sincos_positions, unpatchify
+from multimae.model.tokens import sincos_positions
+from multimae.patches import patchify, unpatchify
 from multimae.weights import load_official
 
 MODALITIES = ("rgb", "depth", "semseg")

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from PIL import Image
 from synthetic_runs import SyntheticRun
 
-from analysis import pictures
+from analysis import figures as pictures
 from sweeps.alpha_ablation import study
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "analysis").glob("*.ipynb"))

@@ -18,9 +18,9 @@ def test_prediction_sheet_shows_the_input_where_it_was_visible():
     predictions = {"depth": torch.full((1, 1, 32, 32), 1e3)}  # far behind everything: the end of the colour scale
     sheet = np.array(pictures.prediction_sheet(images, visible, predictions, patch_size=16)).astype(int)
     step = pictures.TILE + pictures.GAP
-    tile = lambda row, column: sheet[  # noqa: E731
-        pictures.CAPTION + row * step :, pictures.GAP + column * step :
-    ][: pictures.TILE, : pictures.TILE]
+    tile = lambda row, column: sheet[pictures.CAPTION + row * step :, pictures.GAP + column * step :][
+        : pictures.TILE, : pictures.TILE
+    ]
     half = pictures.TILE // 2
     seen, predicted, truth = (tile(1, c) for c in range(3))
     assert (predicted[:half, :half] == truth[:half, :half]).all()

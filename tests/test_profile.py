@@ -32,7 +32,11 @@ def test_profiles_that_come_with_the_project_are_valid(name):
     profile = load_profile(name)
     assert profile.name == name
     for stage in ("pretrain", "classify", "segment"):
-        assert profile.check(recipe(stage, profile.scale), stage) == []
+        assert profile.check(recipe(stage, profile.scale), stage, profile.resources(stage)) == []
+
+
+def check(profile: Profile) -> list[str]:
+    return profile.check(recipe("pretrain", "paper"), "pretrain", profile.resources("pretrain"))
 
 
 def test_the_default_is_in_the_environment_else_site(monkeypatch):
@@ -205,7 +209,7 @@ def test_the_dev_cluster_is_asked_unless_the_environment_names_another(make, mon
 )
 def test_what_cannot_work_is_refused(make, text, message):
     with pytest.raises(ConfigError, match=f"profile here, {message}|profile here, stage pretrain: .*{message}"):
-        make(text).check(recipe("pretrain", "paper"), "pretrain")
+        check(make(text))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_what_cannot_work_is_refused(make, text, message):
     ],
 )
 def test_what_wastes_is_told(make, text, note):
-    (told,) = make(text).check(recipe("pretrain", "paper"), "pretrain")
+    (told,) = check(make(text))
     assert note in told
 
 

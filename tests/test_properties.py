@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from training import tiny_study
 
 from multimae import config as c
+from multimae.config.fields import Section, validate
+from multimae.config.settings import flatten, parse_overrides, parse_yaml
 from multimae.engine.schedule import evaluation_steps, learning_rate
-from multimae.fields import Section
 from multimae.flops import check_size, flops, parameters, training_flops
-from multimae.settings import flatten, parse_yaml
 from slurm.profile import PROFILES, Profile, Stage, load_profile
 
 EXAMPLES = int(os.environ.get("MULTIMAE_EXAMPLES", 0))
@@ -202,7 +202,7 @@ def test_a_command_line_is_refused_with_a_sentence_or_is_a_config(given_):
     task, words = given_
     with soon():
         try:
-            can_be_planned(base(task).edit(c.parse_overrides(f"{key}={value}" for key, value in words)))
+            can_be_planned(base(task).edit(parse_overrides(f"{key}={value}" for key, value in words)))
         except c.ConfigError as error:
             is_told(error, *(key.strip()[:20] for key, _ in words))
 
@@ -265,7 +265,7 @@ def can_be_used(profile: Profile) -> None:
         assert 0 < resources.minutes < 10**7 and 1 <= resources.processes < 10**9
         assert runtime.runs.is_absolute()
         try:
-            profile.check(config, stage)
+            profile.check(config, stage, resources)
         except c.ConfigError as error:
             is_told(error, "stage")
     for text in filter(None, [profile.partition, profile.account, profile.qos, profile.constraint, *profile.sbatch]):
@@ -307,7 +307,7 @@ def test_every_number_has_a_kind_that_refuses_a_yes():
         for key, value in flatten(defaults_of(cls)).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 with pytest.raises(c.ConfigError, match="expected a number, found True"):
-                    c.validate(cls, nested({key: True} | ({"name": "x"} if cls is Profile else {})))
+                    validate(cls, nested({key: True} | ({"name": "x"} if cls is Profile else {})))
 
 
 def defaults_of(cls: type[Section]) -> dict[str, object]:

@@ -8,16 +8,17 @@ import sys
 
 import pytest
 
-from multimae.engine.folder import read_json, write_atomic
-from slurm import rendezvous
-from slurm.rendezvous import NoRendezvous, Place, meet
+from multimae.files import write_atomic
+from multimae.record.reading import read_json
+from slurm.job import rendezvous
+from slurm.job.rendezvous import JobProcess, NoRendezvous, meet
 
 MEET = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-from slurm.rendezvous import Place, meet
-store = meet(Place.here(), Path(sys.argv[1]), 60)
+from slurm.job.rendezvous import JobProcess, meet
+store = meet(JobProcess.here(), Path(sys.argv[1]), 60)
 dist.init_process_group("gloo")
 total = torch.tensor(dist.get_rank() + 1)
 dist.all_reduce(total)
@@ -55,7 +56,7 @@ def test_processes_meet_though_the_port_is_taken_and_an_old_announcement_lies_th
     environment(**variables(0))
     count = 2 * nodes
     at = rendezvous.LOOPBACK if nodes == 1 else rendezvous.job_address()
-    first, second = Place.here().ports[:2]
+    first, second = JobProcess.here().ports[:2]
     stale = {"addresses": ["127.0.0.1", "no-such-node"], "port": first, "token": "of another start"}
     write_atomic(tmp_path / "rendezvous-0.json", json.dumps(stale))
     with socket.socket() as stranger:
@@ -113,14 +114,14 @@ def test_where_the_other_nodes_find_this_one(environment, monkeypatch, resolved,
 
 def test_one_process_needs_nobody(tmp_path, environment):
     environment(**variables(0, processes=1))
-    assert meet(Place.here(), tmp_path, 0) is None
+    assert meet(JobProcess.here(), tmp_path, 0) is None
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("0", "1") and not list(tmp_path.iterdir())
 
 
 def test_who_waits_in_vain_says_for_what(tmp_path, environment):
     environment(**variables(3))
     with pytest.raises(NoRendezvous, match=f"process 3 on .* waited 1 s for {tmp_path}/rendezvous-0.json"):
-        meet(Place.here(), tmp_path, 1)
+        meet(JobProcess.here(), tmp_path, 1)
 
 
 def test_a_stranger_at_the_port_is_not_taken_for_the_first_process(tmp_path, environment, monkeypatch):
@@ -132,20 +133,20 @@ def test_a_stranger_at_the_port_is_not_taken_for_the_first_process(tmp_path, env
         said = {"addresses": ["127.0.0.1"], "port": stranger.getsockname()[1], "token": "x"}
         write_atomic(tmp_path / "rendezvous-0.json", json.dumps(said))
         with pytest.raises(NoRendezvous, match="reach process 0 at port .* 127.0.0.1"):
-            meet(Place.here(), tmp_path, 1)
+            meet(JobProcess.here(), tmp_path, 1)
 
 
 def test_the_place_is_told_by_slurm(environment):
     environment(**variables(3, SLURM_ARRAY_JOB_ID=70, SLURM_ARRAY_TASK_ID=4, SLURM_RESTART_COUNT=2))
-    place = Place.here()
+    place = JobProcess.here()
     assert (place.rank, place.local_rank, place.processes, place.job, place.restart) == (3, 1, 4, "70_4", 2)
     environment(SLURM_RESTART_COUNT="3")
-    assert Place.here().ports[0] != place.ports[0], "a restart does not wait for the port of the last start"
+    assert JobProcess.here().ports[0] != place.ports[0], "a restart does not wait for the port of the last start"
     assert all(1024 < port < 32768 for port in place.ports)
 
 
 @pytest.mark.parametrize("visible,expected", [("0,1", "1"), ("2", "0"), ("", "1")])
 def test_a_process_that_sees_one_gpu_takes_it(tmp_path, environment, visible, expected):
     environment(**variables(1, processes=1), CUDA_VISIBLE_DEVICES=visible)
-    meet(Place.here(), tmp_path, 0)
+    meet(JobProcess.here(), tmp_path, 0)
     assert os.environ["LOCAL_RANK"] == expected

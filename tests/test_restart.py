@@ -114,7 +114,7 @@ def test_the_watch_ends_with_the_script(tmp_path):
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_a_real_time_limit_ends_no_job_that_cannot_save_in_time(dev_cluster, tmp_path):  # noqa: F811
+def test_a_real_time_limit_ends_no_job_that_cannot_save_in_time(dev_cluster, tmp_path):
     """SLURM's shortest limit: a minute."""
     marker = tmp_path / "may-restart"
     script = f"""[[ $SLURM_RESTART_COUNT ]] && exit

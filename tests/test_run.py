@@ -13,8 +13,8 @@ from inputs.folders import TINY
 from multimae.cli import main
 from multimae.config import build
 from multimae.engine.checkpoint import Checkpoints
-from multimae.engine.folder import RunFolder
 from multimae.engine.loop import Training
+from multimae.record.folder import RunFolder
 
 SOURCE = {name: value for name, value in TINY.items() if name not in ("classes", "augmentation")} | {
     "task": "pretrain",
@@ -103,7 +103,9 @@ def test_a_run_with_checkpoints_whose_journal_is_gone_is_not_continued(here, cap
     here.journal.path.unlink()
     assert run("source.yaml") == 2
     message = told(capsys)
-    assert re.search("has checkpoints, and no record of what it learnt from: its journal .*journal.jsonl is gone", message)
+    assert re.search(
+        "has checkpoints, and no record of what it learnt from: its journal .*journal.jsonl is gone", message
+    )
     subprocess.run(message.rpartition(": ")[2], shell=True, check=True)
     assert run("source.yaml") == 0
 

@@ -5,15 +5,18 @@ import shutil
 
 import pytest
 from image_files import picture, write
+from plans import wanted
 from synthetic_runs import SyntheticRun
 
 from analysis import tables
-from multimae import listing, run
+from multimae import run
 from multimae.cli import main
 from multimae.config import Classify, ConfigError, Pretrain, Runtime, build
-from multimae.engine.folder import RunFolder
-from slurm import launch
-from slurm.study import Row, Study
+from multimae.data import listing
+from multimae.record.folder import RunFolder
+from multimae.study import data as study_data
+from multimae.study import planning
+from multimae.study.study import Row, Study
 
 SETTINGS = {
     "task": "classify", "classes": 3, "epochs": 1, "batch_size": 4, "precision": "fp32", "data": {"name": "pets"},
@@ -49,8 +52,8 @@ def here(tmp_path, monkeypatch):
 
 
 def planned(runs, root) -> list[str]:
-    plan = launch.plan(STUDY, "smoke", STUDY.build("smoke"), runs)
-    return launch.other_data(plan, {"pets": root})
+    plan = planning.plan(wanted(STUDY, STUDY.build("smoke"), runs))
+    return study_data.other_data(plan, {"pets": root})
 
 
 def test_the_journal_says_what_a_run_learnt_from(here):
@@ -62,7 +65,7 @@ def test_the_journal_says_what_a_run_learnt_from(here):
 
 
 def test_a_run_that_is_done_is_not_taken_for_one_on_other_data(here):
-    again = lambda root: run.run(CONFIG, Runtime(runs=here / "runs", data_roots={"pets": root}))  # noqa: E731
+    again = lambda root: run.run(CONFIG, Runtime(runs=here / "runs", data_roots={"pets": root}))
     assert again(here / "pets") == again(here / "copy" / "pets") == "finished"
     with pytest.raises(ConfigError, match="begun on other data: its train samples were those of .*/pets, and .*other"):
         again(here / "other" / "pets")
@@ -187,4 +190,3 @@ def test_rows_that_have_not_said_are_shown(tmp_path):
     finish(tmp_path, first, pretrain="", classify="")
     finish(tmp_path, second)
     assert "bbbb" in built(tmp_path, [first, second])
-

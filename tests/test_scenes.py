@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from multimae.config import Data, Runtime
-from multimae.data import open_dataset, scenes
-from multimae.data.render import render
-from multimae.data.rendered import BLOCK, RenderedScenes
+from multimae.data.datasets import open_dataset
+from multimae.data.scenes import composing as scenes
+from multimae.data.scenes.dataset import BLOCK, RenderedScenes
+from multimae.data.scenes.rendering import render
 
 ALL = ("rgb", "depth", "semseg", "normals", "instance")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
+from multimae import files
 from slurm import scheduler
 from slurm.scheduler import GONE, SchedulerJob, Unreachable, cancel, cluster_name, expand, query
 
@@ -197,19 +198,19 @@ def test_an_open_and_a_private_site(slurm, monkeypatch):
 
 
 def test_who_submits_is_the_account_not_what_the_environment_says(monkeypatch):
-    before = scheduler.user()
+    before = files.user()
     monkeypatch.setenv("USER", "somebody")
     monkeypatch.setenv("LOGNAME", "somebody")
-    assert scheduler.user() == before
+    assert files.user() == before
     monkeypatch.setattr("os.geteuid", lambda: 54321)
-    assert scheduler.user() == "54321"
+    assert files.user() == "54321"
 
 
 # ---- a real SLURM
 
 
 @pytest.fixture
-def real(dev_cluster, monkeypatch):  # noqa: F811
+def real(dev_cluster, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
     dev_cluster.wait_idle()
     yield dev_cluster

@@ -14,24 +14,27 @@ from urllib.parse import quote
 import psutil
 import pytest
 import yaml
-from submitit.core import job_environment, utils
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
-from test_cluster import FIRST, fake_sbatch, plan_of, profile, site  # noqa: F401 (site is a fixture)
+from submitit.core import job_environment, utils
 from test_cli import TINY
+from test_cluster import FIRST, fake_sbatch, plan_of, profile, site  # noqa: F401 (site is a fixture)
 from test_snapshot import git
 from tracking_store import study_run
 
-from multimae import cli, tracking
+from multimae import cli, files, tracking
 from multimae.config import Runtime
-from multimae.engine import environment
-from multimae.engine.folder import RunFolder
+from multimae.files import write_atomic
+from multimae.record import environment
+from multimae.record.folder import RunFolder
 from multimae.redact import PIECE
-from slurm import doctor, launch, private, probe, snapshot
-from slurm.batch import hidden
-from slurm.cluster import Cluster
-from slurm.delayed import DelayedSubmission
-from slurm.diagnosis import Diagnosis
-from slurm.display import print_scripts
+from multimae.study.display import print_scripts
+from slurm.doctor import command as doctor
+from slurm.doctor import probe
+from slurm.doctor.diagnosis import Diagnosis
+from slurm.submission import snapshot
+from slurm.submission.cluster import Cluster
+from slurm.submission.delayed import DelayedSubmission
+from slurm.submission.script import hidden
 
 PASSWORD = "s3cr3t/@#?%:wörd"
 TOKEN = "t0k3n 'q7z9x' $HQM3"
@@ -154,9 +157,9 @@ def test_a_submission_keeps_its_secrets_in_private_files(tmp_path, monkeypatch, 
         modes.append(os.stat(source).st_mode & 0o777 if ".pkl" in str(target) or ".sh" in str(target) else 0o600)
         replace(source, target)
 
-    monkeypatch.setattr(private.os, "replace", looking)
+    monkeypatch.setattr(files.os, "replace", looking)
     cluster = Cluster(secret_profile(), runs)
-    list(launch.apply(plan_of(runs), cluster))
+    list(cluster.work(plan_of(runs)))
     assert set(modes) == {0o600}
     assert all(f"export TOKEN={shlex.quote(TOKEN)}" in script for script in sent)
     assert all(f"export MLFLOW_TRACKING_URI={shlex.quote(cluster.profile.tracking_uri)}" in script for script in sent)
@@ -221,18 +224,18 @@ def test_the_doctors_job_carries_no_secret(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.scheduler, "sbatch", lambda *_: subprocess.CompletedProcess([], 0, "7\n", ""))
     mine = secret_profile()
     runtime = mine.runtime("", tmp_path / "runs")
-    batch = doctor._batch(mine, "", runtime, snapshot.Snapshot(tmp_path, None, None))
-    visit = doctor.Visit.submit(batch, doctor.Examination("test", {None: None}), runtime)
-    (pickled,) = visit.folder.glob("*.pkl")
+    script = doctor._script(mine, "", runtime, snapshot.Snapshot(tmp_path, None, None))
+    job = doctor.DoctorJob.submit(script, runtime)
+    (pickled,) = job.folder.glob("*.pkl")
     assert pickled.stat().st_mode & 0o777 == 0o600
     assert not left_of(PASSWORD, pickled.read_bytes().decode(errors="replace"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mine.tracking_uri)
-    report = probe.Report(visit.folder, probe.Place(0, 0, 1, "7", 0))
+    report = probe.ProcessReport(job.folder, probe.JobProcess(0, 0, 1, "7", 0))
     carried = utils.DelayedSubmission.load(pickled).function.runtime.tracking_uri
     report.look("tracking", lambda: probe._tracking(carried))
     report.look("data", lambda: open(f"/{mine.tracking_uri}"))
-    found = list(Diagnosis(mine, mine.resources(""), runtime, tmp_path, visit.reports()).findings())
-    assert any("percent-encoded" in str(finding) for finding in found)
+    found = list(Diagnosis(mine, mine.resources(""), runtime, tmp_path, job.reports()).checks())
+    assert any("percent-encoded" in str(check) for check in found)
     assert_kept(tmp_path, *map(str, found))
 
 
@@ -257,9 +260,11 @@ def test_a_private_file_that_cannot_be_written_leaves_none(tmp_path):
     with pytest.raises(OSError):
         (tmp_path / "there").mkdir()
         (tmp_path / "there/x").touch()
-        private.write_private(tmp_path / "there", "")
-    (tmp_path / f".new.{os.getpid()}").write_text("of a process that was killed, and open to all")
-    private.write_private(tmp_path / "new", "ours")
+        write_atomic(tmp_path / "there", "", private=True)
+    (tmp_path / f".new.{socket.gethostname()}.{os.getpid()}").write_text(
+        "of a process that was killed, and open to all"
+    )
+    write_atomic(tmp_path / "new", "ours", private=True)
     assert sorted(os.listdir(tmp_path)) == ["new", "there"] and (tmp_path / "new").stat().st_mode & 0o777 == 0o600
 
 
@@ -345,7 +350,7 @@ def test_a_snapshot_has_no_profile_and_no_key(checkout, tmp_path, installed):
 
 @pytest.mark.slurm
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_the_doctor_tells_no_secret(dev_cluster, tmp_path, closed_port, nodes):  # noqa: F811
+def test_the_doctor_tells_no_secret(dev_cluster, tmp_path, closed_port, nodes):
     values = {"partition": "main", "nodes": nodes, "tasks_per_node": 2, "signal_seconds": 30, "time_limit": "30"}
     values |= {"runtime": {"device": "cpu", "threads": 1}, "runs": str(tmp_path / "runs")}
     values |= {"environment": {"TOKEN": TOKEN}, "tracking_uri": ADDRESSES["encoded"].format(port=closed_port)}
@@ -361,7 +366,7 @@ def test_the_doctor_tells_no_secret(dev_cluster, tmp_path, closed_port, nodes): 
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_a_study_on_a_cluster_tells_no_secret(site, closed_port):  # noqa: F811
+def test_a_study_on_a_cluster_tells_no_secret(site, closed_port):
     """Its jobs know the address all the same: they try it."""
     changes = {"environment": {"TOKEN": TOKEN}, "tracking_uri": ADDRESSES["encoded"].format(port=closed_port)}
     site.profile = site.profile.model_copy(update=changes)

@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from multimae.config import Pretrain
-from multimae.data.rendered import RenderedScenes
-from multimae.engine import heartbeat
+from multimae.data.scenes.dataset import RenderedScenes
 from multimae.engine.checkpoint import Checkpoints
-from multimae.engine.folder import RunFolder, make_runs, write_atomic
-from multimae.engine.heartbeat import Heartbeat
-from multimae.engine.sharing import check_shared, share
+from multimae.files import write_atomic
+from multimae.record import heartbeat
+from multimae.record.folder import RunFolder, make_runs
+from multimae.record.heartbeat import Heartbeat
+from multimae.record.sharing import check_shared, share
 from multimae.tracking.store import DEFAULT_FILE, _create
-from slurm import snapshot
-from slurm.cli import main
+from slurm.submission import snapshot
 from sweeps.alpha_ablation import study
+from sweeps.command import main
 
 NOBODY = 65534
 
@@ -182,7 +183,7 @@ def test_a_lock_of_a_colleague_holds(place):
         run = begun(place)
         with run.claim():
             told = by_another_user(lambda: claim(run))
-        assert told.startswith("RunLocked: ") and f"process {os.getpid()} on" in told
+        assert told.startswith("RunLocked: ") and f"process {os.getpid()} of " in told
         assert by_another_user(lambda: claim(run)) == ""
     finally:
         os.umask(before)
@@ -244,5 +245,3 @@ def test_a_process_that_says_nothing_of_itself_may_live(monkeypatch):
 
     monkeypatch.setattr(heartbeat.psutil, "Process", denied)
     assert heartbeat.alive(1, heartbeat.socket.gethostname(), 0.0) is None
-
-

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multimae.engine import environment
-from slurm import snapshot
+from multimae.record import environment
+from slurm.submission import snapshot
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -91,7 +91,7 @@ def test_a_job_runs_the_snapshot_and_names_its_commit(tmp_path):
     taken = snapshot.take(tmp_path)
     code = (
         "import json, multimae, slurm, analysis\n"
-        "from multimae.engine import environment\n"
+        "from multimae.record import environment\n"
         "files = [multimae.__file__, slurm.__file__, analysis.__file__]\n"
         "print(json.dumps([files, environment.capture()['commit']]))\n"
     )

@@ -8,17 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plans import read, read_all
 from synthetic_runs import SyntheticRun
 from training import tiny_study
 
-from multimae.engine.folder import RunFolder, write_atomic
-from slurm import logs, scheduler, state
+from multimae.files import write_atomic
+from multimae.record.folder import RunFolder
+from multimae.record.state import STALE, Status
+from slurm import jobs, scheduler
+from slurm.job import logs
 from slurm.scheduler import GONE, SchedulerJob
 
 ROWS = tiny_study.build("smoke")
 PRETRAIN, CLASSIFY = ROWS[0].stages["pretrain"], ROWS[0].stages["classify"]
 ELSEWHERE = "a-compute-node"
-OLD = state.STALE + 600
+OLD = STALE + 600
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def beat(folder: RunFolder, what: str = "training", ago: float = 0.0, pid: int =
 
 
 def told(folder: RunFolder) -> tuple[str, str]:
-    status = state.read(folder)
+    status = read(folder)
     return status.state, status.reason
 
 
@@ -86,7 +90,7 @@ def test_all_runs_are_asked_of_at_once_and_those_that_are_done_not_at_all(tmp_pa
         submit(run.folder, job=f"slurm:7_{task}")
         folders.append(run.folder)
     run.whole()
-    statuses = state.read_all(folders)
+    statuses = read_all(folders)
     assert [(s.state, s.job) for s in statuses.values()] == [("running", "7_0"), ("pending", "7_1"), ("done", "7_2")]
     assert asked == [{"7_0", "7_1"}]
 
@@ -102,7 +106,7 @@ def test_the_last_submission_decides(folder, slurm):
     asked = slurm(job("CANCELLED"))
     submit(folder, ago=20)
     folder.jobs.write("submitted", job=f"local:{os.getpid()}", host=socket.gethostname())
-    assert (told(folder), state.read(folder).job) == (("pending", ""), "")
+    assert (told(folder), read(folder).job) == (("pending", ""), "")
     assert asked == []
     slurm(job("PENDING", "Priority"))
     submit(folder)
@@ -114,7 +118,7 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, folder, slur
     submit(folder)
     torn = RunFolder.of(tmp_path, CLASSIFY.signature)
     torn.heartbeat.mkdir(parents=True)
-    seen = state.read_all([torn, folder])
+    seen = read_all([torn, folder])
     assert {s.state for s in seen.values()} == {"refused", "running"}
     assert "heartbeat.json: expected a file" in seen[CLASSIFY.signature].reason
 
@@ -126,7 +130,7 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(tmp_path, folder, slur
 def test_pending(folder, slurm, word):
     slurm(job(word, "Resources"))
     submit(folder)
-    assert state.read(folder) == state.Status("pending", "Resources", job="7_1")
+    assert read(folder) == Status("pending", "Resources", job="7_1")
 
 
 @pytest.mark.parametrize("reason", ["JobHeldUser", "launch failed requeued held"])
@@ -179,7 +183,7 @@ def test_waiting_for_a_pre_training(tmp_path, slurm):
     submit(folder)
     assert told(folder) == ("waiting", f"for {PRETRAIN.signature}")
     folder.config_file.unlink()  # not read where it is known what a run needs
-    seen = state.read_all([folder], {CLASSIFY.signature: CLASSIFY})[CLASSIFY.signature]
+    seen = read_all([folder], {CLASSIFY.signature: CLASSIFY})[CLASSIFY.signature]
     assert (seen.state, seen.reason) == ("waiting", f"for {PRETRAIN.signature}")
 
 
@@ -188,7 +192,7 @@ def test_blocked_by_a_pre_training_that_did_not_finish(tmp_path, slurm):
     folder = RunFolder.of(tmp_path, CLASSIFY.signature)
     folder.create(CLASSIFY)
     submit(folder)
-    seen = state.read(folder)
+    seen = read(folder)
     assert (seen.state, seen.job) == ("blocked", "7_1")
     assert seen.reason.startswith(f"{PRETRAIN.signature} did not finish")
 
@@ -199,7 +203,7 @@ def test_blocked_by_a_pre_training_that_did_not_finish(tmp_path, slurm):
 def test_starting_before_the_first_heartbeat(folder, slurm):
     slurm(job("RUNNING", nodes="n[1-2]", started=time.time() - 5))
     submit(folder, ago=4000)
-    assert state.read(folder) == state.Status("running", "starting", job="7_1", node="n[1-2]")
+    assert read(folder) == Status("running", "starting", job="7_1", node="n[1-2]")
     beat(folder, "training", ago=OLD)  # of the attempt before
     assert told(folder) == ("running", "starting")
 
@@ -210,7 +214,7 @@ def test_running_as_the_heartbeat_says(folder, slurm, what):
     submit(folder, ago=90)
     beat(folder, what)
     assert told(folder) == ("running", "" if what == "training" else what)
-    assert state.read(folder).heartbeat["step"] == 3
+    assert read(folder).heartbeat["step"] == 3
 
 
 def test_running_without_a_sign_of_life(folder, slurm):
@@ -223,7 +227,9 @@ def test_running_without_a_sign_of_life(folder, slurm):
     assert told(folder) == ("running", "saving, no sign of life for 12 min")
 
 
-@pytest.mark.parametrize("word, doing", [("COMPLETING", "ending"), ("SUSPENDED", "suspended"), ("CONFIGURING", "starting")])
+@pytest.mark.parametrize(
+    "word, doing", [("COMPLETING", "ending"), ("SUSPENDED", "suspended"), ("CONFIGURING", "starting")]
+)
 def test_on_its_way(folder, slurm, word, doing):
     slurm(job(word, started=time.time() - 60))
     submit(folder, ago=90)
@@ -286,7 +292,9 @@ def test_failed_with_the_reason_of_the_rank_that_caused_it(folder, slurm):
     assert told(folder) == ("failed", "OSError: cannot identify image file '17.jpg'")
 
 
-@pytest.mark.parametrize("line, reason", [(None, "exit code 2:0"), ("ModuleNotFoundError: No module named 'torch'",) * 2])
+@pytest.mark.parametrize(
+    "line, reason", [(None, "exit code 2:0"), ("ModuleNotFoundError: No module named 'torch'",) * 2]
+)
 def test_failed_before_the_journal_could_say_anything(folder, slurm, line, reason):
     slurm(job("FAILED", exit_code="2:0"))
     folder.journal.write("failed", step=3, reason="what went wrong before the last submission")
@@ -335,7 +343,7 @@ def test_done_while_its_job_still_ends(folder, slurm):
     submit(folder, ago=20)
     began(folder, ago=10)
     folder.journal.write("finished", step=10, seconds=12.5)
-    seen = state.read(folder)
+    seen = read(folder)
     assert (seen.state, seen.job, seen.node, seen.seconds) == ("done", "7_1", "n[1-2]", 12.5)
 
 
@@ -367,14 +375,14 @@ def test_gone_is_what_the_folder_says(folder, slurm):
 def colleague(folder, slurm, monkeypatch):
     """alice's job of the run, which the site does not show bob."""
     slurm(job(GONE))
-    monkeypatch.setattr(scheduler, "user", lambda: "bob")
+    monkeypatch.setattr(jobs, "user", lambda: "bob")
     monkeypatch.setattr(scheduler, "hides_jobs", lambda: True)
     submit(folder, ago=2 * OLD, user="alice")
     return folder
 
 
 def test_a_colleagues_job_that_the_site_hides_is_not_gone(colleague):
-    seen = state.read(colleague)
+    seen = read(colleague)
     assert (seen.state, seen.job) == ("pending", "7_1")
     assert seen.reason == (
         "a job of alice, which this site does not show you; if alice says that it has ended, remove "
@@ -429,7 +437,7 @@ def test_slurm_cannot_be_asked(folder, slurm, answer):
     folder.journal.write("failed", step=3, reason="it may have been requeued since")
     assert told(folder) == ("unknown", "its job is on cluster alpha, which cannot be asked now")
     beat(folder)
-    seen = state.read(folder)
+    seen = read(folder)
     assert (seen.state, seen.node) == ("running", "n[1-2]")
     beat(folder, ago=OLD)
     assert told(folder)[0] == "unknown"
@@ -439,7 +447,7 @@ def test_slurm_cannot_be_asked(folder, slurm, answer):
 def test_a_job_of_another_cluster_is_not_ours(folder, slurm, word):
     slurm(replace(job(word, nodes="b1"), cluster="beta"))
     submit(folder)
-    status = state.read(folder)
+    status = read(folder)
     assert (status.state, status.job, status.node) == ("unknown", "7_1", "")
     assert "cluster alpha, which cannot be asked from here; this is beta" in status.reason
     beat(folder)
@@ -455,5 +463,5 @@ def test_reading_never_writes(tmp_path: Path, folder, slurm):
     submit(folder)
     printed(folder, 0, "Killed")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    state.read_all([folder])
+    read_all([folder])
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

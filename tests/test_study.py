@@ -4,7 +4,7 @@ import pytest
 from training import tiny_rows, tiny_study
 
 from multimae.config import Classify, ConfigError, Pretrain
-from slurm.study import Row, Study, only, runs_of
+from multimae.study.study import Row, Study, only, runs_of
 
 
 def test_an_edited_pre_training_moves_its_transfers():
@@ -109,7 +109,9 @@ def test_a_transfer_of_another_encoder_is_refused_before_anything_runs():
         runs_of(rows)
 
 
-@pytest.mark.parametrize("row, stage", [("a\necho b", "pretrain"), (" ", "pretrain"), ("a", "pre train;$(id)"), ("a", "")])
+@pytest.mark.parametrize(
+    "row, stage", [("a\necho b", "pretrain"), (" ", "pretrain"), ("a", "pre train;$(id)"), ("a", "")]
+)
 def test_names_that_a_batch_script_cannot_hold_are_refused(row, stage):
     with pytest.raises(ConfigError, match="expected a name of"):
         Row(row, {stage: Pretrain()})

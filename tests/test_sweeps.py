@@ -20,15 +20,16 @@ from training import tiny_study
 
 import sweeps
 from multimae.config import SCALES, ConfigError, Pretrain, build
-from multimae.engine.folder import RunFolder
-from multimae.settings import flatten
+from multimae.config.settings import flatten
+from multimae.record.folder import RunFolder
+from multimae.study import only
+from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words
+from multimae.study.study import Row, Study
 from slurm import scheduler
-from slurm.arguments import add_study_arguments, rows_from, runtime_from, study_words
-from slurm.cli import Command, main
-from slurm.study import Row, Study
+from sweeps.command import Command, main
 
 GOLDEN = Path(__file__).parent / "golden"
-STUDIES = [module.name for module in pkgutil.iter_modules(sweeps.__path__)]
+STUDIES = [module.name for module in pkgutil.iter_modules(sweeps.__path__) if module.name != "command"]
 
 
 def study_named(name: str):
@@ -178,9 +179,14 @@ def test_a_scheduler_that_cannot_cancel_is_told_in_one_line(tmp_path, monkeypatc
     assert capsys.readouterr().err == "alpha_ablation: Unable to contact slurm controller\n"
 
 
+def rows_of(args: argparse.Namespace, study: Study = tiny_study) -> tuple[Row, ...]:
+    return only(all_rows(study, args), args.only)
+
+
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_study_arguments(parser)
+    parser.set_defaults(scale="smoke", runs=Path("runs"))  # as without a profile
     return parser.parse_args(words)
 
 
@@ -211,7 +217,7 @@ def test_a_mistake_is_told_in_one_line(how, words, expected, tmp_path, capsys):
 
 def test_settings_and_seed_reach_the_stages():
     args = parsed("--set", "pretrain.epochs=20", "--set", "classify.drop_path=0.3", "--seed", "7")
-    for row in rows_from(tiny_study, args):
+    for row in rows_of(args):
         assert {config.seed for config in row.stages.values()} == {7}
         assert row.stages["pretrain"].epochs == 20 and row.stages["classify"].drop_path == 0.3
         assert row.stages["segment"].needs == row.stages["pretrain"].signature
@@ -221,7 +227,7 @@ def test_the_words_for_another_command_give_the_same_rows():
     args = parsed("--set", "pretrain.epochs=20", "--only", "alpha=0.5", "--seed", "3", "--runs", "elsewhere")
     again = parsed(*study_words(args))
     assert again == args
-    assert rows_from(tiny_study, again) == rows_from(tiny_study, args)
+    assert rows_of(again) == rows_of(args)
 
 
 @pytest.fixture
@@ -238,7 +244,7 @@ def images(tmp_path) -> Path:
 
 def test_own_data_goes_to_every_stage(images):
     args = parsed("--data", str(images))
-    for row in rows_from(tiny_study, args):
+    for row in rows_of(args):
         assert {config.data.name for config in row.stages.values()} == {"pets"}
         assert {config.data.train_samples for config in row.stages.values()} == {None}  # all: there are no 4096
         assert row.stages["classify"].classes == 3
@@ -252,21 +258,21 @@ def test_own_data_may_lie_in_ones_home(images, monkeypatch):
 
 
 def test_own_data_that_suffices_is_cut_as_in_the_recipe(images):
-    rows = rows_from(tiny_study, parsed("--data", str(images), "--set", "pretrain.data.train_samples=20"))
+    rows = rows_of(parsed("--data", str(images), "--set", "pretrain.data.train_samples=20"))
     assert rows[0].stages["pretrain"].data.train_samples == 20
     study = Study("s", "t", "10", lambda scale: [Row("a", {"pretrain": Pretrain().edit({"data.train_samples": 7})})])
-    assert rows_from(study, parsed("--data", str(images)))[0].stages["pretrain"].data.train_samples == 7
+    assert rows_of(parsed("--data", str(images)), study)[0].stages["pretrain"].data.train_samples == 7
 
 
 def test_a_set_wins_over_own_data(images):
     args = parsed("--data", str(images), "--set", "segment.classes=40", "--set", "segment.zero_is_unlabelled=true")
-    segment = rows_from(tiny_study, args)[0].stages["segment"]
+    segment = rows_of(args)[0].stages["segment"]
     assert segment.classes == 40 and segment.zero_is_unlabelled
 
 
 def test_a_named_folder_places_a_dataset_and_changes_no_run(images):
     args = parsed("--data", f"imagenet={images}", "--data", f"ade20k={images}")
-    assert rows_from(tiny_study, args) == rows_from(tiny_study, parsed())
+    assert rows_of(args) == rows_of(parsed())
     assert runtime_from(args).data_roots == {"imagenet": images, "ade20k": images}
 
 
@@ -275,7 +281,7 @@ def test_own_data_needs_classes(tmp_path):
         (tmp_path / split / "rgb/only").mkdir(parents=True)
         (tmp_path / split / "rgb/only/1.jpg").touch()
     with pytest.raises(ConfigError, match="at least two class folders .* found 1"):
-        rows_from(tiny_study, parsed("--data", str(tmp_path)))
+        rows_of(parsed("--data", str(tmp_path)))
 
 
 def test_dry_run_writes_nothing_and_names_every_run(tmp_path, capsys):

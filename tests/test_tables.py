@@ -10,8 +10,9 @@ from synthetic_runs import SyntheticRun
 
 from analysis import tables
 from multimae.config import ConfigError
-from slurm.study import Row, Study
+from multimae.study.study import Row, Study
 from sweeps.alpha_ablation import study
+from sweeps.command import main
 
 GOLDEN = Path(__file__).with_name("golden") / "table_10.txt"
 ROWS = study.build("smoke")
@@ -40,7 +41,13 @@ def test_the_table_joins_what_was_measured_with_what_was_published(tmp_path):
     cells = frame.set_index(["row", "stage"])
     assert len(frame) == 8 and set(frame["stage"]) == {"classify", "segment"}
     done = cells.loc["alpha=0.2", "classify"]
-    assert (done["value"], done["paper"], done["split"], done["n"], done["fingerprint"]) == (41.25, 82.7, "val", 500, "f00d")
+    assert (done["value"], done["paper"], done["split"], done["n"], done["fingerprint"]) == (
+        41.25,
+        82.7,
+        "val",
+        500,
+        "f00d",
+    )
     assert done["signature"] == ROWS[0].stages["classify"].signature and done["scale"] == "smoke"
     assert cells["state"].to_dict() == {
         ("alpha=0.2", "classify"): "done",
@@ -103,7 +110,9 @@ def test_an_earlier_evaluation_is_not_taken_for_the_last_that_is_torn(tmp_path):
     run.finish()
     *before, last, finished = run.journal.path.read_bytes().splitlines(keepends=True)
     run.journal.path.write_bytes(b"".join([*before, bytes(len(last) - 1) + b"\n", finished]))
-    with pytest.raises(ConfigError, match="expected an evaluation with accuracy, found nothing in .*to make them again"):
+    with pytest.raises(
+        ConfigError, match="expected an evaluation with accuracy, found nothing in .*to make them again"
+    ):
         tables.build(study, "smoke", ROWS[:1], tmp_path)
 
 
@@ -135,12 +144,10 @@ def test_html_marks_the_best_and_greys_what_is_missing(tmp_path):
 
 def test_the_command(tmp_path, capsys):
     finish(tmp_path, ROWS[0], 41.0, 20.0)
-    assert tables.main(["alpha_ablation", "--runs", str(tmp_path), "--only", "alpha=0.2"]) == 0
+    assert main(study, ["--table", "--runs", str(tmp_path), "--only", "alpha=0.2"]) == 0
     out = capsys.readouterr().out
     assert "41.0" in out and "alpha=0.5" not in out
-    assert tables.main(["alpha_ablatoin", "--runs", str(tmp_path)]) == 2
-    assert "did you mean 'alpha_ablation'?" in capsys.readouterr().err
-    assert tables.main(["alpha_ablation", "--set", "pretrain.epochs=7", "--runs", str(tmp_path)]) == 0
+    assert main(study, ["--table", "--set", "pretrain.epochs=7", "--runs", str(tmp_path)]) == 0
     assert "41.0" not in capsys.readouterr().out
 
 
@@ -148,18 +155,18 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path, capsys):
     for seed, accuracy in enumerate((40.0, 42.0)):
         edits = {stage: {"seed": seed} for stage in ("pretrain", "classify", "segment")}
         finish(tmp_path, study.build("smoke", edits)[0], accuracy, 20.0)
-    command = ["alpha_ablation", "--runs", str(tmp_path), "--only", "alpha=0.2", "--seeds"]
-    assert tables.main([*command, "0", "1"]) == 0
+    command = ["--table", "--runs", str(tmp_path), "--only", "alpha=0.2", "--seeds"]
+    assert main(study, [*command, "0", "1"]) == 0
     out = capsys.readouterr().out
     assert "41.0 ± 1.4 (2 of 2 seeds)" in out and "2 seeds a row" in out
-    assert tables.main([*command, "0", "1", "2"]) == 0
+    assert main(study, [*command, "0", "1", "2"]) == 0
     assert "41.0 ± 1.4 (2 of 3 seeds)" in capsys.readouterr().out
 
 
 def test_building_a_table_imports_no_torch(tmp_path):
     code = (
-        "import sys\nfrom analysis import tables\n"
-        f"assert tables.main(['alpha_ablation', '--runs', {str(tmp_path)!r}]) == 0\n"
+        "import sys\nfrom sweeps.alpha_ablation import main, study\n"
+        f"assert main(study, ['--table', '--runs', {str(tmp_path)!r}]) == 0\n"
         "assert not {'torch', 'deepspeed', 'mlflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -8,11 +8,11 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 from multimae.config import ConfigError, Runtime, build
-from multimae.engine.folder import RunFolder
 from multimae.metrics import MeanLosses
 from multimae.modalities import TARGETS
 from multimae.model.encoder import Encoder
 from multimae.model.heads import ClassificationHead
+from multimae.record.folder import RunFolder
 from multimae.run import make_task, run, same_data
 from multimae.seeds import derive
 from multimae.shards import Shard

@@ -1,7 +1,6 @@
 """MLflow is filled from journals: everything, once, whatever dies on the way."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,8 @@ from synthetic_runs import SyntheticRun
 from tracking_store import CLASSIFY, PRETRAIN, Seen, empty_store, runs, study_run  # noqa: F401 (fixtures)
 
 from multimae import tracking
-from multimae.engine.folder import write_atomic
+from multimae.files import write_atomic
+from multimae.record import state
 from multimae.tracking import records, store, syncer
 from multimae.tracking.records import Cursor
 
@@ -27,7 +27,9 @@ def test_a_study_opens_as_rows_with_their_stages(runs):
     assert report.ok and report.runs == 4
 
     found = Seen(runs).runs("ablation/smoke")
-    assert set(found) == {f"{row}{stage}" for row in ("alpha=1", "alpha=0.2") for stage in ("", " pretrain", " classify")}
+    assert set(found) == {
+        f"{row}{stage}" for row in ("alpha=1", "alpha=0.2") for stage in ("", " pretrain", " classify")
+    }
     row, pretrain, classify = found["alpha=0.2"], found["alpha=0.2 pretrain"], found["alpha=0.2 classify"]
     for child in (pretrain, classify):
         assert child.data.tags["mlflow.parentRunId"] == row.info.run_id
@@ -64,7 +66,7 @@ def test_everything_in_the_journal_arrives(runs):
     assert shown.data.params["model.dim"] == str(PRETRAIN.model.dim)
     assert tags["multimae.signature"] == PRETRAIN.signature
     expected = {"study": "ablation", "row": "alpha=1", "stage": "pretrain", "scale": "smoke", "task": "pretrain"}
-    expected |= {"commit": "0123abc", "dirty": "True", "state": "finished", "nonfinite": "step 7, rank 0"}
+    expected |= {"commit": "0123abc", "dirty": "True", "state": "done", "nonfinite": "step 7, rank 0"}
     assert expected.items() <= tags.items()
     assert seen.artifacts(shown) == ["config.yaml", "environment.json", "samples"]
     assert seen.artifacts(shown, "samples") == ["samples/40.png"]
@@ -135,9 +137,10 @@ def test_the_job_is_found_from_mlflow_and_a_requeue_stays_one_run(runs):
         began = {"job": "slurm:12_3", "cluster": "c1", "restart": restart, "nodes": f"n[{restart}]", "step": -1}
         run.folder.jobs.write("began", **began)
         run.start()
+        run.beat("training")
         write_atomic(run.folder.environment, json.dumps({"dirty": False, "variables": {"SLURM_JOB_ID": "15"}}))
         tracking.sync(runs)
-        run.journal.write("interrupted", step=restart, reason="SIGUSR2")
+        run.end("interrupted", restart, "SIGUSR2")
         status.append(Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status)
         tracking.sync(runs)
         status.append(Seen(runs).runs("ablation/smoke")["alpha=1 pretrain"].info.status)
@@ -174,33 +177,36 @@ def test_the_status_follows_the_run_and_is_never_left_running(runs, monkeypatch)
         )
 
     run.start()
+    run.beat("training")
     assert shown() == ("RUNNING", "RUNNING", "running")
-    run.journal.write("interrupted", step=5, reason="SIGTERM")
+    run.end("interrupted", step=5, reason="SIGTERM")
     assert shown() == ("KILLED", "KILLED", "interrupted")
     run.start(step=5)
+    run.beat("training")
     assert shown() == ("RUNNING", "RUNNING", "running")
     run.start(step=5, pid=dead.pid)
-    assert shown() == ("KILLED", "KILLED", "lost")
+    run.beat("training", dead.pid)
+    assert shown() == ("KILLED", "KILLED", "dead")
     run.start(step=5)
-    run.journal.write("failed", step=6, reason="the loss was not finite")
+    run.end("failed", step=6, reason="the loss was not finite")
     assert shown() == ("FAILED", "FAILED", "failed")
     run.start(step=5)
     run.finish()
-    assert shown() == ("FINISHED", "FINISHED", "finished")
+    assert shown() == ("FINISHED", "FINISHED", "done")
 
-    beat = {"time": 1e9, "pid": os.getpid(), "host": socket.gethostname(), "state": "training"}  # before this process
     rebooted = SyntheticRun(runs, PRETRAIN.edit({"seed": 1}))
     rebooted.start()
-    write_atomic(rebooted.folder.heartbeat, json.dumps(beat))
-    assert records.state_of(rebooted.folder).name == "lost"
+    rebooted.beat("training", time=1e9)  # before this process
+    assert records.state_of(rebooted.folder)[0].state == "dead"
 
     other = study_run(runs, CLASSIFY, stage="classify")  # on a machine that cannot be asked
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
     other.start()
+    other.beat("training")
     monkeypatch.undo()
-    assert records.state_of(other.folder).name == "running"
-    monkeypatch.setattr(records, "STALE", 0.0)
-    assert records.state_of(other.folder).name == "lost"
+    assert records.state_of(other.folder)[0].state == "running"
+    monkeypatch.setattr(state, "STALE", 0.0)
+    assert records.state_of(other.folder)[0].state == "dead"
 
 
 def test_a_run_of_two_studies_is_one_run_in_the_rows_of_both(runs):

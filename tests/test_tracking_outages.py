@@ -105,7 +105,9 @@ def test_a_follower_of_one_run_sends_that_run(runs):
     assert not (other.folder.path / "mlflow.json").exists()
 
 
-@pytest.mark.parametrize("uri,server", [("http://h:5000", True), ("postgresql://h/db", True), ("sqlite:///m.db", False)])
+@pytest.mark.parametrize(
+    "uri,server", [("http://h:5000", True), ("postgresql://h/db", True), ("sqlite:///m.db", False)]
+)
 def test_a_server_is_told_from_a_file(uri, server):
     assert tracking.is_server(uri) == server
 

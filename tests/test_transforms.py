@@ -10,8 +10,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from multimae.config import Classify, ClassifyAugmentation, Masking, Model, Pretrain, Segment
-from multimae.data import ClassifyTransform, PretrainTransform, SegmentTransform
-from multimae.data.transforms import RGB_PADDING, View, standardize_depth
+from multimae.data.transforms import (
+    RGB_PADDING,
+    ClassifyTransform,
+    PretrainTransform,
+    SegmentTransform,
+    View,
+    standardize_depth,
+)
 
 SMALL = Model(image_size=32, patch_size=8, semseg_classes=100)
 PRETRAIN = Pretrain(model=SMALL, masking=Masking(visible_tokens=8))

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from dev_cluster import DevCluster, unavailable
 
-from multimae.engine.folder import RunFolder
-from slurm.snapshot import ROOT, WHAT
+from multimae.record.folder import RunFolder
+from slurm.submission.snapshot import ROOT, WHAT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

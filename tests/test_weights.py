@@ -294,7 +294,7 @@ def test_timms_vit_is_looked_at_before_it_is_downloaded(monkeypatch):
 
 
 def test_a_vit_of_other_parts_or_heads_is_refused():
-    options = dict(img_size=64, patch_size=16, embed_dim=32, depth=2, num_classes=0)
+    options = {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_classes": 0}
     encoder = Encoder(Model(image_size=64, dim=32, depth=2, heads=4), ("rgb",))
     load_encoder(encoder, VisionTransformer(num_heads=4, **options))
     with pytest.raises(ValueError, match="has 2 heads, expected model.heads 4"):

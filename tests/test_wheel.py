@@ -19,7 +19,10 @@ PACKAGES = ("multimae/", "slurm/", "sweeps/", "analysis/")
 TINY = {"epochs": 0.5, "data.train_samples": 256, "data.eval_samples": 32, "data.render_size": 64}
 STUDY = ("-m", "sweeps.alpha_ablation")
 STAGES = ("pretrain", "classify", "segment")
-TAKE = "import json; from slurm import snapshot as s; t = s.take('runs'); print(json.dumps([str(t.path), t.commit]))"
+TAKE = (
+    "import json; from slurm.submission.snapshot import take; t = take('runs')\n"
+    "print(json.dumps([str(t.path), t.commit]))"
+)
 
 
 def python(*words: object, cwd: Path, **environment: str) -> str:
@@ -97,7 +100,7 @@ def test_what_needs_no_torch_works_from_an_installation(site, tmp_path):
     assert run("-c", "from multimae.config import recipes; print(recipes())").count("smoke/") == 3
     assert "python -m sweeps.alpha_ablation --cluster PROFILE" in run(*STUDY, "--help")
     assert "Would run 12 runs" in run(*STUDY, "--dry-run")
-    assert "Table 10" in run("-m", "analysis.tables", "alpha_ablation", "--runs", ".")
+    assert "Table 10" in run("-m", "sweeps.alpha_ablation", "--table", "--runs", ".")
     assert "usage: python -m slurm.doctor" in run("-m", "slurm.doctor", "--help")
     assert all(os.access(site / "slurm/devcluster" / name, os.X_OK) for name in ("install", "start", "stop"))
 
@@ -134,13 +137,13 @@ def test_a_study_trains_from_an_installation(site, tmp_path):
     assert json.loads(environment.read_text())["commit"] is None
     assert list(tmp_path.glob("one/*/weights.safetensors")) and (tmp_path / "mlflow.db").exists()
 
-    said = run(*STUDY, "--only", "alpha=1", *tiny(dict.fromkeys(STAGES, {})))
+    said = run(*STUDY, "--only", "alpha=1", *tiny({stage: {} for stage in STAGES}))
     assert re.search(r"alpha=1 +\d", said[said.index("Table 10") :]) and "missing" not in said
 
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_a_study_is_submitted_from_an_installation_and_queued_again(site, dev_cluster, tmp_path):  # noqa: F811
+def test_a_study_is_submitted_from_an_installation_and_queued_again(site, dev_cluster, tmp_path):
     settings = {"device": "cpu", "threads": 1, "log_every_steps": 1, "timeout_minutes": 1, "checkpoint_minutes": 0.05}
     asked = {"nodes": 2, "tasks_per_node": 1, "time_limit": 30, "signal_seconds": 20}
     (tmp_path / "ours.yaml").write_text(yaml.safe_dump(asked | {"runs": str(tmp_path / "runs"), "runtime": settings}))

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from multimae.config import Pretrain, RunConfig, Runtime
-from multimae.engine.folder import RunFolder
 from multimae.engine.task import RunFailed
+from multimae.record.folder import RunFolder
 
 EXIT = {"finished": 0, "interrupted": 3, "failed": 4}
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from synthetic_runs import finish
 
 from multimae.config import Classify, Pretrain, Segment
-from multimae.engine.folder import RunFolder
-from multimae.engine.heartbeat import Heartbeat
-from slurm.job import Job
-from slurm.study import Row, Study
+from multimae.record.folder import RunFolder
+from multimae.record.heartbeat import Heartbeat
+from multimae.study.study import Row, Study
+from slurm.job.job import Job
 
 
 def tiny_rows(scale: str):

@@ -10,15 +10,16 @@ from functools import cached_property
 from pathlib import Path
 
 from dev_cluster import DevCluster, JobProcess
+from plans import wanted
 from toy_task import curve
 
 from multimae.config import RunConfig, recipe
-from multimae.engine.folder import RunFolder
+from multimae.record.folder import RunFolder
+from multimae.study import planning
+from multimae.study.study import Row, Study
 from multimae.tracking import sync
-from slurm import launch
-from slurm.cluster import Cluster
 from slurm.profile import Profile
-from slurm.study import Row, Study
+from slurm.submission.cluster import Cluster
 
 CHECKPOINT_SECONDS = 6
 NODES, TASKS = 2, 2
@@ -109,14 +110,14 @@ class Trial:
         return Study(self.name, self.name, "10", lambda scale: [Row("row", {"pretrain": self.config})])
 
     def submit(self) -> None:
-        plan = launch.plan(self.study, "smoke", self.study.build("smoke"), self.runs)
-        for _ in launch.apply(plan, Cluster(self.profile, self.runs)):
+        plan = planning.plan(wanted(self.study, self.study.build("smoke"), self.runs))
+        for _ in Cluster(self.profile, self.runs).work(plan):
             pass
 
     @property
     def status(self) -> str:
         """As `--status` says it."""
-        (entry,) = launch.status(self.study, "smoke", self.study.build("smoke"), self.runs).entries.values()
+        (entry,) = planning.status(wanted(self.study, self.study.build("smoke"), self.runs)).entries.values()
         return entry.status.state
 
     @property

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 
 from multimae.config import recipe
-from slurm.cli import main
-from slurm.study import Row, Study
+from multimae.study.study import Row, Study
+from sweeps.command import main
 
 ROWS = 200
 TINY = {

@@ -23,11 +23,11 @@ from torchvision.transforms import v2
 from ..config import Data, Masking, Model, Pretrain, Runtime
 from ..modalities import RGB_MEAN, RGB_STD
 from ..shards import Shard
-from . import scenes
 from .datasets import open_dataset
 from .images import METRES_PER_UNIT
 from .loaders import train_batches
-from .render import render
+from .scenes import composing
+from .scenes.rendering import render
 from .transforms import PretrainTransform
 
 FILES = 12  # different samples in the folder; each is read many times
@@ -58,7 +58,7 @@ def _measure(folder: Path) -> dict[str, float]:
     indices = iter(range(10**9))
 
     def rendering() -> None:
-        render([scenes.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
+        render([composing.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
 
     work = {
         "scenes rendered, 64 px": rendering,
@@ -98,7 +98,7 @@ def _write_folder(root: Path) -> None:
     for field in FIELDS:
         (root / "train" / field / "scene").mkdir(parents=True)
     for index in range(FILES):
-        scene = scenes.scene("train", index)
+        scene = composing.scene("train", index)
         images = {field: image[0, ..., :375, :] for field, image in render([scene], 500, FIELDS).items()}
         rgb = images["rgb"].transpose(1, 2, 0)
         rgb = np.clip(rgb + grain.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8)

@@ -7,15 +7,14 @@ beforehand. Damaged files go to standard output, one a line, the reasons to stan
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..config import Runtime
-from ..listing import Listing
 from .images import Unusable, read
+from .listing import Listing
 
 TOGETHER = 4096  # files that are in the pool's hands
 
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return file[0], str(error)
         return file[0], ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), TOGETHER):
             for path, reason in pool.map(judge, files[start : start + TOGETHER]):
                 if reason:

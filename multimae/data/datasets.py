@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 
 from ..config import SCENES, ConfigError, Data, Runtime
-from .folders import FolderDataset
-from .rendered import RenderedScenes
+from .imagefolder import FolderDataset
+from .scenes.dataset import RenderedScenes
 
 DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
 

@@ -61,7 +61,7 @@ def open_image(file: io.BufferedIOBase, field: str, max_pixels: int) -> Image.Im
         raise Unusable(f"expected {kind}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
     if field == "rgb" and image.mode == "P" and image.palette is None:
         raise Unusable(f"cannot be read as {kind}: its palette is missing")
-    if field != "rgb" and (image.format != "PNG" or image.mode == "L" and _bit_depth(file) != 8):
+    if field != "rgb" and (image.format != "PNG" or (image.mode == "L" and _bit_depth(file) != 8)):
         found = image.format if image.format != "PNG" else f"{_bit_depth(file)} bits"
         raise Unusable(f"expected {kind}, found {found}")
     return image

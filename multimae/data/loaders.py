@@ -14,10 +14,8 @@ from torch.utils.data import DataLoader
 from ..config import RunConfig
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..seeds import derive
-from ..shards import Shard
+from ..shards import Batch, Shard
 from .datasets import Dataset
-
-Batch = dict[str, Tensor]
 
 
 def train_batches(

@@ -1,6 +1,6 @@
 """Checkpoints: one format for every ZeRO stage and number of processes, each complete or invisible. No pickle.
 
-    checkpoints/step-00001234/tensors.safetensors   full float32 tensors (keys: Optimizer.state)
+    checkpoints/step-00001234/tensors.safetensors   full float32 tensors (keys: DistributedOptimizer.state)
     checkpoints/step-00001234/progress.json         where the run was; size and SHA-256 of tensors.safetensors,
                                                     which says where the run was, too: the hash covers it
 
@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from .saved import Damaged, name_of, progress_of
+from ..record.saved import Damaged, name_of, progress_of
 from .task import RunFailed
 
 KEPT = 2
@@ -96,7 +96,7 @@ class Checkpoints:
                     raise Damaged("tensors.safetensors is not what was written")
                 if (of := progress.get("run", run)) != run:
                     raise Damaged(f"it is of run {of}")
-                if (written := _written(path / "tensors.safetensors")) not in (None, _without_hash(progress)):
+                if _written(path / "tensors.safetensors") not in (None, _without_hash(progress)):
                     raise Damaged("progress.json is not what was written")
                 if progress["step"] > steps:
                     raise Damaged(f"the run has {steps} steps")

@@ -11,24 +11,24 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import safetensors.torch
 import torch
 
 from ..config import RunConfig, Runtime
-from ..shards import Shard
+from ..files import write_atomic
+from ..record.folder import RunFolder
+from ..shards import Batch, Shard
 from .checkpoint import Checkpoint, CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
-from .folder import RunFolder, write_atomic
 from .meter import Clock, Meter
 from .nonfinite import culprits
-from .optimizer import Optimizer, autocast, load_module
-from .patience import patiently
+from .optimizer import DistributedOptimizer, autocast, load_module
 from .preemption import Preemption
 from .recorder import Recorder
+from .retry import retry
 from .schedule import evaluation_steps, learning_rate
-from .task import Batch, Diverged, RunFailed, Task
+from .task import Diverged, RunFailed, Task
 
 
 def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) -> str:
@@ -85,7 +85,7 @@ class Training:
             if signal:
                 self.recorder.end("interrupted", step=self.step, reason=Preemption.name(signal))
                 return "interrupted"
-            if evaluation:  # after the save, which a signal's lead must cover; a restart makes up for the evaluation
+            if evaluation:  # after the save, for which a signal leaves time; a restart makes up for the evaluation
                 self.evaluate()
         self.finish()
         return "finished"
@@ -105,7 +105,7 @@ class Training:
             load_module(self.task.module, tensors)
             self.step, self.nonfinite = resumed, checkpoint.progress["nonfinite"]
             self.meter.load(checkpoint.progress["meter"])
-        self.optimizer = Optimizer(self.task, self.config, self.runtime, self.processes)
+        self.optimizer = DistributedOptimizer(self.task, self.config, self.runtime, self.processes)
         if tensors:
             self.optimizer.load(tensors)
         self.task.module.train()
@@ -124,7 +124,7 @@ class Training:
         """(the newest one that is whole, what was wrong with newer ones). Tells of those. Raises RunFailed."""
         try:
             newest = functools.partial(self.checkpoints.newest, self.config.signature, self.total_steps)
-            found = patiently(newest, OSError, self.recorder.say)
+            found = retry(newest, OSError, self.recorder.say)
         except OSError as error:
             raise RunFailed(
                 f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, "
@@ -257,7 +257,7 @@ class Training:
         error, size = None, 0
         if self.processes.main:
             try:
-                size = patiently(lambda: self.checkpoints.save(tensors, progress), CheckpointError, self.recorder.say)
+                size = retry(lambda: self.checkpoints.save(tensors, progress), CheckpointError, self.recorder.say)
             except CheckpointError as problem:
                 error = problem
         if self.processes.first(error is not None):
@@ -285,10 +285,10 @@ class Training:
             self.folder.samples.mkdir(exist_ok=True)
             for name, picture in pictures.items():
                 file = self.folder.samples / f"{name}.png"
-                self.recorder.patiently(functools.partial(picture.save, file))
+                self.recorder.retry(functools.partial(picture.save, file))
                 self.recorder.write("sample", step=self.step, file=str(file.relative_to(self.folder.path)))
             contents = safetensors.torch.save(weights, metadata)
-            self.recorder.patiently(lambda: write_atomic(self.folder.weights, contents))
+            self.recorder.retry(lambda: write_atomic(self.folder.weights, contents))
             written = {"weights_sha256": hashlib.sha256(contents).hexdigest()}
         self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds, **written)
         if self.processes.main:

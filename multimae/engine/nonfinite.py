@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from ..shards import Batch
 from .distributed import Processes
-from .task import Batch
 
 
 def culprits(processes: Processes, losses: torch.Tensor, micro_batches: list[Batch], size: int) -> list[dict[str, Any]]:

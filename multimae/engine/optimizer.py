@@ -40,7 +40,7 @@ def autocast(precision: str, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-class Optimizer:
+class DistributedOptimizer:
     """AdamW on a task's module: `accumulate` each micro-batch of a step, look at `finite`, then `step` or `skip`."""
 
     def __init__(self, task: Task, config: RunConfig, runtime: Runtime, processes: Processes):
@@ -67,7 +67,6 @@ class Optimizer:
         )
         if processes.count == 1 and not self.stage:
             self.engine.enable_backward_allreduce = False  # DeepSpeed would copy all gradients to reduce them alone
-        self._gradients: list[torch.Tensor] = []
         self._norm: torch.Tensor | None = None
         self._start_states()
 
@@ -85,8 +84,8 @@ class Optimizer:
         """Whether the gradients are, as a bool on the device. ZeRO's are spread out and are judged in `step`."""
         if self.stage:
             return torch.ones((), dtype=torch.bool, device=self.device)
-        self._gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        self._norm = torch.nn.utils.get_total_norm(self._gradients)
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        self._norm = nn.utils.get_total_norm(gradients)
         return self._norm.isfinite()
 
     def step(self, lr: float) -> bool:
@@ -94,14 +93,12 @@ class Optimizer:
         for group in self._adamw.param_groups:
             group["lr"] = lr * group["lr_scale"]
         if not self.stage and self._clip:
-            torch._foreach_mul_(self._gradients, (self._clip / (self._norm + 1e-6)).clamp(max=1.0))
-        self._gradients = []
+            nn.utils.clip_grads_with_norm_(self.module.parameters(), self._clip, self._norm)
         self.engine.step()
         return bool(self.engine.was_step_applied())
 
     def skip(self) -> None:
         """Forget the accumulated gradients; parameters and moments stay as they are."""
-        self._gradients = []
         if self.stage:
             # ZeRO leaves out a step whose gradient norm is not finite, on all processes. A loss can be infinite
             # while its gradients are not, so make sure of it.
@@ -198,7 +195,7 @@ class Optimizer:
 
 
 def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the parameters and buffers of an `Optimizer.state` into a module that DeepSpeed has not seen yet.
+    """Put the parameters and buffers of an `DistributedOptimizer.state` into a module that DeepSpeed has not seen yet.
 
     Raises RunFailed where they are of another module: of another version of the code.
     """

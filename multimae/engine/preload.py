@@ -3,9 +3,9 @@
 It starts no thread and touches no device: `multiprocessing.set_forkserver_preload(["multimae.engine.preload"])`.
 """
 
-import torch._dynamo  # which torch imports when it makes an optimizer
+import torch._dynamo  # noqa: F401 - which torch imports when it makes an optimizer
 
-from . import loop
+from . import loop  # noqa: F401
 from .distributed import load_deepspeed
 
 load_deepspeed()

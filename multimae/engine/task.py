@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..shards import Shard
+from ..shards import Batch, Shard
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-
-Batch = dict[str, Any]
 
 
 class RunFailed(RuntimeError):

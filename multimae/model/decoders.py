@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from .. import config
 from ..masking import Selection
 from ..modalities import MODALITIES, TARGETS
+from ..patches import Grid, Patches
 from .encoder import LayerNorm
-from .tokens import Grid, Patches, initialize, learned_token, learned_tokens, position_rows, sincos_positions
+from .tokens import initialize, learned_token, learned_tokens, position_rows, sincos_positions
 
 INTERPOLATION = "bilinear"  # of the position table of every decoder, whatever its modality
 
 
-class Decoder(nn.Module):
+class TargetDecoder(nn.Module):
     """What both kinds share: queries and context out of the encoder's tokens, blocks, and a linear layer to patches.
 
     The queries are the target modality's tokens: those that are visible encoded, the others a learned mask token.
@@ -110,7 +111,7 @@ class CrossAttention(nn.Module):
         return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
-class CrossAttentionDecoder(Decoder):
+class CrossAttentionDecoder(TargetDecoder):
     """MultiMAE's: one cross-attention to all encoded tokens, an MLP, then blocks."""
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
@@ -131,7 +132,7 @@ class CrossAttentionDecoder(Decoder):
         return x
 
 
-class SelfAttentionDecoder(Decoder):
+class SelfAttentionDecoder(TargetDecoder):
     """MAE's (He et al.): blocks over the target modality's visible and mask tokens and the global token; a norm."""
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..config import Model
 from ..masking import Selection, select
-from .tokens import Grid, Tokens, initialize, learned_token, learned_tokens
+from ..patches import Grid
+from .tokens import Tokens, initialize, learned_token, learned_tokens
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 Images = Mapping[str, Shaped[Tensor, "batch ..."]]

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from ..config import Pretrain
 from ..losses import average, token_losses
 from ..masking import Selection
+from ..patches import Grid
 from .decoders import DECODERS
 from .encoder import Encoder, Images, Masks
-from .tokens import Grid
 
 
 class MultiMAE(nn.Module):

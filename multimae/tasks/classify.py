@@ -7,13 +7,14 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from ..config import Classify, ConfigError, Runtime
-from ..data import ClassifyTransform, eval_batches
+from ..data.loaders import eval_batches
+from ..data.transforms import ClassifyTransform
 from ..metrics import Accuracy
 from ..model.heads import ClassificationHead
 from ..pictures import classification_sheet
 from ..seeds import derive
 from ..shards import Shard
-from .task import EVAL_BATCH, evaluation, real_rows
+from .evaluation import EVAL_BATCH, evaluation, real_rows
 from .transfer import TransferModel, TransferTask
 
 PICTURES = 16

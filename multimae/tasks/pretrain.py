@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Pretrain, Runtime
-from ..data import PretrainTransform, eval_batches, normalize, open_dataset, train_batches
+from ..data.datasets import open_dataset
+from ..data.loaders import eval_batches, normalize, train_batches
+from ..data.transforms import PretrainTransform
 from ..masking import sample_visible
 from ..metrics import MeanLosses
 from ..modalities import IGNORE, TARGETS
 from ..model.multimae import MultiMAE
-from ..model.tokens import Patches
+from ..patches import Patches
 from ..pictures import prediction_sheet
 from ..seeds import generator
 from ..shards import Shard
-from .task import EVAL_BATCH, evaluation, real_rows
+from .evaluation import EVAL_BATCH, evaluation, real_rows
 
 PICTURES = 6
 
@@ -78,7 +80,7 @@ class PretrainTask:
         masking = self.config.masking
         if masking.kind == "none":
             return None
-        counts = {modality: self.config.model.tokens for modality in self.config.inputs}
+        counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
         return sample_visible(
             counts, samples, masking.visible_tokens, masking.alpha, generator(device, self.config.seed, *key)
         )

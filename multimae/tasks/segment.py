@@ -5,13 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ConfigError, Runtime, Segment
-from ..data import SegmentTransform, eval_batches
+from ..data.loaders import eval_batches
+from ..data.transforms import SegmentTransform
 from ..metrics import MeanIoU
 from ..modalities import IGNORE
 from ..model.heads import ConvNeXtHead
 from ..pictures import segmentation_sheet
 from ..shards import Shard
-from .task import EVAL_BATCH, evaluation, real_rows
+from .evaluation import EVAL_BATCH, evaluation, real_rows
 from .transfer import TransferModel, TransferTask
 
 PICTURES = 6

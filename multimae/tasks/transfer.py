@@ -8,7 +8,8 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from ..config import ConfigError, Runtime, Transfer, load
-from ..data import normalize, open_dataset, train_batches
+from ..data.datasets import open_dataset
+from ..data.loaders import normalize, train_batches
 from ..model.encoder import Encoder
 from ..shards import Shard
 from ..weights import load_encoder, pretrained_vit

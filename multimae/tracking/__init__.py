@@ -12,6 +12,6 @@ Imports neither torch nor, until something is sent, mlflow.
 from .command import main
 from .follower import Follower, start_follower
 from .store import is_server
-from .syncer import Report, sync
+from .syncer import SyncReport, sync
 
-__all__ = ["Follower", "Report", "is_server", "main", "start_follower", "sync"]
+__all__ = ["Follower", "SyncReport", "is_server", "main", "start_follower", "sync"]

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from ..config import SIGNATURE_LENGTH
-from ..engine.folder import RunFolder
-from ..engine.sharing import share
+from ..config.settings import nearest, shown
+from ..record.folder import RunFolder
+from ..record.sharing import share
 from ..redact import addresses_in, redacting
-from ..settings import nearest, shown
 from .store import default_uri, ui_command
 from .syncer import sync
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..engine.sharing import share
+from ..record.sharing import share
 from ..redact import redacting
 from .store import default_uri
 from .syncer import Syncer

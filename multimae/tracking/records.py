@@ -4,27 +4,21 @@ Knows the journal's records and nothing of MLflow's calls.
 """
 
 import json
-import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ..config import RunConfig
-from ..engine.folder import RunFolder, read_json, write_atomic
-from ..engine.heartbeat import alive, last_beat
-from ..engine.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
-from ..settings import flatten
+from ..config.settings import flatten
+from ..files import write_atomic
+from ..record.folder import RunFolder
+from ..record.reading import read_json
+from ..record.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
+from ..record.state import Status, Traces
 
 NO_STUDY = "runs"  # the experiment of runs that belong to none
-# Seconds without a heartbeat after which a process on another machine counts as gone.
-STALE = 600.0
-STATUS = {  # of a run -> of MLflow
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",  # stopped on request; set back to RUNNING when it goes on
-    "lost": "KILLED",  # its process is gone without a word
-}
+STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}  # of a run -> of MLflow
+STOPPED = "KILLED"  # any other; set back to RUNNING when it goes on
 LABELS = {"time", "kind", "step"}
 
 
@@ -52,16 +46,6 @@ class Cell(NamedTuple):
     def row_key(self) -> str:
         """Tells rows of one name apart, when a study was run with its pre-training changed."""
         return f"{self.row} {self.root}"
-
-
-class State(NamedTuple):
-    name: str  # a key of STATUS
-    time: float  # of its last sign of life
-    reason: str = ""
-
-    @property
-    def status(self) -> str:
-        return STATUS[self.name]
 
 
 @dataclass
@@ -102,12 +86,18 @@ class Cursor:
 
 _CELL = list_of(text)
 CURSOR = {
-    **{"uri": text, "run_id": text, "offset": count, "jobs": count, "steps": mapping_of(count), "state": text},
-    **{"cells": maybe(list_of(lambda c: _CELL(c) and len(c) == len(Cell._fields))), "files": list_of(text)},
+    "uri": text,
+    "run_id": text,
+    "offset": count,
+    "jobs": count,
+    "steps": mapping_of(count),
+    "state": text,
+    "cells": maybe(list_of(lambda c: _CELL(c) and len(c) == len(Cell._fields))),
+    "files": list_of(text),
 }
 
 
-class Batch:
+class News:
     """What to send next, gathered record by record."""
 
     def __init__(self, folder: RunFolder, cursor: Cursor):
@@ -194,17 +184,13 @@ def cells_of(folder: RunFolder, root: str) -> list[Cell]:
     return list(dict.fromkeys(Cell(*place, root) for place in places if all(place)))
 
 
-def state_of(folder: RunFolder) -> State:
-    """What the run is doing, from its journal and heartbeat."""
-    event = folder.journal.last("start", "interrupted", "failed", "finished")
-    if event and event["kind"] != "start":
-        return State(event["kind"], event["time"], event.get("reason", ""))
-    beat = last_beat(folder) or event or {}
-    last = folder.journal.last() or {}
-    seen = max(beat.get("time", 0.0), last.get("time", 0.0))
-    lives = alive(beat["pid"], beat.get("host"), beat["time"]) if beat.get("pid") else None
-    gone = time.time() - seen > STALE if lives is None else not lives
-    return State("lost", seen, "its process is gone") if gone else State("running", seen)
+def state_of(folder: RunFolder) -> tuple[Status, float]:
+    """(what the run is doing, as far as its files tell; seconds since the epoch of its last sign of life)."""
+    run = Traces.of(folder)
+    status = run.status
+    if status.state in ("failed", "interrupted") and run.record and "reason" in run.record:
+        status = replace(status, reason=run.record["reason"])  # in full
+    return status, run.seen
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:

@@ -1,17 +1,18 @@
 """Sends the news of run folders to an MLflow store, pass after pass."""
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import RunConfig, Transfer
-from ..engine.folder import FolderError, RunFolder
+from ..config.settings import flatten
+from ..files import Locked, locked
+from ..record.folder import RunFolder
+from ..record.reading import FolderError
 from ..redact import public, redact
-from ..settings import flatten
-from .records import NO_STUDY, Batch, Cell, Cursor, cells_of, row_metrics, state_of
+from .records import NO_STUDY, STATUS, STOPPED, Cell, Cursor, News, cells_of, row_metrics, state_of
 from .store import Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
@@ -26,12 +27,8 @@ NOTE = (
 RowKey = tuple[str, str]  # (experiment, Cell.row_key)
 
 
-class Busy(RuntimeError):
-    """Another process is sending these runs."""
-
-
 @dataclass
-class Report:
+class SyncReport:
     """What one pass did. `problems` has a line for each thing that could not be sent, and why."""
 
     uri: str  # without secrets
@@ -49,7 +46,7 @@ class Report:
         return "\n".join([sent, *(f"  not sent: {problem}" for problem in self.problems)])
 
 
-def sync(runs: Path, uri: str | None = None, signatures: Iterable[str] | None = None) -> Report:
+def sync(runs: Path, uri: str | None = None, signatures: Iterable[str] | None = None) -> SyncReport:
     """Send what MLflow has missed of these runs (None: of all). Does not raise for what MLflow does or fails to do."""
     return Syncer(runs, uri).once(signatures, wait=30.0)
 
@@ -65,20 +62,22 @@ class Syncer:
         self._rows: dict[RowKey, str] = {}  # -> MLflow run
         self._changed: set[RowKey] = set()  # rows whose state may not be what MLflow shows
 
-    def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> Report:
+    def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> SyncReport:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
-        report = Report(public(self.uri))
+        report = SyncReport(public(self.uri))
         if not self.runs.is_dir():
             report.problems.append(f"there is no folder {self.runs}")
             return report
         try:
-            with _one_sender(self.runs, wait):
+            with locked(self.runs / ".mlflow.lock", wait):
                 self._pass(self._folders(signatures), report)
-        except (StoreUnavailable, Busy, OSError) as error:
+        except Locked as error:
+            report.problems.append(f"{error.holder} sends these runs; what it misses: `multimae sync`")
+        except (StoreUnavailable, OSError) as error:
             report.problems.append(redact(str(error), self.uri))
         return report
 
-    def _pass(self, folders: list[RunFolder], report: Report) -> None:
+    def _pass(self, folders: list[RunFolder], report: SyncReport) -> None:
         report.runs = len(folders)
         if not folders:
             return
@@ -93,7 +92,7 @@ class Syncer:
                 self._tell_rows()
 
     @contextlib.contextmanager
-    def _survived(self, what: str, report: Report) -> Iterator[None]:
+    def _survived(self, what: str, report: SyncReport) -> Iterator[None]:
         """Whatever MLflow or a damaged folder raises is reported, and the rest goes on unless the store is gone."""
         try:
             yield
@@ -114,7 +113,7 @@ class Syncer:
 
     # ---- one run
 
-    def _send(self, folder: RunFolder, report: Report) -> None:
+    def _send(self, folder: RunFolder, report: SyncReport) -> None:
         """Send the news of a run."""
         cursor = Cursor.load(folder, public(self.uri))
         verified = folder.signature in self._verified
@@ -129,40 +128,40 @@ class Syncer:
 
         rows = {cell: self._row(cell, folder) for cell in cells}
         self._changed |= {(cell.experiment, cell.row_key) for cell in cells}
-        batch = Batch(folder, cursor)
+        news = News(folder, cursor)
         jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
         if cursor.cells != cells:
-            batch.describe(config, cells)
+            news.describe(config, cells)
             if cells:
-                batch.tags["mlflow.parentRunId"] = rows[cells[0]]
-            batch.results += folder.journal.records("eval") if cursor.offset else []
+                news.tags["mlflow.parentRunId"] = rows[cells[0]]
+            news.results += folder.journal.records("eval") if cursor.offset else []
         for offset, record in folder.journal.read(cursor.offset):
-            batch.add(record)
+            news.add(record)
             cursor.offset = offset
-            if len(batch.metrics) >= METRICS_AT_ONCE:
-                self._flush(folder, batch, rows, report)
+            if len(news.metrics) >= METRICS_AT_ONCE:
+                self._flush(folder, news, rows, report)
         cursor.cells, cursor.jobs = cells, jobs
-        state = state_of(folder)
-        batch.tags |= {"state": state.name, "reason": state.reason} if state.name != cursor.state else {}
-        self._flush(folder, batch, rows, report)
-        if state.name != cursor.state:
-            self._store.status(cursor.run_id, state.status, round(state.time * 1000))
-            cursor.state = state.name
+        status, seen = state_of(folder)
+        news.tags |= {"state": status.state, "reason": status.reason} if status.state != cursor.state else {}
+        self._flush(folder, news, rows, report)
+        if status.state != cursor.state:
+            self._store.status(cursor.run_id, STATUS.get(status.state, STOPPED), round(seen * 1000))
+            cursor.state = status.state
             cursor.save(folder)
         self._send_files(folder, cursor, report)
 
-    def _flush(self, folder: RunFolder, batch: Batch, rows: dict[Cell, str], report: Report) -> None:
+    def _flush(self, folder: RunFolder, news: News, rows: dict[Cell, str], report: SyncReport) -> None:
         """Send, then write down that it was sent: a kill in between sends the same again, which changes nothing."""
-        self._store.log(batch.cursor.run_id, batch.metrics, batch.params, batch.tags)
+        self._store.log(news.cursor.run_id, news.metrics, news.params, news.tags)
         for cell, run_id in rows.items():
-            if batch.results and run_id not in self._store.deleted:
-                metrics, tags = row_metrics(cell, batch.results)
+            if news.results and run_id not in self._store.deleted:
+                metrics, tags = row_metrics(cell, news.results)
                 self._store.log(run_id, metrics, tags=tags)
-        batch.cursor.save(folder)
-        report.metrics += len(batch.metrics)
-        batch.clear()
+        news.cursor.save(folder)
+        report.metrics += len(news.metrics)
+        news.clear()
 
-    def _send_files(self, folder: RunFolder, cursor: Cursor, report: Report) -> None:
+    def _send_files(self, folder: RunFolder, cursor: Cursor, report: SyncReport) -> None:
         for name in list(cursor.files):
             file = folder.path / name
             if file.exists():
@@ -171,9 +170,7 @@ class Syncer:
             cursor.files.remove(name)
             cursor.save(folder)
 
-    def _find_or_create(
-        self, folder: RunFolder, config: RunConfig, cells: list[Cell], cursor: Cursor | None
-    ) -> Cursor:
+    def _find_or_create(self, folder: RunFolder, config: RunConfig, cells: list[Cell], cursor: Cursor | None) -> Cursor:
         """The cursor, or a new one where MLflow does not have the run it speaks of."""
         homes = [*(cell.experiment for cell in cells), NO_STUDY]
         run_id = self._store.find(homes, SIGNATURE, folder.signature)
@@ -220,10 +217,11 @@ class Syncer:
                 if (cell.experiment, cell.row_key) in stages:
                     stages[cell.experiment, cell.row_key][cell.stage] = folder
         for key, folders in stages.items():
-            states = [state_of(folder) for folder in folders.values()]
-            if states and self._rows[key] not in self._store.deleted:
-                worst = next(s for s in ("FAILED", "RUNNING", "KILLED", "FINISHED") if s in {x.status for x in states})
-                self._store.status(self._rows[key], worst, round(max(s.time for s in states) * 1000))
+            told = [state_of(folder) for folder in folders.values()]
+            if told and self._rows[key] not in self._store.deleted:
+                states = {STATUS.get(status.state, STOPPED) for status, _ in told}
+                worst = next(s for s in ("FAILED", "RUNNING", STOPPED, "FINISHED") if s in states)
+                self._store.status(self._rows[key], worst, round(max(seen for _, seen in told) * 1000))
         self._changed.clear()
 
 
@@ -236,19 +234,3 @@ def _begun(folder: RunFolder) -> int:
     """When a run began, in milliseconds."""
     _, record = next(folder.journal.read(), (0, {"time": time.time()}))
     return round(record["time"] * 1000)
-
-
-@contextlib.contextmanager
-def _one_sender(runs: Path, wait: float) -> Iterator[None]:
-    """Hold the one right to send the runs of a folder. Raises Busy after `wait` seconds."""
-    until = time.monotonic() + wait
-    with open(runs / ".mlflow.lock", "a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise Busy(f"another process sends the runs of {runs}; what it misses: `multimae sync`") from None
-                time.sleep(0.1)
-        yield

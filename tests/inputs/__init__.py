@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+MAINS = {"slurm.doctor": "slurm.doctor.command"}  # where a package has its command
 SECONDS = 60  # that a command may take before it counts as hung
 
 
@@ -69,7 +70,7 @@ def _command(words: list[str]) -> int:
     if words[0] != "python":
         raise AssertionError(f"expected multimae or python, found {words[0]}")
     if words[1] == "-m":
-        return importlib.import_module(words[2]).main(words[3:])
+        return importlib.import_module(MAINS.get(words[2], words[2])).main(words[3:])
     argv, sys.argv = sys.argv, [str(ROOT / words[1]), *words[2:]]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -139,7 +139,7 @@ def many_classes(root: Path) -> None:
 
 
 def move(name: str) -> Callable[[Path], None]:
-    return pets(lambda root: (root.rename(root.with_name(name))))
+    return pets(lambda root: root.rename(root.with_name(name)))
 
 
 def few(n: int) -> Callable[[Path], None]:
@@ -321,7 +321,7 @@ CASES = [
     # ---- where data lie
     Case("a misspelt data set", "multimae run classify.yaml --data pest=pets", "did you mean 'pets'", prepare=pets()),
     Case("the same, in a study", SWEEP + "imagnet=pets --scale paper", "did you mean 'imagenet'", prepare=pets()),
-    Case("the same, in a table", "python -m analysis.tables alpha_ablation --scale paper --data imagnet=pets",
+    Case("the same, in a table", "python sweeps/alpha_ablation.py --table --scale paper --data imagnet=pets",
          "did you mean 'imagenet'", prepare=pets()),
     Case("data that no stage reads", SWEEP + "ade20k=pets", "'ade20k' is the data set of no run here", prepare=pets()),
     Case("a folder for the scenes", SWEEP + "scenes=pets", "embedded, and lie in no folder", prepare=pets()),

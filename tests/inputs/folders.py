@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from synthetic_runs import SyntheticRun
 
 from multimae.config import RunConfig, build, recipe
-from multimae.engine.folder import RunFolder
+from multimae.record.folder import RunFolder
 from sweeps.alpha_ablation import study
-from synthetic_runs import SyntheticRun
 
 from . import Case
 
@@ -27,7 +27,7 @@ TINY = {
 }
 RUN = "multimae run tiny.yaml --no-track --runtime threads=1"
 STATUS, PLAN = "python sweeps/alpha_ablation.py --status", "python sweeps/alpha_ablation.py --dry-run"
-TABLE = "python -m analysis.tables alpha_ablation"
+TABLE = "python sweeps/alpha_ablation.py --table"
 SOURCE = recipe("pretrain", "smoke").edit({"model": TINY["model"]})  # what a transfer starts from
 
 Damage = Callable[[RunFolder], None]
@@ -60,7 +60,7 @@ def in_study(damage: Damage, stage: str = "classify") -> Callable[[Path], None]:
 
     def prepare(folder: Path) -> None:
         row = study.build("smoke")[0]
-        for name, config in row.stages.items():
+        for config in row.stages.values():
             SyntheticRun(folder / "runs", config).whole()
         damage(RunFolder.of(folder / "runs", row.stages[stage].signature))
 
@@ -309,7 +309,7 @@ CASES = [
     Case(
         "a table of a file",
         f"{TABLE} --runs x",
-        "--runs: x is no folder",
+        "--runs: x is a file; choose a folder",
         2,
         lambda folder: (folder / "x").write_text(""),
     ),
@@ -326,7 +326,9 @@ CASES = [
         begun(prepend(LEAST)),
     ),
     # numbers too small to train with
-    Case("no step", f"{RUN} --set epochs=1e-9", "epochs: 1e-09 is less than one step.*set epochs=0.5", 2, begun(nothing)),
+    Case(
+        "no step", f"{RUN} --set epochs=1e-9", "epochs: 1e-09 is less than one step.*set epochs=0.5", 2, begun(nothing)
+    ),
     Case("no step of a study", f"{PLAN} --set pretrain.epochs=1e-9", "epochs: 1e-09 is less than one step", 2),
     *(
         Case(

@@ -1,0 +1,57 @@
+"""Where and how a run is computed."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from .fields import Count, Name, Number, PathTo, Positive, Section, Text, Whole
+from .settings import ConfigError
+
+
+def _no_root(path: Path) -> Path:
+    if os.path.abspath(path) == os.path.sep:
+        raise ValueError("expected a folder for run folders, not the root of the file system")
+    return path
+
+
+class Runtime(Section):
+    """Where and how a run is computed; never hashed.
+
+    Changes no result beyond the order of floating-point sums, with two exceptions, both of the size of a micro-batch:
+    stochastic depth is drawn for each, and segmentation's mean over its labelled pixels gives each the same weight.
+    """
+
+    runs: Annotated[PathTo, AfterValidator(_no_root)] = Path("runs")
+    cache: PathTo | None = None  # rendered scenes; None: <runs>/.cache
+    data_roots: dict[Name, PathTo] = {}  # data.name -> folder
+    weights: dict[Name, PathTo] = {}  # name in init -> checkpoint file
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    zero_stage: Annotated[Whole, Field(ge=0, le=3)] = 0
+    micro_batch_size: Count | None = None  # per process; None: batch_size / processes. Accumulates to batch_size
+    activation_checkpointing: bool = False
+    compile: bool = False
+    threads: Annotated[Count, Field(le=1024)] | None = None  # of a process on the CPU; None: torch's choice
+    workers: Annotated[Whole, Field(ge=0, le=1024)] = 0  # data-loading processes for each training process
+    max_pixels: Count = 100_000_000  # of an image file: a larger one is refused before it fills the memory
+    checkpoint_minutes: Annotated[Positive, Field(le=10**6)] = 15.0
+    log_every_steps: Count = 10
+    # Steps with a non-finite loss that are skipped before failing.
+    nonfinite_budget: Annotated[Whole, Field(ge=0, le=10**9)] = 3
+    # Without a word from another process, after which the run fails.
+    timeout_minutes: Annotated[Number, Field(ge=0.01, le=10**6)] = 30.0
+    max_parameters: Annotated[Whole, Field(ge=1)] = 2 * 10**9  # of a model, beyond which it is taken for a slip
+    max_tokens: Annotated[Whole, Field(ge=1)] = 20_000  # of an image, all inputs together; likewise
+    # None: MLFLOW_TRACKING_URI, else SQLite beside the runs. May hold a password.
+    tracking_uri: Text | None = Field(None, repr=False)
+
+    def micro_batches(self, batch_size: int, processes: int) -> int:
+        """Of each process in a step. Raises ConfigError where the global batch cannot be split like that."""
+        micro = self.micro_batch_size or max(1, batch_size // processes)
+        if batch_size % (processes * micro):
+            raise ConfigError(
+                f"batch_size: {batch_size} is not a multiple of {processes} processes x micro_batch_size {micro}; "
+                "choose a micro_batch_size (or a number of processes) that divides it"
+            )
+        return batch_size // (processes * micro)

@@ -1,0 +1,45 @@
+"""What fine-tunings share (paper Section 4)."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from .base import SIGNATURE_LENGTH, RunConfig
+from .fields import Share
+from .sections import Classes, Modalities
+from .settings import ConfigError
+
+if TYPE_CHECKING:
+    from .pretrain import Pretrain
+
+
+class Transfer(RunConfig):
+    """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
+
+    inputs: Modalities = ("rgb",)
+    classes: Classes
+    # scratch | run:<signature of the pre-training> | official:<name> | timm:<model name>
+    # A name is a key of Runtime.weights; a timm name that is not is loaded by timm itself.
+    init: Annotated[
+        str, Field(pattern=rf"^(scratch|run:[0-9a-f]{{{SIGNATURE_LENGTH}}}|official:[\w.-]+|timm:[\w.-]+)$")
+    ] = "scratch"
+    drop_path: Share = 0.1  # rises linearly over the blocks, to this
+
+    @property
+    def needs(self) -> str | None:
+        """The signature of the run that must be done before this one can start."""
+        return self.init.removeprefix("run:") if self.init.startswith("run:") else None
+
+    def check_source(self, source: "Pretrain | Transfer") -> None:
+        """Raises ConfigError where the encoder of `source`, which this starts from, is another. Weights would not tell
+        of all: the number of heads is not in a shape."""
+        same = ["patch_size", "dim", "depth", "heads"]
+        if "semseg" in self.inputs and "semseg" in source.inputs:
+            same += ["semseg_classes", "semseg_embedding"]
+        for key in same:
+            mine, its = getattr(self.model, key), getattr(source.model, key)
+            if mine != its:
+                raise ConfigError(
+                    f"model.{key} is {mine}, but run {source.signature}, which init names, was pre-trained with {its}; "
+                    f"set model.{key} alike in both"
+                )

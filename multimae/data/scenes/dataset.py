@@ -1,0 +1,158 @@
+"""Scenes rendered once, into files that are mapped into memory; several processes may render and read them together."""
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...files import Locked, locked, write_atomic
+from . import composing
+from .rendering import render
+
+BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
+BATCH_PIXELS = 1 << 15  # that are rendered together: few enough for the processor's cache
+INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
+REPORT_SECONDS = 5.0
+
+
+class RenderedScenes:
+    """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
+
+    usual = ("rgb", "depth", "semseg", "label")
+    class_names = composing.LABELS
+    lacks = ()
+    classes = len(composing.LABELS)
+    semseg_classes = len(composing.SEMSEG)
+
+    def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
+        unknown = set(fields) - {*composing.FIELDS, "label"}
+        if unknown:
+            known = ", ".join((*composing.FIELDS, "label"))
+            raise ValueError(f"scenes have {known}; asked for {', '.join(sorted(unknown))}")
+        self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
+        self.fingerprint = f"scenes-v{composing.VERSION}-{size}px-{split}-{count}"
+        self.folder = Path(cache) / f"scenes-v{composing.VERSION}-{size}px" / split
+        try:
+            self._render_missing()
+        except OSError as error:
+            raise OSError(
+                f"{self.folder} cannot take rendered scenes ({error.strerror}); choose another folder with `cache`"
+            ) from error
+        self._map()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key != "files"}  # a pickled map is a full copy
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._map()
+
+    def _map(self) -> None:
+        blocks = self._blocks()
+        self.files = {field: [np.load(self._file(b, field), mmap_mode="r") for b in blocks] for field in self.fields}
+
+    def name(self, index: int) -> str:
+        return f"scene {index} of '{self.split}'"
+
+    def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
+        block, row = divmod(index, BLOCK)
+        sample = {}
+        for field in fields:
+            values = self.files[field][block][row]
+            values = torch.from_numpy(values.astype(np.float32) if field == "depth" else np.array(values))
+            sample[field] = values.permute(2, 0, 1) if field in INTERLEAVED else values
+        return sample
+
+    # ---- the cache
+
+    def _blocks(self) -> list[range]:
+        return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
+
+    def _file(self, block: range, field: str) -> Path:
+        return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}.npy"
+
+    def _alone(self, block: range, seconds: float = 0.0) -> contextlib.AbstractContextManager[None]:
+        return locked(self.folder / f"{block.start:07d}-{block.stop:07d}.lock", seconds)
+
+    def _missing(self, block: range) -> list[str]:
+        """What to render of a block: with anything, all that is usual, because another task will want it."""
+        return [f for f in dict.fromkeys((*self.usual, *self.fields)) if not _whole(self._file(block, f))]
+
+    def _render_missing(self) -> None:
+        """Render the blocks that are not there; those which another process is rendering come last."""
+        todo = [block for block in self._blocks() if self._missing(block)]
+        if not todo:
+            return
+        with contextlib.suppress(PermissionError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"scenes are to be rendered into {self.folder}, where you may not write: share that folder with your "
+                "group (`chmod -R g+rwX`), or choose another: `cache` in a profile, or --runtime cache=DIR"
+            )
+        report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
+        others = []
+        for block in todo:
+            try:
+                with self._alone(block):
+                    self._render(block, report)
+            except Locked:
+                others.append(block)
+        if others:
+            print(f"{report.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
+        for block in others:
+            with self._alone(block, math.inf):
+                self._render(block, report)
+
+    def _render(self, block: range, report: "_Report") -> None:
+        fields = self._missing(block)
+        if fields:
+            parts = []
+            together = max(1, BATCH_PIXELS // self.size**2)
+            for start in range(block.start, block.stop, together):
+                batch = [composing.scene(self.split, index) for index in block[start - block.start :][:together]]
+                images = render(batch, self.size, fields) | {"label": np.array([scene.label for scene in batch])}
+                if "depth" in images:
+                    images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
+                for field in INTERLEAVED.intersection(images):
+                    images[field] = images[field].transpose(0, 2, 3, 1)
+                parts.append(images)
+                report.done(len(batch))
+            for field in fields:
+                whole = np.concatenate([part[field] for part in parts])
+                write_atomic(self._file(block, field), lambda file, array=whole: np.save(file, array))
+        else:
+            report.done(len(block))
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is there, and as long as it says: a power cut or a copy may have left a part of one."""
+    try:
+        np.load(path, mmap_mode="r")
+    except (FileNotFoundError, EOFError, ValueError):
+        return False
+    return True
+
+
+class _Report:
+    """Says on standard error how far a long piece of work is."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.count = what, total, 0
+        self.start = self.last = time.monotonic()
+
+    def done(self, count: int) -> None:
+        self.count += count
+        now = time.monotonic()
+        if now - self.last > REPORT_SECONDS:
+            self.last = now
+            print(f"{self.what}: {self.count} of {self.total}", file=sys.stderr, flush=True)

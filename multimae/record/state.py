@@ -1,0 +1,148 @@
+"""What a run is doing, as its own files tell: journal, heartbeat, submissions. Imports no torch.
+
+The one answer to "is it dead?", for --status, for MLflow and for tables. Reading never writes. A scheduler that has the
+run's job may know more (`multimae.study.status`).
+
+missing      nothing has begun, and nobody has it in a queue
+pending      in the queue of a launcher that lives, or of the scheduler
+waiting      pending, and the pre-training it starts from is not done
+running      its process lives, or the scheduler says that its job runs
+interrupted  stopped on request, with a checkpoint: the same command continues it
+dead         its process or job is gone without a word: the same command continues it from its last checkpoint
+failed       ended by an error: `--retry-failed` tries again
+done         finished
+refused      its folder is not what its name says, or cannot be read: the reason names the mend
+blocked      waits for a run that will not be done (told by the study, `multimae.study.planning`, or by the scheduler)
+unknown      the scheduler, or the machine, that knows cannot be asked: nothing is done about it
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from textwrap import shorten
+from typing import Any
+
+from .folder import RunFolder
+from .heartbeat import AT_WORK, alive, last_beat
+
+UNDER_WAY = ("pending", "waiting", "running")
+
+# Seconds without a heartbeat after which a process on another machine counts as gone. Heartbeats come every few
+# seconds; the rest is for clocks and shared file systems that lag.
+STALE = 180.0
+REASON = 160  # characters of a reason; all of it is in the journal
+
+
+@dataclass(frozen=True)
+class Status:
+    state: str
+    reason: str = ""  # one line: why it failed, what it waits for, ...
+    heartbeat: Mapping[str, Any] = field(default_factory=dict)  # the last one, {} where there is none
+    seconds: float | None = None  # that the training took, of a run that is done
+    job: str = ""  # SLURM's id of its last submission: `123`, or `123_4` of an array
+    node: str = ""  # where that job runs or ran last, as SLURM names nodes: `n[1-2]`
+
+    @property
+    def under_way(self) -> bool:
+        return self.state in UNDER_WAY
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a run's files say, each read once."""
+
+    folder: RunFolder
+    record: Mapping[str, Any] | None  # the journal's last
+    beat: Mapping[str, Any]
+    submitted: Mapping[str, Any] | None
+    began: Mapping[str, Any] | None  # the last start of the last submission's job
+    released: Mapping[str, Any] | None  # the last time that job was given back to the queue
+    ended: Mapping[str, Any] | None
+    since: float  # when the last submission's job is first mentioned
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Traces":
+        record = folder.journal.last()
+        if record and record["kind"] == "data":
+            record = None  # written before the first attempt's start, while nothing beats yet
+        jobs = list(folder.jobs.backwards())
+        submitted = _first(jobs, "submitted")
+        # A job may begin before its launcher has written all submissions of an array: the id tells, not the order.
+        whose = [submitted.get(key) for key in ("job", "cluster")] if submitted else []
+        its = [r for r in jobs if submitted and whose == [r.get(key) for key in ("job", "cluster")]]
+        began, released = _first(its, "began"), _first(its, "released")
+        since = min((r["time"] for r in its), default=0.0)
+        beat = last_beat(folder)
+        return cls(folder, record, beat, submitted, began, released, _first(jobs, "ended"), since)
+
+    @property
+    def done(self) -> bool:
+        return bool(self.record) and self.record["kind"] == "finished"
+
+    @property
+    def job(self) -> str:
+        """SLURM's id, if the run was last given to SLURM."""
+        kind, _, id = self.submitted["job"].partition(":") if self.submitted else ("", "", "")
+        return id if kind == "slurm" else ""
+
+    @property
+    def node(self) -> str:
+        """Where that job began."""
+        return (self.began.get("nodes") or "") if self.began else ""
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.record or self.beat or self.began)
+
+    @property
+    def attempted(self) -> float:
+        """Since when the last attempt of the last submission's job runs or waits."""
+        return self.began["time"] if self.began else self.since
+
+    @property
+    def seen(self) -> float:
+        """When an attempt last gave a sign of life."""
+        return max((r["time"] for r in (self.record, self.beat, self.ended) if r), default=0.0)
+
+    @property
+    def lives(self) -> bool | None:
+        """Whether its process beats; None: it is on another machine, and has beaten within the last minutes."""
+        if self.beat.get("state") not in AT_WORK:
+            return False
+        lives = alive(self.beat["pid"], self.beat["host"], self.beat["time"])
+        return False if lives is None and time.time() - self.beat["time"] >= STALE else lives
+
+    @property
+    def running(self) -> Status:
+        return Status("running", "" if self.beat["state"] == "training" else self.beat["state"], self.beat)
+
+    @property
+    def left(self) -> Status:
+        """Of a run that is in no queue, and that no process works on."""
+        record, ended = self.record, self.ended
+        if record and record["kind"] in ("failed", "interrupted"):
+            return Status(record["kind"], line(record["reason"]), self.beat)
+        if ended and ended["time"] >= self.seen:
+            return Status(ended["state"], ended["reason"], self.beat)
+        if self.begun:
+            where = f" {self.beat['pid']} on {self.beat['host']}" if self.beat else ""
+            return Status(
+                "dead", f"{f'its process{where}' if self.beat or not self.job else 'its job'} is gone", self.beat
+            )
+        return Status("missing", "submitted, but never begun" if self.submitted else "")
+
+    @property
+    def status(self) -> Status:
+        """As far as the files tell."""
+        if self.done:
+            return Status("done", "", self.beat, self.record["seconds"], self.job, self.node)
+        return self.left if self.lives is False else self.running
+
+
+def line(text: str) -> str:
+    """A reason, not more than a line."""
+    return shorten(text, REASON, placeholder=" ...")
+
+
+def _first(records: Iterable[Mapping[str, Any]], kind: str) -> Mapping[str, Any] | None:
+    return next((record for record in records if record["kind"] == kind), None)

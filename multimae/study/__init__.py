@@ -1,0 +1,5 @@
+"""How a study of runs is declared, compared with what there is, and carried out. Imports no torch."""
+
+from .study import Row, Run, Study, only, runs_of, stages_of
+
+__all__ = ["Row", "Run", "Study", "only", "runs_of", "stages_of"]

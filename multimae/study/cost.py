@@ -1,0 +1,56 @@
+"""What a study costs on this machine, and what it needs of a disk: from counted FLOPs, at a rate that is said."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..config import RunConfig
+from ..flops import flops, training_flops
+from ..record.state import Status
+from ..units import duration, operations
+
+# Operations a second that a training step really gets, assumed until something has been measured.
+CORE_RATE = 20e9  # of one CPU core in fp32, small models
+GPU_RATE = 30e12  # of an A100: what the paper's 6.0 minutes an epoch (Table 15) come to
+
+
+@dataclass(frozen=True)
+class Estimate:
+    operations: float
+    runs: int
+    uncounted: int  # runs whose number of training samples is not in the config
+
+    @classmethod
+    def of(cls, configs: Sequence[RunConfig]) -> "Estimate":
+        counted = [config for config in configs if config.data.train_samples]
+        return cls(sum(map(training_flops, counted)), len(configs), len(configs) - len(counted))
+
+    def text(self, slots: int, device: str) -> str:
+        """For a person; `slots` devices, each a `core` or a `GPU`."""
+        if not self.runs:
+            return "\nNothing to run."
+        text = f"\nWould run {self.runs} runs"
+        if self.uncounted == self.runs:
+            return text + ". Their cost is not counted: data.train_samples is not given, so they take all there are"
+        text += f": {operations(self.operations)} of training, counted"
+        if self.uncounted:
+            text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
+        hours = self.operations / GPU_RATE / 3600
+        text += f"\n  {hours:,.{1 if hours > 1 else 4}f} GPU-hours at {operations(GPU_RATE)}/s a GPU"
+        text += " (assumed: what the paper's epoch times come to on an A100)"
+        rate = GPU_RATE if device == "GPU" else CORE_RATE
+        text += f"\n  {duration(self.operations / rate / slots)} on {slots} {device}{'s' * (slots > 1)} of this machine"
+        return text + f" at {operations(rate)}/s each (assumed; start-up not counted)"
+
+    @staticmethod
+    def left(runs: Iterable[tuple[RunConfig, Status]], slots: int) -> float | None:
+        """Seconds until all is done, if what has not begun computes as fast as what runs now."""
+        todo, rates = 0.0, []
+        for config, status in runs:
+            if not config.data.train_samples or status.state in ("done", "failed", "refused", "blocked"):
+                continue
+            beat = status.heartbeat
+            share = beat["step"] / beat["total_steps"] if beat.get("total_steps") else 0.0
+            todo += training_flops(config) * (1 - share)
+            if status.state == "running" and beat.get("images_per_second"):
+                rates.append(beat["images_per_second"] * flops(config).training)
+        return todo / (sum(rates) / len(rates)) / slots if rates else None

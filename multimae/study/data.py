@@ -1,0 +1,194 @@
+"""The data of a study: every stage turned to a folder of one's own, and what is told of folders beforehand."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import SCENES, Classify, ConfigError, RunConfig, Segment
+from ..data.listing import (
+    class_names,
+    contents,
+    count_images,
+    differing,
+    images_folder,
+    lacking,
+    listed,
+    printable,
+)
+from .planning import Plan
+
+MOST_TOLD = 5  # runs that a message lists
+
+
+_classes = functools.cache(class_names)  # all stages of a study ask
+
+
+def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | None:
+    """The folder of the one word of `--data` that names no data set; raises ConfigError.
+
+    `recipes`: the names of the data that the study reads without it.
+    """
+    given = list(given)
+    folders = [Path(os.path.realpath(os.path.expanduser(text))) for text in given if "=" not in text]
+    if not folders:
+        return None
+    if "" in given:
+        raise ConfigError("--data: expected DIR or NAME=DIR, found ''")
+    folder, name = folders[0], folders[0].name
+    if len(folders) > 1:
+        raise ConfigError(f"--data: one folder for all stages, found {len(folders)}; NAME=DIR places single datasets")
+    if printable(folder) != str(folder):
+        raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
+    if lack := lacking(folder / "train"):
+        raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but no such folder: it {lack}")
+    if name == SCENES or name in recipes or not name:
+        what = f"the recipes' own '{name}'" if name else "a data set's name"
+        hint = "" if name == SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
+        raise ConfigError(
+            f"--data: runs are told apart by the folder's name, and '{name}' is not to be told from {what}; "
+            f"rename the folder, or reach it by another: mkdir mine && ln -s {folder}/* mine/{hint}"
+        )
+    if any(text.startswith(f"{name}=") for text in given):
+        raise ConfigError(f"--data: '{name}' is {folder} for all stages; {name}=DIR means nothing beside it")
+    return folder
+
+
+def own_data(folder: Path, stages: Mapping[str, RunConfig]) -> dict[str, dict[str, Any]]:
+    """The edits that turn stages to a folder in the layout `<split>/<modality>/<class>/<image>`; raises ConfigError."""
+    with _telling():
+        return {stage: _edits(folder, config) for stage, config in stages.items()}
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    """What cannot be listed is a mistake in the words that say where to look."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"--data: {error}") from error
+
+
+def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
+    edits = {"data.name": folder.name, "model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
+    # The recipe's number of images where there are as many, else all of them, however many can be read.
+    for split in ("train", "eval"):
+        name, limit = config.data.split(split)
+        images = _images(folder / name)
+        if limit:
+            edits[f"data.{split}_samples"] = limit if count_images(images, limit) == limit else None
+    if isinstance(config, Classify):
+        train = images_folder(folder / config.data.train_split)
+        classes = _classes(folder / config.data.train_split)
+        if len(classes) < 2:
+            raise ConfigError(
+                f"--data: classification needs at least two class folders with images in {train}, found {len(classes)}"
+            )
+        edits["classes"] = len(classes)
+    if isinstance(config, Segment):
+        edits |= {"classes": 133, "zero_is_unlabelled": False}
+    return edits
+
+
+def _images(split: Path) -> Path:
+    """The folder of a split's class folders; raises ConfigError where it has no image."""
+    images = images_folder(split)
+    if lack := lacking(split) or ("" if count_images(images, 1) else "has no image"):
+        raise ConfigError(f"--data: expected {split}/rgb/<class>/<image>, but {images} {lack}")
+    return images
+
+
+def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
+    """Raises ConfigError that tells what to set where the images are too few, for a batch or for what is asked for; and
+    where files or modalities are missing, for which every file is listed."""
+    stages = [(stage, config) for stage, config in stages if config.data.name == folder.name]
+    told: dict[str, str] = {}
+    with _telling():
+        for stage, config in stages:
+            for split in ("train", "eval"):
+                name, asked = config.data.split(split)
+                there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
+                if asked and there < asked:
+                    told[f"{stage}.data.{split}_samples={there}"] = f"not {asked}: there are no more"
+                elif asked and asked < classes:
+                    told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave out classes"
+            batch, (name, asked) = config.batch_size, config.data.split("train")
+            samples = count_images(_images(folder / name), asked or batch)
+            if samples < batch:
+                told[f"{stage}.batch_size={samples}"] = f"at most: {batch} are more than the training samples"
+    if told:
+        edits = "; ".join(f"--set {edit} ({why})" for edit, why in told.items())
+        raise ConfigError(f"--data: what is asked for does not fit the images in {folder}; give {edits}")
+    with _telling():
+        for _, config in stages:
+            if config.data.allow_missing:
+                files = tuple(field for field in config.fields if field != "label")
+                for split in ("train", "eval"):
+                    listed(folder / config.data.split(split)[0], files)  # which tells of a modality that is not there
+            else:
+                contents(folder, config.data, config.fields)
+
+
+# ---- what a plan's runs learnt from, and are to read
+
+
+def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """Raises ConfigError for runs that learnt from other samples than those in the folder that is given now under the
+    same name. Returns what to tell where that cannot be said from here.
+
+    The same path says nothing: files in it may have changed. So this lists every folder, and asks for the size of every
+    file, once in a process for each set of fields that runs read: seconds for a million files on a local disk, minutes
+    on a slow network file system.
+    """
+    told, wrong = {}, {}
+    for entry in plan.entries.values():
+        data = entry.run.config.data
+        if entry.status.state == "refused":
+            continue
+        begun = entry.folder.learnt_from or {}
+        before = begun.get("root")
+        if data.name not in roots or before is None:
+            continue
+        now = roots[data.name]
+        absent = lacking(now)
+        if absent and os.path.realpath(before) == os.path.realpath(now):  # its data were cleared away
+            continue
+        try:
+            differ = None if absent else differing(begun, now, data)
+        except (ValueError, OSError) as error:
+            raise ConfigError(
+                f"{entry.run.label} learnt from what was {before}, and {now} is not that now: {error}"
+            ) from None
+        if differ is None:
+            told[before] = (
+                f"{entry.run.label} learnt from {before}, and --data is {now} now. Whether it holds the same cannot be "
+                "said from here; if it does not, rename the folder"
+            )
+        elif differ:
+            wrong[entry.run.label] = f"{entry.folder.signature}: {' and '.join(differ)} samples from {before}"
+    if wrong:
+        lines = "; ".join(f"{label} (run {what})" for label, what in list(wrong.items())[:MOST_TOLD])
+        raise ConfigError(
+            f"--data: {len(wrong)} runs learnt from other images than those in {now}: {lines}. Rename this folder, so "
+            "that its runs are others; or remove the folders of those runs"
+        )
+    return list(told.values())
+
+
+def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of data that are still to be read and for which no folder is given."""
+    return [f"no folder is known for '{n}'; give it with --data {n}=DIR" for n in _read(plan) if n not in roots]
+
+
+def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
+    """What to tell of folders that are still to be read and are not on this machine."""
+    lacks = {name: lacking(Path(roots[name])) for name in _read(plan) if name in roots}
+    return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
+
+
+def _read(plan: Plan) -> list[str]:
+    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name != SCENES]

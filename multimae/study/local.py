@@ -1,0 +1,323 @@
+"""The processes of this machine: runs side by side in one-thread children.
+
+Children are forked from a server that has imported torch and deepspeed once, so a run starts within a fraction of a
+second. A child that crashes takes nothing else with it. The first Ctrl-C asks the children to save and stop, the
+second kills them; without their launcher they stop by themselves.
+"""
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ..config import RunConfig, Runtime
+from ..record.environment import cpus
+from ..record.folder import RunFolder, RunLocked
+from ..record.heartbeat import alive
+from ..record.state import Status
+from .planning import ACTIONS, Entry, Event, Plan, Wanted, obstacle, submit
+from .status import read
+
+TICK = 0.5  # seconds between two looks at what is under way
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GRACE = 60.0  # seconds that a child has to save after it was asked to stop
+LOCKED, INTERRUPTED = 73, 75  # exit codes
+
+# What is slow to import, and starts no thread.
+PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{task}" for task in RunConfig.tasks))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Carries out the run of a signature. Its folder, which holds its config, must exist. torch is imported within."""
+
+    signature: str
+    runtime: Runtime
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder.of(self.runtime.runs, self.signature)
+
+    def __call__(self) -> str:
+        """`finished` or `interrupted`. Raises what the training raises."""
+        from ..run import run
+
+        return run(self.folder.config(), self.runtime)
+
+
+def gpus() -> list[str]:
+    """The NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def start_method() -> str:
+    """A fork must not follow the start of CUDA or of macOS's frameworks; there each child imports for itself."""
+    return "spawn" if sys.platform == "darwin" or gpus() else "forkserver"
+
+
+@dataclass
+class Child:
+    """A run that is being trained by a process of ours, with its output in the run folder's log/."""
+
+    entry: Entry
+    process: BaseProcess
+    log: Path
+    started: float
+    slot: int
+    asked: float | None = None  # when, to stop
+
+    @classmethod
+    def start(cls, processes: BaseContext, entry: Entry, job: Job, slot: int, gpu: str | None = None) -> "Child":
+        log = entry.folder.log / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = processes.Process(target=_main, args=(job, log, gpu), name=entry.run.label)
+        # The fork server inherits these: a Ctrl-C reaches every process of the terminal, and only the launcher decides.
+        with _ignoring(signal.SIGINT, signal.SIGHUP):
+            process.start()
+        return cls(entry, process, log, time.time(), slot)
+
+    @property
+    def ended(self) -> bool:
+        if self.process.is_alive():
+            return False
+        # The exit code comes by way of the fork server; if that was killed, the child may still be there, saving.
+        return not alive(self.process.pid, socket.gethostname(), self.started)
+
+    @property
+    def locked_out(self) -> bool:
+        """Whether it found another process writing the run."""
+        return self.process.exitcode == LOCKED
+
+    def stop(self) -> None:
+        """Ask it to save and stop; kill it where that takes too long."""
+        if self.asked is None:
+            self._send(signal.SIGTERM)
+            self.asked = time.monotonic()
+        elif time.monotonic() > self.asked + GRACE:
+            self.kill()
+
+    def kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def record_end(self) -> None:
+        """Write down how it ended, where it could not say so itself."""
+        last = self.entry.folder.journal.last()
+        if last and last["time"] >= self.started and last["kind"] in ("finished", "interrupted", "failed"):
+            return
+        code = self.process.exitcode
+        if self.asked is not None:
+            state, reason = "interrupted", "stopped before it could save"
+        elif code < 0:
+            state, reason = "dead", f"killed by {signal.Signals(-code).name}"
+        else:
+            state, reason = "failed", _last_line(self.log) or f"exit code {code}"
+        self.entry.folder.jobs.write("ended", state=state, reason=reason, exit_code=code)
+
+    def _send(self, what: signal.Signals) -> None:
+        # Not process.terminate(), which does nothing for a child whose fork server is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, what)
+
+
+class Local:
+    """Works through one plan, at most `slots` runs at a time, until nothing is left that can run."""
+
+    def __init__(self, runtime: Runtime, slots: int, job: Callable[..., Job] = Job, preload: Sequence[str] = PRELOAD):
+        self.name = f"local:{os.getpid()}"
+        self.slots, self.job = slots, job
+        self.gpus = gpus()
+        share = max(1, cpus() // slots)
+        # One thread a run: side by side is faster than threads, and it is the same arithmetic on any number of cores.
+        how = {"workers": min(8, share), "threads": share} if self.gpus else {"threads": 1}
+        self.runtime = runtime.model_copy(update=how)
+        self.stops = 0  # how often the user asked to stop
+        self._queue: list[Entry] = []
+        self._children: dict[str, Child] = {}
+        self._elsewhere: dict[str, Entry] = {}  # runs of another launcher, which this one's may wait for
+        self._clusters: dict[str, Entry] = {}  # runs that a cluster has, for as long as it takes
+        self._processes = multiprocessing.get_context(start_method())
+        self._processes.set_forkserver_preload(list(preload))
+
+    def work(self, plan: Plan) -> Iterator[Event | None]:
+        """Catches signals while it runs, so it belongs to the main thread."""
+        for entry in plan.todo:
+            entry.folder.check_shared()
+        for entry in plan.todo:
+            submit(entry, plan.wanted, self.name)
+        self._queue = list(plan.todo)
+        under_way = {s: e for s, e in plan.entries.items() if e.status.under_way}
+        self._clusters = {s: e for s, e in under_way.items() if e.status.job}
+        self._elsewhere = {s: e for s, e in under_way.items() if s not in self._clusters}
+        for entry in self._clusters.values():
+            yield Event(entry, "elsewhere", entry.status)
+        with self._catching_stops():
+            try:
+                while self._children or (not self.stops and (self._queue or self._elsewhere)):
+                    yield from self._start(plan)
+                    self._wait()
+                    yield from self._reap(plan.wanted)
+                    self._look_elsewhere(plan.wanted)
+                    if self.stops:
+                        yield from self._stop_children()
+                    yield None
+            finally:
+                self._abandon(plan.wanted)
+                for entry in self._queue:
+                    _withdraw(entry, "its launcher was stopped")
+
+    # ---- one look
+
+    def _start(self, plan: Plan) -> Iterator[Event]:
+        """Start what can start; take out what never will."""
+        for entry in list(self._queue):
+            needs = entry.run.needs
+            if self.stops or len(self._children) >= self.slots:
+                return
+            if needs and self._to_come(needs):
+                continue
+            self._queue.remove(entry)
+            needed = plan.entries.get(needs)
+            if needed and (reason := self._obstacle(needed, plan.wanted)):
+                _withdraw(entry, reason)
+                yield Event(entry, "blocked", Status("blocked", reason))
+            else:
+                self._children[entry.run.signature] = self._child(entry)
+                yield Event(entry, "started", Status("pending"))
+
+    def _obstacle(self, needed: Entry, wanted: Wanted) -> str | None:
+        needs = needed.run.signature
+        if needs in self._clusters:
+            return f"starts from {needed.run.label}, job {needed.status.job} of the cluster; run it when that is done"
+        now = replace(needed, status=read(needed.folder, wanted.scheduler), action=None)
+        return obstacle(needs, now, wanted)
+
+    def _wait(self) -> None:
+        sentinels = [child.process.sentinel for child in self._children.values() if child.process.is_alive()]
+        if sentinels:
+            wait(sentinels, TICK)
+        else:
+            time.sleep(TICK)
+
+    def _reap(self, wanted: Wanted) -> Iterator[Event]:
+        for signature, child in list(self._children.items()):
+            if not child.ended:
+                continue
+            del self._children[signature]
+            if child.locked_out:
+                self._elsewhere[signature] = child.entry
+                yield Event(child.entry, "elsewhere", read(child.entry.folder, wanted.scheduler))
+            else:
+                child.record_end()
+                yield Event(child.entry, "ended", read(child.entry.folder, wanted.scheduler))
+
+    def _look_elsewhere(self, wanted: Wanted) -> None:
+        """Take over what another launcher has left unfinished."""
+        for signature, entry in list(self._elsewhere.items()):
+            seen = replace(entry, status=read(entry.folder, wanted.scheduler))
+            if seen.status.under_way and not seen.status.job:
+                continue
+            del self._elsewhere[signature]
+            if seen.status.under_way:
+                self._clusters[signature] = seen
+            elif action := ACTIONS.get(seen.status.state):
+                submit(seen, wanted, self.name)
+                self._queue.insert(0, replace(seen, action=action))
+
+    def _to_come(self, signature: str) -> bool:
+        queued = any(entry.run.signature == signature for entry in self._queue)
+        return queued or signature in self._children or signature in self._elsewhere
+
+    def _child(self, entry: Entry) -> Child:
+        slot = min(set(range(self.slots)) - {child.slot for child in self._children.values()})
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
+        return Child.start(self._processes, entry, self.job(entry.run.signature, self.runtime), slot, gpu)
+
+    def _stop_children(self) -> Iterator[Event]:
+        for child in self._children.values():
+            if child.asked is None:
+                yield Event(child.entry, "asked", Status("running", "saving"))
+            child.stop()
+            if self.stops > 1:
+                child.kill()
+
+    def _abandon(self, wanted: Wanted) -> None:
+        """Leave no child behind, whatever happened here."""
+        while self._children:
+            for _ in (*self._stop_children(), *self._reap(wanted)):
+                pass
+            self._wait()
+
+    @contextlib.contextmanager
+    def _catching_stops(self) -> Iterator[None]:
+        def stop(*_):
+            self.stops += 1
+
+        before = {s: signal.signal(s, stop) for s in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+
+def _withdraw(entry: Entry, reason: str) -> None:
+    """Write down that a run is in nobody's queue any more."""
+    entry.folder.jobs.write("ended", state="missing", reason=reason)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+@contextlib.contextmanager
+def _ignoring(*signals: signal.Signals) -> Iterator[None]:
+    before = {s: signal.signal(s, signal.SIG_IGN) for s in signals}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+# ---- inside
+
+
+def _main(job: Job, log: Path, gpu: str | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with open(log, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    faulthandler.enable()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    threading.Thread(target=_follow_launcher, daemon=True).start()
+    try:
+        outcome = job()
+    except RunLocked as error:
+        print(error, file=sys.stderr)
+        sys.exit(LOCKED)
+    sys.exit(0 if outcome == "finished" else INTERRUPTED)
+
+
+def _follow_launcher() -> None:
+    """Save and stop when the launcher is gone; a pipe tells, on any system."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)

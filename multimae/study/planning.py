@@ -1,0 +1,242 @@
+"""Launching is reconciling: the study says what should exist, the run folders say what does; the difference is run.
+
+`plan` compares, a back end runs what is missing, `status` reads, `cancel` stops. Whatever is done costs nothing; what
+runs, or waits in somebody's queue, is left to them.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..files import user
+from ..record.folder import RunFolder, RunLocked
+from ..record.heartbeat import alive
+from ..record.reading import FolderError, usable
+from ..record.state import Status
+from .status import Scheduler, read, read_all
+from .study import Row, Run, Study, runs_of
+
+ACTIONS = {"missing": "run", "interrupted": "resume", "dead": "resume"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What should exist, and who may have it in a queue."""
+
+    study: Study
+    scale: str
+    rows: tuple[Row, ...]
+    runs: Path  # the folder of run folders
+    variant: str = ""  # the edits that make these rows others than the study's
+    scheduler: Scheduler | None = None
+
+    def folder(self, signature: str) -> RunFolder:
+        return RunFolder.of(self.runs, signature)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, what it is doing, and what a back end does about it: `run`, `resume`, `retry` or nothing."""
+
+    run: Run
+    folder: RunFolder
+    status: Status
+    action: str | None = None
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A run that was submitted for a study which no longer has it."""
+
+    signature: str
+    row: str
+    stage: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class Plan:
+    wanted: Wanted
+    entries: dict[str, Entry]  # by signature, those that others need first
+    retry_failed: bool = False
+
+    @property
+    def todo(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.action]
+
+    def count(self, *states: str) -> int:
+        return sum(entry.status.state in states for entry in self.entries.values())
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a run while a plan was carried out."""
+
+    entry: Entry
+    kind: str  # submitted | started | ended | blocked | elsewhere (another launcher has it) | asked (to stop)
+    status: Status
+
+
+class Backend(Protocol):
+    """Where jobs run. `work` may end at once (a scheduler has them) or when all of them did (local processes)."""
+
+    def work(self, plan: Plan) -> Iterator[Event | None]:
+        """`submit` and run the plan's entries; yields None about twice a second, so that a display can follow.
+
+        Raises ConfigError for a run that a colleague began and does not share.
+        """
+
+
+def plan(wanted: Wanted, retry_failed: bool = False) -> Plan:
+    """What is, and what a back end would do. Reads only, and asks the scheduler at most once."""
+    runs = runs_of(wanted.rows)
+    configs = {signature: run.config for signature, run in runs.items()}
+    statuses = read_all(map(wanted.folder, runs), configs, wanted.scheduler)
+    entries: dict[str, Entry] = {}
+    for signature, run in runs.items():
+        status, needed = statuses[signature], entries.get(run.needs or "")
+        action = _action(status, needed, retry_failed)
+        if action and run.needs and (reason := obstacle(run.needs, needed, wanted)):
+            status, action = replace(status, state="blocked", reason=reason), None
+        entries[signature] = Entry(run, wanted.folder(signature), status, action)
+    return Plan(wanted, entries, retry_failed)
+
+
+def _action(status: Status, needed: Entry | None, retry_failed: bool) -> str | None:
+    # A job that waits in a scheduler's queue for one that ended badly would wait for ever.
+    orphaned = status.state in ("pending", "waiting") and needed is not None and needed.action is not None
+    if status.job and (status.state == "blocked" or orphaned):
+        return "run"
+    if status.state == "failed" and retry_failed:
+        return "retry"
+    return ACTIONS.get(status.state)
+
+
+def obstacle(needed: str, entry: Entry | None, wanted: Wanted) -> str | None:
+    """Why a run that needs `needed` cannot start now or later; None if it can."""
+    folder = wanted.folder(needed)
+    status = entry.status if entry else read(folder, wanted.scheduler)
+    if entry and (entry.action or status.under_way):
+        return None
+    if status.state == "done":
+        return folder.weights_problem
+    if entry:
+        return f"{entry.run.label} {status.state}"
+    why = f": {status.reason}" if status.state == "refused" else ", which is not done, and none of these rows makes it"
+    return f"needs {needed}{why}"
+
+
+def status(wanted: Wanted) -> Plan:
+    """What is, and nothing that would be done."""
+    seen = plan(wanted)
+    entries = {
+        signature: replace(entry, action=None, status=_awaiting(entry, seen))
+        for signature, entry in seen.entries.items()
+    }
+    return replace(seen, entries=entries)
+
+
+def _awaiting(entry: Entry, seen: Plan) -> Status:
+    """Of a run that has not begun: the run it waits for, by name."""
+    needed = seen.entries.get(entry.run.needs or "")
+    if entry.status.state == "waiting" and needed:
+        return replace(entry.status, reason=f"for {needed.run.label}")
+    return entry.status
+
+
+def tidy(plan: Plan) -> None:
+    """Remove the checkpoints of runs that are done, and were killed just before they could do so themselves."""
+    for entry in plan.entries.values():
+        if entry.status.state == "done" and entry.folder.checkpoints.exists():
+            with contextlib.suppress(RunLocked, FolderError), entry.folder.claim():  # somebody else's, maybe
+                entry.folder.drop_checkpoints()
+
+
+def submit(entry: Entry, wanted: Wanted, job: str, **where: str) -> None:
+    """Write down who has this run in a queue (`job`), and for what. Raises FolderError."""
+    entry.folder.create(entry.run.config)
+    for row, stage in entry.run.cells:
+        what = {"study": wanted.study.name, "row": row, "stage": stage}
+        what |= {"scale": wanted.scale, "variant": wanted.variant}
+        who = {"user": user(), "host": socket.gethostname()}
+        with usable(entry.folder.path):
+            entry.folder.jobs.write("submitted", job=job, **who, **where, **what)
+
+
+@dataclass(frozen=True)
+class Stopped:
+    asked: list[str]  # runs that save and stop, by label
+    left: list[str]  # why another one goes on, and who can stop it
+
+
+def cancel(plan: Plan) -> Stopped:
+    """Stop what a plan has under way. Raises RuntimeError where a scheduler that has jobs cannot be asked.
+
+    Processes of this machine save first; jobs of a scheduler are cancelled, by one command.
+    """
+    runs = {entry.run.label: (entry.folder, entry.status) for entry in plan.entries.values()}
+    return _stop(runs, plan.wanted.scheduler)
+
+
+def cancel_removed(extras: Iterable[Extra], wanted: Wanted) -> Stopped:
+    """`cancel` for runs that the study no longer has."""
+    runs = {f"{e.row} {e.stage} ({e.signature})": (wanted.folder(e.signature), e.status) for e in extras}
+    return _stop(runs, wanted.scheduler)
+
+
+def _stop(runs: Mapping[str, tuple[RunFolder, Status]], scheduler: Scheduler | None) -> Stopped:
+    stopped = Stopped([], [])
+    jobs = {}
+    for label, (folder, status) in runs.items():
+        if status.job and (status.under_way or status.state == "blocked"):
+            jobs[status.job] = (label, folder)
+        elif status.state == "running":
+            _stop_process(label, status.heartbeat, stopped)
+    others = scheduler.cancel(jobs) if jobs else set()  # one that has told of them
+    for job, (label, folder) in jobs.items():
+        if job in others:
+            who = (folder.jobs.last("submitted") or {}).get("user", "another user")
+            stopped.left.append(f"{label} is job {job} of {who}, who alone may cancel it")
+        else:
+            # Where the site hides one user's jobs from another, the others would not learn of it.
+            state, reason = "interrupted" if folder.journal.path.exists() else "missing", "its job was cancelled"
+            folder.jobs.write("ended", job=f"slurm:{job}", state=state, reason=f"{reason} by {user()}")
+            stopped.asked.append(label)
+    return stopped
+
+
+def _stop_process(label: str, beat: Mapping[str, Any], stopped: Stopped) -> None:
+    try:
+        lives = alive(beat["pid"], beat["host"], beat["time"])
+        if lives:
+            os.kill(beat["pid"], signal.SIGTERM)
+            stopped.asked.append(label)
+        elif lives is None:
+            stopped.left.append(f"{label} is process {beat['pid']} on {beat['host']}: give the command there")
+    except PermissionError:
+        stopped.left.append(f"{label} is process {beat['pid']} of another user here, who alone may stop it")
+
+
+def extras(wanted: Wanted, signatures: Sequence[str]) -> list[Extra]:
+    """Runs that were submitted for this variant of a study at this scale and are none of `signatures`."""
+    found = {}
+    for folder in RunFolder.all(wanted.runs):
+        if folder.signature in signatures:
+            continue
+        try:
+            last = folder.jobs.last("submitted")
+        except FolderError:  # whose it is cannot be told
+            continue
+        of = (wanted.study.name, wanted.scale, wanted.variant)
+        if last and (last.get("study"), last.get("scale"), last.get("variant", "")) == of:
+            found[folder] = last
+    statuses = read_all(found, scheduler=wanted.scheduler)
+    return [
+        Extra(f.signature, last.get("row") or "?", last.get("stage") or "?", statuses[f.signature])
+        for f, last in found.items()
+    ]

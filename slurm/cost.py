@@ -1,0 +1,150 @@
+"""What a plan's jobs cost, and whether each has time to save between the signal that asks it to and its end."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+from multimae.config import ConfigError, RunConfig
+from multimae.flops import parameters, training_flops
+from multimae.record.folder import RunFolder
+from multimae.record.reading import read_json
+from multimae.study.cost import CORE_RATE, GPU_RATE
+from multimae.study.planning import Entry
+from multimae.units import counted, duration, operations
+
+from .profile import Profile, Resources
+from .submission.arrays import Array, stage_of
+
+RUNS, RECORDS = 20, 1000  # that are looked at, of each stage and of each run: the last ones
+BYTES = 12  # of a parameter in a checkpoint: itself and AdamW's two moments, in float32
+
+
+def rate(resources: Resources) -> float:
+    """Operations a second of a whole job, assumed."""
+    if resources.gpus_per_node:
+        return resources.nodes * resources.gpus_per_node * GPU_RATE
+    return resources.processes * resources.cpus_per_task * CORE_RATE
+
+
+def job_seconds(config: RunConfig, resources: Resources) -> float | None:
+    """Of training a run in one job, however often that is queued again; None where it cannot be counted."""
+    return training_flops(config) / rate(resources) if config.data.train_samples else None
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What the jobs of one stage take on a cluster."""
+
+    stage: str
+    resources: Resources
+    seconds: tuple[float, ...]  # of each job that can be counted
+    jobs: int
+    side: int  # jobs at the same time
+    waits: bool  # for another stage's jobs
+
+    @classmethod
+    def of(cls, stage: str, arrays: Sequence[Array], profile: Profile) -> "StageCost":
+        resources = profile.resources(stage)
+        mine = [array for array in arrays if array.stage == stage]
+        seconds = [job_seconds(entry.run.config, resources) for array in mine for entry in array.entries]
+        side = sum(min(len(array.tasks), profile.max_jobs) for array in mine)
+        known = tuple(s for s in seconds if s is not None)
+        return cls(stage, resources, known, len(seconds), side, any(array.after for array in mine))
+
+    @property
+    def units(self) -> int:
+        """GPUs of a job, or CPU cores where it has none."""
+        asked = self.resources
+        return asked.nodes * asked.gpus_per_node or asked.processes * asked.cpus_per_task
+
+    @property
+    def unit(self) -> str:
+        return "GPU" if self.resources.gpus_per_node else "core"
+
+    @property
+    def hours(self) -> float:
+        """GPU-hours, or core-hours."""
+        return sum(self.seconds) * self.units / 3600
+
+    @property
+    def wall_seconds(self) -> float:
+        return max(max(self.seconds, default=0.0), sum(self.seconds) / self.side)
+
+    def text(self) -> str:
+        text = f"  {self.stage:<9} {counted(self.jobs, 'job')}, each {counted(self.resources.nodes, 'node')} with "
+        text += counted(self.units // self.resources.nodes, self.unit)
+        text += f", {self.side} at the same time" if self.side < self.jobs else ""
+        if self.seconds:
+            longest, limit = max(self.seconds), 60 * self.resources.minutes
+            text += f": {duration(longest)} each, {self.hours:,.2f} {self.unit}-hours"
+            text += f", within {counted(math.ceil(longest / limit), 'time limit')} of {duration(limit)}"
+        if uncounted := self.jobs - len(self.seconds):
+            text += f" ({uncounted} not counted: their data.train_samples is not given)"
+        return text
+
+
+def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
+    """For a person: what would be submitted, how long it takes and what it costs."""
+    if not arrays:
+        return "\nNothing to submit."
+    stages = dict.fromkeys(array.stage for array in arrays)
+    costs = [StageCost.of(stage, arrays, profile) for stage in stages]
+    jobs, several = sum(cost.jobs for cost in costs), sum(len(array.tasks) > 1 for array in arrays)
+    calls = counted(len(arrays), "sbatch call")
+    lines = [f"\nWould submit {counted(jobs, 'job')} ({counted(several, 'array')}) by {calls}"]
+    lines += [cost.text() for cost in costs]
+    for unit, each in (("GPU", GPU_RATE), ("core", CORE_RATE)):
+        if hours := sum(cost.hours for cost in costs if cost.unit == unit):
+            lines.append(f"  {hours:,.2f} {unit}-hours at {operations(each)}/s a {unit} (assumed)")
+    first = max((cost.wall_seconds for cost in costs if not cost.waits), default=0.0)
+    then = max((cost.wall_seconds for cost in costs if cost.waits), default=0.0)
+    if first or then:
+        lines.append(f"  {duration(first + then)} from the first start to the last result, if nodes are free at once")
+    return "\n".join(lines)
+
+
+# ---- time to save
+
+
+def check_time_to_save(entries: Sequence[Entry], profile: Profile, runs: Path) -> list[str]:
+    """What to tell of the time that these runs have to save; earlier ones' saves have been measured.
+
+    Raises ConfigError where a save, and the evaluation that it may have to wait for, usually takes longer.
+    """
+    notes = []
+    for stage in dict.fromkeys(stage_of(entry) for entry in entries if entry.action):
+        of = [entry for entry in entries if stage_of(entry) == stage and entry.status.state != "refused"]
+        saves, evaluations = _measured(entry.folder for entry in of)
+        if saves:
+            how = f"the median of {len(saves)} saves, with the evaluation that one may wait for"
+            seconds = median(saves) + median(evaluations or [0.0])
+            longest = max(saves) + max(evaluations, default=0.0)
+        else:
+            disk = read_json(runs / ".slurm" / f"doctor-{profile.name}.json") or {}
+            if not (rate := disk.get("write_bytes_per_second")):
+                continue
+            how = f"estimated: the doctor wrote {rate / 1e6:,.0f} MB/s to {runs}"
+            seconds = longest = max(BYTES * parameters(entry.run.config) / rate for entry in of)
+        where = f"profile {profile.name}, stage {stage}"
+        mend = f"write `signal_seconds: {10 * math.ceil(longest / 5)}` in the profile"
+        warned = f"a job is killed {profile.signal_seconds} s after it is asked to"
+        if seconds > profile.signal_seconds:
+            raise ConfigError(f"{where}: to save takes {seconds:.0f} s ({how}), and {warned}: {mend}")
+        if longest > profile.signal_seconds:
+            notes.append(f"{where}: to save once took {longest:.0f} s, and {warned}; if that happens often, {mend}")
+    return notes
+
+
+def _measured(folders: Iterable[RunFolder]) -> tuple[list[float], list[float]]:
+    """Seconds of the last saves and of the last evaluations."""
+    saves, evaluations = [], []
+    for folder in islice((folder for folder in folders if folder.journal.path.exists()), RUNS):
+        for record in islice(folder.journal.backwards(), RECORDS):
+            if record["kind"] == "checkpoint":
+                saves.append(record["seconds"])
+            elif record["kind"] == "eval" and "seconds" in record:
+                evaluations.append(record["seconds"])
+    return saves, evaluations

@@ -1,0 +1,360 @@
+"""The command line of every study: `sys.exit(main(study))` in a file of sweeps/."""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from multimae.config import ConfigError
+from multimae.flops import check_size
+from multimae.record.environment import cpus
+from multimae.record.folder import make_runs
+from multimae.record.state import UNDER_WAY
+from multimae.redact import addresses_in, redact, redacting
+from multimae.study import Study, only, planning, runs_of, stages_of
+from multimae.study import data as study_data
+from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
+from multimae.study.cost import Estimate
+from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
+from multimae.study.local import Local, gpus
+from multimae.tracking import start_follower
+from slurm import scheduler
+from slurm.jobs import Slurm
+from slurm.profile import Profile, for_a_script, load_profile
+from slurm.submission.arrays import stage_of
+from slurm.submission.cluster import Cluster
+
+EXAMPLES = """\
+examples:
+  {command}                              run what is missing, then print the table
+  {command} --dry-run                    rows, signatures, what would run, time and GPU-hours
+  {command} --status --watch             what every run is doing
+  {command} --table --seeds 0 1 2        the table, as mean and spread over seeds
+  {command} --only '{row}'          some rows
+  {command} --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
+  {command} --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
+  {command} --scale paper --data imagenet=DIR --data ade20k=DIR
+What is done is never run again. Ctrl-C saves and stops; the same command continues.
+
+on a SLURM cluster (PROFILE: a file in slurm/profiles/ or a path; `python -m slurm.doctor PROFILE` proves it):
+  {command} --cluster PROFILE            submit what is missing and return; give it again at any time
+  {command} --cluster PROFILE --dry-run  rows, jobs, GPU-hours, and the exact sbatch scripts
+  {command} --cluster PROFILE --retry-failed
+  {command} --cluster PROFILE --cancel   stop its jobs; --cluster PROFILE continues them
+"""
+
+SLOW = (
+    "note: no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; "
+    "--set STAGE.precision=fp32, or --scale smoke, is for CPUs"
+)
+OTHER_CODE = (
+    "note: {script} is run with the packages in {used}, not with those beside it; to use those: "
+    "python -m pip install -e {beside}"
+)
+STOPPED = "Stopped. Everything is kept; to continue, give the same command again."
+SECONDS_BETWEEN_LOOKS = 2.0  # of --watch; a scheduler serves many, and is asked less often:
+SECONDS_BETWEEN_QUERIES = 10.0
+
+
+def main(study: Study, argv: Sequence[str] | None = None) -> int:
+    """0: all is done, or on its way. 1: something failed. 2: the command was wrong. 130: stopped, and can continue."""
+    script, used = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parents[1]
+    beside = script.parent.parent
+    if beside != used and (beside / "sweeps" / "command.py").exists():
+        print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
+    given = addresses_in(sys.argv[1:] if argv is None else argv)
+    try:
+        return Command(study, argv).run()
+    except (ConfigError, scheduler.Unreachable) as error:
+        print(f"{study.name}: {redact('; '.join(str(error).splitlines()), *given)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{STOPPED}")
+        return 130
+
+
+class Command:
+    """What one command line asks of a study."""
+
+    def __init__(self, study: Study, argv: Sequence[str] | None):
+        with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
+            args = _parser(study).parse_args(argv)
+        self.profile: Profile | None = None
+        if args.cluster is not None:
+            self.profile = load_profile(args.cluster or None)
+            with suppress(ConfigError) if args.dry_run else nullcontext():  # a plan can be shown anywhere
+                self.profile.use_cluster()
+        if args.scale is None:
+            args.scale = self.profile.scale if self.profile else "smoke"
+        if args.runs is None:
+            args.runs = (self.profile and self.profile.runs) or Path("runs")
+        _check_options(args)
+        self.study, self.args = study, args
+        self.everything = all_rows(study, args)
+        self.rows = only(self.everything, args.only)
+        self.wanted = planning.Wanted(study, args.scale, self.rows, args.runs, variant(args), Slurm())
+        self.slots = min(args.jobs or min(4, len(gpus()) or cpus()), len(runs_of(self.rows)))
+        self.console = Console() if sys.stdout.isatty() else Console(width=120)
+
+    def run(self) -> int:
+        args = self.args
+        if args.status:
+            return self.status()
+        if args.cancel_removed:
+            return self.cancel_removed()
+        if args.table:
+            return self.table()
+        if not (args.dry_run or args.cancel):
+            make_runs(args.runs)
+        planned = planning.plan(self.wanted, args.retry_failed)
+        if args.cancel:
+            return self.cancel(planned)
+        for line in [*self.notes(planned), *self.data_notes(planned)]:
+            print(f"note: {line}", file=sys.stderr)
+        if not args.dry_run:
+            planning.tidy(planned)
+        if self.profile:
+            return self.on_cluster(planned, self.profile)
+        return self.here(planned)
+
+    def notes(self, planned: planning.Plan) -> list[str]:
+        """What to tell of the rows before anything begins. Raises ConfigError for what cannot work."""
+        notes = self.profile.check_stages(stages_of(self.everything), self.study.name) if self.profile else []
+        here = runtime_from(self.args)
+        for entry in planned.todo:
+            _, stage = entry.run.cells[0]
+            try:
+                check_size(entry.run.config, self.profile.runtime(stage) if self.profile else here)
+            except ConfigError as error:
+                raise ConfigError(f"{stage}: {error}") from None
+            notes += [f"{stage}: {note}" for note in entry.run.config.notes()]
+        return list(dict.fromkeys(notes))
+
+    def data_notes(self, planned: planning.Plan) -> list[str]:
+        """What cannot be told from here. Raises ConfigError for data that cannot be what the runs read."""
+        roots = runtime_from(self.args).data_roots
+        everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
+        if folder := study_data.own_folder(self.args.data):
+            study_data.check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
+        notes = study_data.other_data(planned, roots)
+        unknown = study_data.unknown_data(planned, everywhere)
+        absent = study_data.absent_data(planned, everywhere)
+        wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
+        if wrong and not self.args.dry_run:
+            raise ConfigError("; ".join(wrong))
+        return [*notes, *unknown, *absent]
+
+    # ---- reading, and stopping
+
+    def status(self) -> int:
+        if not self.args.watch:
+            print_status(self.console, self.seen(), self.removed())
+            return 0
+        with _following(self.args.runs), suppress(KeyboardInterrupt), watching(self.console) as show:
+            while True:
+                seen = self.seen()
+                show(seen, self.removed())
+                states = [entry.status for entry in seen.entries.values()]
+                if not any(status.under_way for status in states):
+                    break
+                time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
+        return 0
+
+    def seen(self) -> planning.Plan:
+        return planning.status(self.wanted)
+
+    def removed(self) -> list[planning.Extra]:
+        return planning.extras(self.wanted, list(runs_of(self.everything)))
+
+    def cancel(self, planned: planning.Plan) -> int:
+        others = runs_of(row for row in self.everything if row not in self.rows)
+        mine = {signature: entry for signature, entry in planned.entries.items() if signature not in others}
+        kept = [e for s, e in planned.entries.items() if s in others and e.status.under_way]
+        if kept:
+            print(f"note: {len(kept)} runs go on, because rows that --only leaves out use them too", file=sys.stderr)
+        stopped = planning.cancel(replace(planned, entries=mine))
+        unknown = planned.count("unknown")
+        code = _tell(stopped, "" if unknown else "nothing of this study runs or is queued")
+        if unknown:
+            print(f"{unknown} runs were left alone: what they do is not known (--status says why)", file=sys.stderr)
+        return int(unknown > 0) or code
+
+    def cancel_removed(self) -> int:
+        stopped = planning.cancel_removed(self.removed(), self.wanted)
+        return _tell(stopped, "no run that left this study is under way")
+
+    # ---- on a cluster
+
+    def on_cluster(self, planned: planning.Plan, profile: Profile) -> int:
+        """Submit what is missing, say what is, and return; the table once all is done."""
+        args = self.args
+        cluster = Cluster(profile, args.runs, runtime_from(args).data_roots)
+        if args.dry_run:
+            for note in cluster.check(planned):
+                print(f"note: {note}", file=sys.stderr)
+            print_plan(self.console, planned, cluster.estimate(planned))
+            print_scripts(self.console, cluster.scripts(planned))
+            return 0
+        told = 0
+        for _ in cluster.work(planned):
+            for array in cluster.submitted[told:]:
+                after = f", {array.dependency}" if array.dependency else ""
+                print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
+            told = len(cluster.submitted)
+        seen = self.seen()
+        if seen.count("done") == len(seen.entries):
+            self.console.print("Everything is done already.")
+            with _following(args.runs):
+                return self.table()
+        print_status(self.console, seen, self.removed())
+        again = self.again()
+        if not told:
+            print("Nothing to submit.")
+        print(f"Follow with: {again} --status --watch")
+        if seen.count("failed"):
+            print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
+        return int(seen.count("failed", "refused", "blocked") > 0)
+
+    def again(self) -> str:
+        """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""
+        words = [*self.study.command.split(), "--cluster", *filter(None, [self.args.cluster])]
+        usual = {"--scale": self.profile.scale, "--runs": str(self.profile.runs or "runs")}
+        said = study_words(self.args)
+        edits = [(option, value) for option, value in zip(said[::2], said[1::2]) if usual.get(option) != value]
+        return shlex.join([*words, *(word for edit in edits for word in edit)])
+
+    # ---- on this machine
+
+    def here(self, planned: planning.Plan) -> int:
+        """Run what is missing, then print the table."""
+        if planned.todo and not gpus():
+            slow = sum(entry.run.config.precision == "bf16" for entry in planned.todo)
+            if slow:
+                print(SLOW.format(runs=slow), file=sys.stderr)
+        if self.args.dry_run:
+            estimate = Estimate.of([entry.run.config for entry in planned.todo])
+            print_plan(self.console, planned, estimate.text(self.slots, "GPU" if gpus() else "core"))
+            return 0
+        progress = Progress(self.console, planned, self.slots)
+        if (planned.todo or planned.count(*UNDER_WAY)) and self.work(planned, progress):
+            print(STOPPED)
+            return 130
+        return progress.report() or self.table()
+
+    def work(self, planned: planning.Plan, progress: Progress) -> bool:
+        """Run what is missing; returns whether the user stopped it."""
+        backend = Local(runtime_from(self.args), self.slots)
+        with _following(self.args.runs), progress:
+            for event in backend.work(planned):
+                progress.update(event)
+        return bool(backend.stops)
+
+    def table(self) -> int:
+        """The paper's table beside what was measured here."""
+        from analysis import tables  # pandas takes half a second
+
+        if not self.args.runs.is_dir():
+            found = "is no folder" if self.args.runs.exists() else "is not there"
+            raise ConfigError(f"--runs: {self.args.runs} {found}; give the folder that holds the runs, or train first")
+        seeds = self.args.seeds or [self.args.seed]
+        of_each = (all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds)
+        rows = [row for rows in of_each for row in only(rows, self.args.only)]
+        try:
+            print(tables.text(self.study, tables.build(self.study, self.args.scale, rows, self.args.runs)))
+        except tables.Incomparable as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises ConfigError for options that would be ignored, and for folders that cannot be meant."""
+    if args.jobs is not None and args.cluster is not None:
+        raise ConfigError("--jobs is for this machine; on a cluster it is max_jobs in the profile")
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
+    if args.watch and not args.status:
+        raise ConfigError("--watch goes with --status: give both")
+    if args.seeds is not None and not args.table:
+        raise ConfigError("--seeds goes with --table: give both")
+    if args.seeds and args.seed is not None:
+        raise ConfigError("--seeds and --seed both say the seed; give one of them")
+    if args.seeds and (twice := [seed for seed in args.seeds if args.seeds.count(seed) > 1]):
+        raise ConfigError(f"--seeds: {twice[0]} stands more than once, and a seed is one run; give each once")
+    for option in ("status", "table", "cancel", "cancel_removed"):
+        if args.retry_failed and getattr(args, option):
+            words = option.replace("_", "-")
+            raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
+    runtime_from(args)  # which knows what folders can be
+    if args.runs.exists() and not args.runs.is_dir():
+        raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
+    if args.cluster is not None:
+        try:
+            for_a_script(args.runs)
+        except ValueError as error:
+            raise ConfigError(f"--runs: {error}, found {args.runs}") from None
+
+
+def _tell(stopped: planning.Stopped, nothing: str) -> int:
+    """Say what was stopped, and what was not; the exit code. `nothing`: where there was nothing to stop."""
+    if stopped.asked:
+        print(f"asked {len(stopped.asked)} runs to save and stop")
+    elif nothing and not stopped.left:
+        print(nothing)
+    for line in stopped.left:
+        print(f"{line}; it goes on", file=sys.stderr)
+    return int(bool(stopped.left))
+
+
+@contextmanager
+def _following(runs: Path) -> Iterator[None]:
+    """Keep MLflow up to date meanwhile, where these runs may be written."""
+    if not os.access(runs, os.W_OK):
+        yield
+        return
+    follower = start_follower(runs)
+    try:
+        yield
+    finally:
+        if not follower.stop():
+            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
+
+
+def _parser(study: Study) -> argparse.ArgumentParser:
+    try:
+        row = next(iter(study.rows("smoke"))).name
+    except ConfigError:
+        row = "ROW"
+    parser = argparse.ArgumentParser(
+        prog=study.command,
+        description=f"{study.title} (Table {study.table} of the paper), run on this machine or on a SLURM cluster.",
+        epilog=EXAMPLES.format(command=study.command, row=row),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print what would run and what it would cost")
+    what.add_argument("--status", action="store_true", help="print what every run is doing")
+    what.add_argument("--table", action="store_true", help="print the paper's table beside what was measured here")
+    what.add_argument("--cancel", action="store_true", help="stop what runs here or is on the cluster; it is kept")
+    what.add_argument("--cancel-removed", action="store_true", help="the same for runs that left the study")
+    add_study_arguments(parser)
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--cluster",
+        nargs="?",
+        const="",
+        metavar="PROFILE",
+        help="on the SLURM cluster of slurm/profiles/PROFILE.yaml, or of a YAML file ($MULTIMAE_PROFILE, else site)",
+    )
+    how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one a core or GPU, at most 4)")
+    how.add_argument("--retry-failed", action="store_true", help="run again what failed")
+    how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="with --table: mean and spread over these seeds")
+    how.add_argument("--watch", action="store_true", help="with --status: keep looking")
+    return parser
