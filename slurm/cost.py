@@ -11,7 +11,7 @@ from multimae.config import ConfigError, RunConfig
 from multimae.flops import parameters, training_flops
 from multimae.record.folder import RunFolder
 from multimae.record.reading import read_json
-from multimae.study.cost import CORE_RATE, GPU_RATE
+from multimae.study.cost import CHECKPOINT, CORE_RATE, FILES, GPU_RATE, disk_text
 from multimae.study.planning import Entry
 from multimae.units import counted, duration, operations
 
@@ -19,7 +19,7 @@ from .profile import Profile, Resources
 from .submission.arrays import Array, stage_of
 
 RUNS, RECORDS = 20, 1000  # that are looked at, of each stage and of each run: the last ones
-BYTES = 12  # of a parameter in a checkpoint: itself and AdamW's two moments, in float32
+OF_A_JOB, OF_A_PROCESS = 7, 3  # files in .slurm: script, pickle, log, ...; what a process prints and returns
 
 
 def rate(resources: Resources) -> float:
@@ -99,6 +99,9 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     for unit, each in (("GPU", GPU_RATE), ("core", CORE_RATE)):
         if hours := sum(cost.hours for cost in costs if cost.unit == unit):
             lines.append(f"  {hours:,.2f} {unit}-hours at {operations(each)}/s a {unit} (assumed)")
+    configs = [entry.run.config for array in arrays for entry in array.entries]
+    together, most = sum(cost.side for cost in costs), max(cost.resources.processes for cost in costs)
+    lines.append(disk_text(configs, min(together, len(configs)), FILES + OF_A_JOB + OF_A_PROCESS * most))
     first = max((cost.wall_seconds for cost in costs if not cost.waits), default=0.0)
     then = max((cost.wall_seconds for cost in costs if cost.waits), default=0.0)
     if first or then:
@@ -127,7 +130,7 @@ def check_time_to_save(entries: Sequence[Entry], profile: Profile, runs: Path) -
             if not (rate := disk.get("write_bytes_per_second")):
                 continue
             how = f"estimated: the doctor wrote {rate / 1e6:,.0f} MB/s to {runs}"
-            seconds = longest = max(BYTES * parameters(entry.run.config) / rate for entry in of)
+            seconds = longest = max(CHECKPOINT * parameters(entry.run.config) / rate for entry in of)
         where = f"profile {profile.name}, stage {stage}"
         mend = f"write `signal_seconds: {10 * math.ceil(longest / 5)}` in the profile"
         warned = f"a job is killed {profile.signal_seconds} s after it is asked to"

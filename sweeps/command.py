@@ -21,7 +21,7 @@ from multimae.redact import addresses_in, redact, redacting
 from multimae.study import Study, only, planning, runs_of, stages_of
 from multimae.study import data as study_data
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
-from multimae.study.cost import Estimate
+from multimae.study.cost import Estimate, disk_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
 from multimae.tracking import start_follower
@@ -239,8 +239,9 @@ class Command:
             if slow:
                 print(SLOW.format(runs=slow), file=sys.stderr)
         if self.args.dry_run:
-            estimate = Estimate.of([entry.run.config for entry in planned.todo])
-            print_plan(self.console, planned, estimate.text(self.slots, "GPU" if gpus() else "core"))
+            configs = [entry.run.config for entry in planned.todo]
+            cost = Estimate.of(configs).text(self.slots, "GPU" if gpus() else "core")
+            print_plan(self.console, planned, f"{cost}\n{disk_text(configs, self.slots)}" if configs else cost)
             return 0
         progress = Progress(self.console, planned, self.slots)
         if (planned.todo or planned.count(*UNDER_WAY)) and self.work(planned, progress):

@@ -223,7 +223,7 @@ def test_two_launchers_share_the_work(tmp_path, launcher):
 def test_a_launcher_takes_over_what_another_left(tmp_path, launcher):
     script(tmp_path, A_pretrain="wait")
     first = launcher(tmp_path)
-    running(tmp_path, 1)
+    until(lambda: states(tmp_path)["alpha=1 pretrain"] == "running")
     script(tmp_path)
     second = launcher(tmp_path)
     until(lambda: list(states(tmp_path).values()).count("done") == 3)

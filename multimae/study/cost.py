@@ -1,16 +1,23 @@
-"""What a study costs on this machine, and what it needs of a disk: from counted FLOPs, at a rate that is said."""
+"""What a study costs on this machine, from counted FLOPs at a rate that is said; and what it needs of a disk."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..config import RunConfig
-from ..flops import flops, training_flops
+from ..config import SCENES, RunConfig, Runtime
+from ..flops import flops, parameters, training_flops
 from ..record.state import Status
-from ..units import duration, operations
+from ..units import counted, duration, operations, size
 
 # Operations a second that a training step really gets, assumed until something has been measured.
 CORE_RATE = 20e9  # of one CPU core in fp32, small models
 GPU_RATE = 30e12  # of an A100: what the paper's 6.0 minutes an epoch (Table 15) come to
+
+# Of a disk.
+PARAMETER, CHECKPOINT = 4, 12  # bytes of one in the weights, and with AdamW's moments in a checkpoint
+CHECKPOINTS = 3  # while a run trains: the last two, and the one that is being written
+RECORD = 400  # bytes of the journal, every `log_every_steps`
+FILES = 13  # of a run that is done: config, records, weights, a picture, logs, what MLflow was told, its link
+SCENE = 6  # bytes of a pixel of the embedded scenes: rgb, depth, semseg
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,22 @@ class Estimate:
             if status.state == "running" and beat.get("images_per_second"):
                 rates.append(beat["images_per_second"] * flops(config).training)
         return todo / (sum(rates) / len(rates)) / slots if rates else None
+
+
+def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
+    """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
+    every = Runtime.model_fields["log_every_steps"].default
+    steps = [c.total_steps(c.data.train_samples) if c.data.train_samples else 0 for c in configs]
+    kept = sum(PARAMETER * parameters(c) + RECORD * n / every for c, n in zip(configs, steps, strict=True))
+    largest = sorted((CHECKPOINT * parameters(c) for c in configs), reverse=True)[:together]
+    text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
+    text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
+    text += f" ({CHECKPOINTS} checkpoints each)"
+    scenes: dict[tuple[str, int], int] = {}  # of each split and size the most that a run reads
+    for data in (config.data for config in configs if config.data.name == SCENES):
+        for split, samples in (data.split("train"), data.split("eval")):
+            of = (split, data.render_size)
+            scenes[of] = max(scenes.get(of, 0), samples or 0)
+    if scenes:
+        text += f"; {size(sum(SCENE * n * side**2 for (_, side), n in scenes.items()))} of rendered scenes, once"
+    return text

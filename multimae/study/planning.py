@@ -18,6 +18,7 @@ from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
 from ..record.reading import FolderError, usable
 from ..record.state import Status
+from .links import link
 from .status import Scheduler, read, read_all
 from .study import Row, Run, Study, runs_of
 
@@ -150,9 +151,13 @@ def _awaiting(entry: Entry, seen: Plan) -> Status:
 
 
 def tidy(plan: Plan) -> None:
-    """Remove the checkpoints of runs that are done, and were killed just before they could do so themselves."""
+    """Of runs that are done: let the study's names lead to them, and remove the checkpoints of those that were killed
+    just before they could do so themselves."""
     for entry in plan.entries.values():
-        if entry.status.state == "done" and entry.folder.checkpoints.exists():
+        if entry.status.state != "done":
+            continue
+        _link(entry, plan.wanted)
+        if entry.folder.checkpoints.exists():
             with contextlib.suppress(RunLocked, FolderError), entry.folder.claim():  # somebody else's, maybe
                 entry.folder.drop_checkpoints()
 
@@ -160,12 +165,18 @@ def tidy(plan: Plan) -> None:
 def submit(entry: Entry, wanted: Wanted, job: str, **where: str) -> None:
     """Write down who has this run in a queue (`job`), and for what. Raises FolderError."""
     entry.folder.create(entry.run.config)
+    _link(entry, wanted)
     for row, stage in entry.run.cells:
         what = {"study": wanted.study.name, "row": row, "stage": stage}
         what |= {"scale": wanted.scale, "variant": wanted.variant}
         who = {"user": user(), "host": socket.gethostname()}
         with usable(entry.folder.path):
             entry.folder.jobs.write("submitted", job=job, **who, **where, **what)
+
+
+def _link(entry: Entry, wanted: Wanted) -> None:
+    for row, stage in entry.run.cells:
+        link(entry.folder.path, wanted.study.name, f"{wanted.scale} {wanted.variant}", row, stage)
 
 
 @dataclass(frozen=True)
