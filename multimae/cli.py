@@ -10,7 +10,7 @@ from .config.fields import validate
 from .config.settings import pairs, parse_overrides, shown
 from .data.listing import data_roots
 from .record.folder import RunLocked, make_runs
-from .redact import addresses_in, redact, redacting
+from .redact import parse_arguments, redact
 
 RUN_EXAMPLES = """\
 examples:
@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         from .bench import main as bench
 
         return bench(arguments[1:])
-    secrets = addresses_in(arguments)
-    with redacting(*secrets):  # argparse repeats what it cannot use
-        args = _parser().parse_args(arguments)
+    args, secrets = parse_arguments(_parser(), arguments)
     try:
         return _run(args)
     except ConfigError as error:

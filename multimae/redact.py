@@ -6,6 +6,7 @@ with `/`, `@` and `#` in them as they are, and then no parser knows where they e
 left.
 """
 
+import argparse
 import base64
 import contextlib
 import ipaddress
@@ -13,7 +14,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 from urllib.parse import SplitResult, quote, unquote, unquote_plus, urlsplit
 
@@ -89,9 +90,14 @@ def redact(text: str, *addresses: str | None) -> str:
     return IN_TEXT.sub(_in_text, text)
 
 
-def addresses_in(words: Iterable[str]) -> list[str]:
-    """The addresses in the words of a command line, each to the end of its word."""
-    return [word[found.start() :] for word in words if (found := SCHEME.search(word))]
+def parse_arguments(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """(what argparse makes of a command line, the addresses in its words); argparse repeats what it cannot use."""
+    words = sys.argv[1:] if argv is None else argv
+    addresses = [word[found.start() :] for word in words if (found := SCHEME.search(word))]
+    with redacting(*addresses):
+        return parser.parse_args(words), addresses
 
 
 def without_values(line: str) -> str:

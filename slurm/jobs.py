@@ -32,11 +32,7 @@ class Slurm:
         return {signature: _status(run, jobs.get(run.job), needs) for signature, run in runs.items()}
 
     def cancel(self, jobs: Iterable[str]) -> set[str]:
-        try:
-            scheduler.cancel(jobs)
-        except scheduler.NotYours as error:
-            return error.jobs
-        return set()
+        return scheduler.cancel(jobs)
 
 
 def _status(run: Traces, job: SchedulerJob | None, needs: Needs) -> Status:

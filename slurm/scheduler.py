@@ -34,14 +34,6 @@ class Unreachable(RuntimeError):
         self.said = said
 
 
-class NotYours(Unreachable):
-    """The scheduler does not let this user end somebody else's jobs."""
-
-    def __init__(self, jobs: set[str]):
-        super().__init__(f"only who submitted them may cancel {', '.join(sorted(jobs))}")
-        self.jobs = jobs  # ids; of an array, perhaps of all that were to be cancelled
-
-
 @dataclass(frozen=True)
 class SchedulerJob:
     id: str  # `123`, or `123_4` of an array
@@ -105,23 +97,24 @@ def hides_jobs() -> bool:
         return True
 
 
-def cancel(ids: Iterable[str]) -> None:
+def cancel(ids: Iterable[str]) -> set[str]:
     """End jobs for good, by one command; those that ended already are passed over.
 
-    Raises Unreachable; NotYours for those of other users, once the rest is cancelled.
+    Returns those of other users, who alone may; of an array, perhaps all that were to be cancelled. Raises Unreachable.
     """
     ids, tasks = set(ids), {}
     for id in sorted(ids):
         master, _, task = id.partition("_")
         tasks.setdefault(master, []).append(task)
     if not tasks:
-        return
+        return set()
     try:
         _run("scancel", *(f"{master}_[{','.join(of)}]" if of[0] else master for master, of in tasks.items()))
     except Unreachable as error:
         if not (refused := set(DENIED.findall(error.said))):
             raise
-        raise NotYours({id for id in ids if id.partition("_")[0] in refused}) from None
+        return {id for id in ids if id.partition("_")[0] in refused}
+    return set()
 
 
 def _queue(ids: set[str]) -> dict[str, SchedulerJob] | None:

@@ -17,7 +17,7 @@ from multimae.flops import check_size
 from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
 from multimae.record.state import UNDER_WAY
-from multimae.redact import addresses_in, redact, redacting
+from multimae.redact import parse_arguments, redact
 from multimae.study import Study, only, planning, runs_of, stages_of
 from multimae.study import data as study_data
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
@@ -69,9 +69,9 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     beside = script.parent.parent
     if beside != used and (beside / "sweeps" / "command.py").exists():
         print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
-    given = addresses_in(sys.argv[1:] if argv is None else argv)
+    args, given = parse_arguments(_parser(study), argv)
     try:
-        return Command(study, argv).run()
+        return Command(study, args).run()
     except (ConfigError, scheduler.Unreachable) as error:
         print(f"{study.name}: {redact('; '.join(str(error).splitlines()), *given)}", file=sys.stderr)
         return 2
@@ -83,9 +83,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
 class Command:
     """What one command line asks of a study."""
 
-    def __init__(self, study: Study, argv: Sequence[str] | None):
-        with redacting(*addresses_in(sys.argv[1:] if argv is None else argv)):  # argparse repeats what it cannot use
-            args = _parser(study).parse_args(argv)
+    def __init__(self, study: Study, args: argparse.Namespace):
         self.profile: Profile | None = None
         if args.cluster is not None:
             self.profile = load_profile(args.cluster or None)

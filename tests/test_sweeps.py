@@ -26,7 +26,7 @@ from multimae.study import only
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words
 from multimae.study.study import Row, Study
 from slurm import scheduler
-from sweeps.command import Command, main
+from sweeps.command import Command, _parser, main
 
 GOLDEN = Path(__file__).parent / "golden"
 STUDIES = [module.name for module in pkgutil.iter_modules(sweeps.__path__) if module.name != "command"]
@@ -133,7 +133,8 @@ def test_the_command_line_goes_before_the_profile(tmp_path, capsys):
 )
 def test_the_command_that_is_told_sees_the_same_rows(words, expected):
     """A --retry-failed without the --set would submit the whole study as published."""
-    command = Command(study_named("alpha_ablation"), ["--cluster", "site", *words])
+    study = study_named("alpha_ablation")
+    command = Command(study, _parser(study).parse_args(["--cluster", "site", *words]))
     assert command.again() == f"python sweeps/alpha_ablation.py --cluster site{expected}"
 
 
@@ -161,7 +162,7 @@ def test_a_cancel_of_some_rows_leaves_what_other_rows_need(tmp_path, monkeypatch
     cancelled = []
     given(tmp_path)
     monkeypatch.setattr(scheduler, "query", lambda ids: {"5": scheduler.SchedulerJob("5", "site", "RUNNING")})
-    monkeypatch.setattr(scheduler, "cancel", cancelled.extend)
+    monkeypatch.setattr(scheduler, "cancel", lambda jobs: cancelled.extend(jobs) or set())
     assert main(study, ["--cancel", "--only", "a", "--runs", str(tmp_path)]) == 0
     assert cancelled == [] and "1 runs go on" in capsys.readouterr().err
     assert main(study, ["--cancel", "--runs", str(tmp_path)]) == 0

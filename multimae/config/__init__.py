@@ -14,31 +14,3 @@ from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Model, Optimize
 from .segment import Segment, SegmentAugmentation
 from .settings import ConfigError
 from .transfer import Transfer
-
-__all__ = [
-    "RECIPES",
-    "SCALES",
-    "SCENES",
-    "SCENES_SPLITS",
-    "SIGNATURE_LENGTH",
-    "Augmentation",
-    "Classify",
-    "ClassifyAugmentation",
-    "ConfigError",
-    "Data",
-    "Decoder",
-    "Masking",
-    "Model",
-    "Optimizer",
-    "Pretrain",
-    "RunConfig",
-    "Runtime",
-    "Segment",
-    "SegmentAugmentation",
-    "Transfer",
-    "build",
-    "defaults",
-    "load",
-    "recipe",
-    "recipes",
-]

@@ -8,10 +8,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..files import user
 from ..record.folder import RunFolder, RunLocked
@@ -81,16 +81,6 @@ class Event:
     entry: Entry
     kind: str  # submitted | started | ended | blocked | elsewhere (another launcher has it) | asked (to stop)
     status: Status
-
-
-class Backend(Protocol):
-    """Where jobs run. `work` may end at once (a scheduler has them) or when all of them did (local processes)."""
-
-    def work(self, plan: Plan) -> Iterator[Event | None]:
-        """`submit` and run the plan's entries; yields None about twice a second, so that a display can follow.
-
-        Raises ConfigError for a run that a colleague began and does not share.
-        """
 
 
 def plan(wanted: Wanted, retry_failed: bool = False) -> Plan:

@@ -13,5 +13,3 @@ from .command import main
 from .follower import Follower, start_follower
 from .store import is_server
 from .syncer import SyncReport, sync
-
-__all__ = ["Follower", "SyncReport", "is_server", "main", "start_follower", "sync"]

@@ -1,14 +1,13 @@
 """The command `multimae sync`."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..config import SIGNATURE_LENGTH
 from ..config.settings import nearest, shown
 from ..record.folder import RunFolder
 from ..record.sharing import share
-from ..redact import addresses_in, redacting
+from ..redact import parse_arguments, redacting
 from .store import default_uri, ui_command
 from .syncer import sync
 
@@ -22,9 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs); one with a password belongs in "
         "that variable, because others can see the arguments of a command",
     )
-    given = addresses_in(sys.argv[1:] if argv is None else argv)
-    with redacting(*given):  # argparse repeats what it cannot use
-        args = parser.parse_args(argv)
+    args, given = parse_arguments(parser, argv)
     if not args.runs.is_dir():
         parser.error(f"--runs: there is no folder {args.runs}")
     for signature in args.signature:

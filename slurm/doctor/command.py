@@ -27,7 +27,7 @@ from multimae.config.settings import nearest
 from multimae.files import write_atomic
 from multimae.record.folder import make_runs
 from multimae.record.reading import read_json
-from multimae.redact import addresses_in, redact, redacting
+from multimae.redact import parse_arguments, redact
 
 from .. import scheduler
 from ..job import logs
@@ -67,9 +67,7 @@ REASONS = {  # how squeue's reason begins -> what it means
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = addresses_in(sys.argv[1:] if argv is None else argv)
-    with redacting(*given):  # argparse repeats what it cannot use
-        args = _parser().parse_args(argv)
+    args, given = parse_arguments(_parser(), argv)
     try:
         return examine(load_profile(args.profile), args, Console(highlight=False, soft_wrap=True))
     except (ConfigError, scheduler.Unreachable) as error:

@@ -141,10 +141,9 @@ class Cluster:
     def _cancel(self, jobs: list[str]) -> None:
         if jobs:
             self.calls["scancel"] += 1
-            try:
-                scheduler.cancel(jobs)
-            except scheduler.Unreachable as error:  # they are somebody else's; they never start, and do no harm
-                print(f"note: jobs that wait in vain stay in the queue: {error}", file=sys.stderr)
+            if others := scheduler.cancel(jobs):  # they never start, and do no harm
+                told = f"only who submitted them may cancel {', '.join(sorted(others))}"
+                print(f"note: jobs that wait in vain stay in the queue: {told}", file=sys.stderr)
 
     def _sbatch(self, script: BatchScript) -> str:
         self.calls["sbatch"] += 1
