@@ -4,11 +4,13 @@
 
 Starts a dev cluster (root; slurm/devcluster/install) and a real MLflow server. Each try submits a small pre-training of
 2 nodes x 2 processes, does one thing to it at a random step, and waits for the end; the curve is compared with that of
-a run that was left alone. A try takes one to three minutes.
+a run that was left alone. A try takes one to three minutes. With --folder, the same command goes on where it was
+stopped: what was tried is in outcomes.jsonl there.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dev_cluster import DevCluster, unavailable
@@ -300,27 +302,31 @@ def main() -> int:
     if reason := unavailable():
         print(f"faults: {reason}", file=sys.stderr)
         return 2
-    random.seed(args.seed)
-    folder = (args.folder or Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        print(f"faults: {folder} is not empty, choose another --folder", file=sys.stderr)
-        return 2
-    cluster = DevCluster.start(folder=folder / "cluster")
+    kept = (args.folder or Path(tempfile.mkdtemp(prefix="faults-", dir="/tmp"))).resolve() / "outcomes.jsonl"
     outcomes: dict[str, list[Outcome]] = {}
+    if kept.exists():
+        for line in kept.read_text().splitlines():
+            record = json.loads(line)
+            outcomes.setdefault(record.pop("fault"), []).append(Outcome(**record))
+    random.seed(f"{args.seed} {sum(map(len, outcomes.values()))}")
+    folder = kept.parent / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    cluster = DevCluster.start(folder=folder / "cluster")
     try:
         with Harness(cluster, folder, args.epochs).ready() as harness:
             steps = [record["step"] for record in harness.alone.run.journal.records("checkpoint")]
             print(f"left alone: {harness.alone.total_steps} steps, checkpoints at {steps}", flush=True)
             for name in args.only or FAULTS:
-                for number in range(args.tries):
+                for number in range(len(outcomes.get(name, ())), args.tries):
                     outcome = harness.attempt(name, number)
                     outcomes.setdefault(name, []).append(outcome)
+                    with open(kept, "a") as file:
+                        file.write(json.dumps({"fault": name} | asdict(outcome)) + "\n")
                     print(f"{name}, try {number + 1}: {outcome}", flush=True)
     finally:
         cluster.stop()
         if args.folder is None:
-            shutil.rmtree(folder)
+            shutil.rmtree(kept.parent)
         print(f"\n{NODES} nodes x {TASKS} processes, a checkpoint every {CHECKPOINT_SECONDS} s\n")
         print("| fault | tries | came back | steps lost | repeated | same to the bit | MLflow one run, complete |")
         print("|---|---|---|---|---|---|---|")

@@ -31,7 +31,7 @@ def make_runs(runs: Path) -> None:
         if not (reason := hinders(runs)):
             return
     except OSError as error:
-        reason = error.strerror
+        reason = str(error.strerror)
     raise ConfigError(f"--runs: {runs} cannot hold run folders ({reason}); choose a folder that you may write to")
 
 

@@ -77,7 +77,7 @@ class Traces:
 
     @property
     def done(self) -> bool:
-        return bool(self.record) and self.record["kind"] == "finished"
+        return self.record is not None and self.record["kind"] == "finished"
 
     @property
     def job(self) -> str:
@@ -134,7 +134,7 @@ class Traces:
     @property
     def status(self) -> Status:
         """As far as the files tell."""
-        if self.done:
+        if self.record and self.done:
             return Status("done", "", self.beat, self.record["seconds"], self.job, self.node)
         return self.left if self.lives is False else self.running
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -52,26 +52,20 @@ MANY = 20  # different reasons of what only waits
 def print_plan(console: Console, plan: Plan, cost: str) -> None:
     """Of --dry-run: what would run, and what it would cost."""
     columns = [GridColumn(name, right=name in ("images", "training")) for name in PLANNED]
-    lines, above = [], None
+    lines: list[tuple[str | Text, ...]] = []
+    above = None
     for row, stage, entry, again in _cells(plan):
         run = entry.run.config
         images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
         work = training_flops(run) if images else None
-        line = (
-            "" if row == above else row,
-            stage,
-            entry.run.signature,
-            _state(entry.status),
-            "same run as above" if again else entry.action or "",
-            f"{images:,}" if images else "?",
-            operations(work) if work else "?",
-        )
-        lines.append(line)
+        would = "same run as above" if again else entry.action or ""
+        counts = (f"{images:,}" if images else "?", operations(work) if work else "?")
+        lines.append(("" if row == above else row, stage, entry.run.signature, _state(entry.status), would, *counts))
         above = row
     console.print(_head(plan))
     console.print(Grid(columns, lines))
-    for line in _reasons((entry.run.label, entry.status) for entry in plan.entries.values()):
-        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    for reason in _reasons((entry.run.label, entry.status) for entry in plan.entries.values()):
+        console.print(reason, style="dim", highlight=False, markup=False, soft_wrap=True)
     console.print(cost, highlight=False, soft_wrap=True)
 
 
@@ -201,7 +195,7 @@ class Progress:
         text = f"{datetime.now():%H:%M:%S}  {what:<22}  {SAID.get(event.kind, status.state)}"
         if status.state == "done":
             loss = f", loss {_loss(status)}" if _loss(status) else ""
-            text += f" in {duration(status.seconds)}{loss} ({done} of {len(self.statuses)} runs)"
+            text += f" in {duration(status.seconds or 0)}{loss} ({done} of {len(self.statuses)} runs)"
         elif status.job:
             text += f" as job {status.job} of a cluster"
         elif status.reason and event.kind != "asked":
@@ -265,7 +259,7 @@ def _state(status: Status) -> Text:
 def _figures(status: Status) -> tuple:
     beat = status.heartbeat
     if status.state == "done":
-        return "", "", _loss(status), Text(f"in {duration(status.seconds)}", style="dim")
+        return "", "", _loss(status), Text(f"in {duration(status.seconds or 0)}", style="dim")
     if not beat.get("total_steps"):
         return ("",) * 4
     left = beat.get("seconds_left") if status.state == "running" else None
@@ -355,8 +349,8 @@ class Grid:
         shown = self._within(options.max_width)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in (self.columns[i] for i in shown):
-            justify = "right" if column.right else "left"
-            table.add_column(column.name, justify=justify, min_width=column.width or None, no_wrap=True)
+            side: JustifyMethod = "right" if column.right else "left"
+            table.add_column(column.name, justify=side, min_width=column.width or None, no_wrap=True)
         for row in self.rows:
             table.add_row(*(row[i] for i in shown))
         yield table

@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from ..config import RunConfig, Runtime
 from ..record.environment import cpus
@@ -74,27 +74,28 @@ class Child:
 
     entry: Entry
     process: BaseProcess
+    pid: int
     log: Path
     started: float
     slot: int
     asked: float | None = None  # when, to stop
 
     @classmethod
-    def start(cls, processes: BaseContext, entry: Entry, job: Job, slot: int, gpu: str | None = None) -> "Child":
+    def start(cls, processes: Any, entry: Entry, job: Job, slot: int, gpu: str | None = None) -> "Child":
         log = entry.folder.log / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         process = processes.Process(target=_main, args=(job, log, gpu), name=entry.run.label)
         # The fork server inherits these: a Ctrl-C reaches every process of the terminal, and only the launcher decides.
         with _ignoring(signal.SIGINT, signal.SIGHUP):
             process.start()
-        return cls(entry, process, log, time.time(), slot)
+        return cls(entry, process, process.pid, log, time.time(), slot)
 
     @property
     def ended(self) -> bool:
         if self.process.is_alive():
             return False
         # The exit code comes by way of the fork server; if that was killed, the child may still be there, saving.
-        return not alive(self.process.pid, socket.gethostname(), self.started)
+        return not alive(self.pid, socket.gethostname(), self.started)
 
     @property
     def locked_out(self) -> bool:
@@ -120,7 +121,7 @@ class Child:
         code = self.process.exitcode
         if self.asked is not None:
             state, reason = "interrupted", "stopped before it could save"
-        elif code < 0:
+        elif code is not None and code < 0:
             state, reason = "dead", f"killed by {signal.Signals(-code).name}"
         else:
             state, reason = "failed", _last_line(self.log) or f"exit code {code}"
@@ -129,7 +130,7 @@ class Child:
     def _send(self, what: signal.Signals) -> None:
         # Not process.terminate(), which does nothing for a child whose fork server is gone.
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, what)
+            os.kill(self.pid, what)
 
 
 class Local:
@@ -189,7 +190,7 @@ class Local:
             if needs and self._to_come(needs):
                 continue
             self._queue.remove(entry)
-            needed = plan.entries.get(needs)
+            needed = plan.entries.get(needs or "")
             if needed and (reason := self._obstacle(needed, plan.wanted)):
                 _withdraw(entry, reason)
                 yield Event(entry, "blocked", Status("blocked", reason))
@@ -302,7 +303,7 @@ def _main(job: Job, log: Path, gpu: str | None) -> None:
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -317,7 +318,7 @@ def _main(job: Job, log: Path, gpu: str | None) -> None:
 
 def _follow_launcher() -> None:
     """Save and stop when the launcher is gone; a pipe tells, on any system."""
-    multiprocessing.parent_process().join()
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]  # a child has one
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -198,7 +198,7 @@ def _stop(runs: Mapping[str, tuple[RunFolder, Status]], scheduler: Scheduler | N
             jobs[status.job] = (label, folder)
         elif status.state == "running":
             _stop_process(label, status.heartbeat, stopped)
-    others = scheduler.cancel(jobs) if jobs else set()  # one that has told of them
+    others = scheduler.cancel(jobs) if scheduler and jobs else set()  # without one, there are no jobs
     for job, (label, folder) in jobs.items():
         if job in others:
             who = (folder.jobs.last("submitted") or {}).get("user", "another user")
