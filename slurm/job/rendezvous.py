@@ -9,6 +9,11 @@ the others. Where none can be told it listens on all, as torch does by itself. W
 and write the store: torch knows no password for it, and the token tells one store from another, no more. gloo listens
 on ports of its own: those of the machine itself where the job has one node, else of the interface that it chooses
 (GLOO_SOCKET_IFNAME); NCCL on the interface that it chooses (NCCL_SOCKET_IFNAME), always.
+
+Why by hand: submitit's TorchDistributedEnvironment draws one port from the job's id, of 20000 to 60000. Most of those
+are given to outgoing connections, a job that starts again draws the same, and where the port is taken the job ends.
+torchrun's rendezvous needs such a port as well, and its agent would stand between srun and the training: it passes
+SIGTERM on, and not the signal to save.
 """
 
 import contextlib
