@@ -12,8 +12,8 @@ on ports of its own: those of the machine itself where the job has one node, els
 
 Why by hand: submitit's TorchDistributedEnvironment draws one port from the job's id, of 20000 to 60000. Most of those
 are given to outgoing connections, a job that starts again draws the same, and where the port is taken the job ends.
-torchrun's rendezvous needs such a port as well, and its agent would stand between srun and the training: it passes
-SIGTERM on, and not the signal to save.
+torchrun's rendezvous needs such a port as well, and its agent would stand between srun and the training: the signal to
+save ends it, or where it is told of that signal, its workers after 30 seconds.
 """
 
 import contextlib
