@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,19 +23,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Pretrain, build
+from .config import Pretrain
 from .config.settings import shown
 from .masking import sample_visible
 from .model.multimae import MultiMAE
 from .redact import parse_arguments
 
-MAE = {
+MAE: dict[str, Any] = {
     "inputs": ["rgb"],
     "targets": ["rgb_standardized"],
     "masking.visible_tokens": 49,
     "decoder.kind": "self_attention",
 }
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "MultiMAE": {},
     "MAE D2": MAE,
     "MAE D8": MAE | {"decoder.dim": 512, "decoder.depth": 8, "decoder.heads": 16},
@@ -110,7 +111,7 @@ class Variant:
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             loss = sum(self.losses(self.images, visible).values())
-        loss.backward()
+        loss.backward()  # type: ignore[union-attr]  # there is one
 
     def step(self) -> None:
         self.losses_and_gradients()
@@ -186,7 +187,7 @@ def synchronize(device: torch.device) -> None:
 
 def bench_steps(args: argparse.Namespace, console: Console) -> None:
     device = args.device
-    base = build({"task": "pretrain"}).edit({"precision": args.precision})
+    base = Pretrain().edit({"precision": args.precision})
     variants = [
         Variant(name, base.edit(changes), args.batch, device, args.precision, args.compile)
         for name, changes in VARIANTS.items()
@@ -228,7 +229,7 @@ def bench_memory(args: argparse.Namespace, console: Console) -> None:
     for batch in args.batches:
         torch.cuda.reset_peak_memory_stats(device)
         try:
-            variant = Variant("MultiMAE", build({"task": "pretrain"}), batch, device, args.precision, args.compile)
+            variant = Variant("MultiMAE", Pretrain(), batch, device, args.precision, args.compile)
             seconds = statistics.median([variant.time() for _ in range(args.turns + 2)][2:])
         except torch.OutOfMemoryError:
             table.add_row(str(batch), "does not fit", "")

@@ -50,7 +50,9 @@ def flops(config: RunConfig, every_patch: bool = False) -> Flops:
 
 def training_flops(config: RunConfig) -> float:
     """Of a whole run without its evaluations. The number of training samples must be in the config."""
-    images = config.total_steps(config.data.train_samples) * config.batch_size
+    samples = config.data.train_samples
+    assert samples is not None
+    images = config.total_steps(samples) * config.batch_size
     return images * flops(config).training
 
 

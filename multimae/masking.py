@@ -148,18 +148,18 @@ def select(visible: Mapping[str, Bool[Tensor, "batch _"]]) -> Selection:
     shift = first[:, None] + counts.cumsum(1) - counts.cumsum(0)
     on_device = _on(device, sizes)
     weights = loss_weights(on_device - counts)
-    groups, places, start = {}, [], 0
+    groups, standing, start = {}, [], 0
     for i, (modality, size) in enumerate(zip(visible, sizes)):
         rows, masked = found[i] - batch * start, found[len(masks) + i] - (len(flags) + batch * start)
         slots = torch.arange(totals[i], device=device) + shift[:, i].index_select(0, rows // size)
         of_masked = weights[:, i].index_select(0, masked // size)
         groups[modality] = Group(size, start, rows, slots, masked, of_masked)
-        places.append(rows % size + start)
+        standing.append(rows % size + start)
         start += size
 
     slots = torch.cat([group.slots for group in groups.values()])
     blank = torch.full((batch * (length + 1),), start, device=device)
-    places = blank.index_copy(0, slots, torch.cat(places))
+    places = blank.index_copy(0, slots, torch.cat(standing))
     modality_of = torch.bucketize(places, on_device.cumsum(0), right=True)[:, None]
     membership = (modality_of == torch.arange(len(masks), device=device)).float()
     real = None

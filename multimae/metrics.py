@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torchmetrics import SumMetric
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from .modalities import IGNORE
@@ -92,6 +92,6 @@ class MeanLosses:
         return {"loss": sum(losses.values()), **losses}
 
 
-def _total(device: torch.device) -> SumMetric:
+def _total(device: torch.device) -> Metric:
     """In double precision, so that the order of summing shows in no digit; a NaN stays (torchmetrics would drop it)."""
     return SumMetric(nan_strategy=math.nan).set_dtype(torch.float64).to(device)

@@ -78,8 +78,8 @@ def _tile(name: str, value: Tensor, truth: Tensor) -> Tile:
 
 
 def _classes(indices: Tensor) -> Tile:
-    indices = indices.cpu().numpy().astype(int)
-    return np.where((indices == IGNORE)[..., None], GREY, palette(256)[indices])
+    classes = indices.cpu().numpy().astype(int)
+    return np.where((classes == IGNORE)[..., None], GREY, palette(256)[classes])
 
 
 def _patch_mask(visible, name: str, i: int, size: Sequence[int], patch: int) -> np.ndarray:
@@ -105,6 +105,7 @@ def _sheet(blocks: list[list[list[Tile]]], captions: list, across: int = BLOCKS_
             draw.text((left + c * (width + GAP), top), caption, fill="black", font=font)
         for r, row in enumerate(tiles):
             for c, tile in enumerate(row):
-                picture = Image.fromarray((tile * 255).round().astype(np.uint8)).resize((width, height), Image.NEAREST)
+                picture = Image.fromarray((tile * 255).round().astype(np.uint8))
+                picture = picture.resize((width, height), Image.Resampling.NEAREST)
                 sheet.paste(picture, (left + c * (width + GAP), top + CAPTION + r * (height + GAP)))
     return sheet

@@ -145,7 +145,8 @@ def _cover(secrets: Iterable[str]) -> Callable[[str], str]:
     find = re.compile(f"(?=({'|'.join(patterns)}))", re.IGNORECASE)  # looks ahead only: pieces overlap
 
     def cover(text: str) -> str:
-        kept, end = [], 0  # the end of what is hidden
+        kept: list[str] = []
+        end = 0  # of what is hidden
         for found in find.finditer(text):
             start, stop = found.span(1)
             if start > end or not kept:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +16,16 @@ from .engine.loop import train
 from .engine.task import RunFailed, Task
 from .flops import check_size
 from .record.folder import RunFolder
+
+
+class DataTask(Task, Protocol):
+    """A task, and what is journalled of it."""
+
+    train_set: Dataset
+    eval_set: Dataset
+
+    @property
+    def config(self) -> RunConfig: ...
 
 
 def run(config: RunConfig, runtime: Runtime) -> str:
@@ -75,7 +85,7 @@ def _check_source(folder: RunFolder) -> None:
         raise ConfigError(f"init: {error}") from None
 
 
-def same_data(task: Task, folder: RunFolder, root: Path | None) -> None:
+def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
     sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
     begun = folder.learnt_from
@@ -140,7 +150,7 @@ def _before(config: RunConfig, folder: RunFolder) -> list[str]:
     return [said["train"]["fingerprint"], *(said.get("before") or [])] if said else []
 
 
-def make_task(config: RunConfig, runtime: Runtime) -> Task:
+def make_task(config: RunConfig, runtime: Runtime) -> DataTask:
     match config:
         case Pretrain():
             from .tasks.pretrain import PretrainTask

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .config import Pretrain, build
+from .config import Pretrain
 from .config.settings import nearest
 from .modalities import MODALITIES
 from .model.encoder import Encoder
@@ -119,7 +119,7 @@ def to_timm(model: MultiMAE | Encoder) -> VisionTransformer:
     side = tokens.patches.side
     vit = VisionTransformer(
         img_size=(down * side, across * side), patch_size=side, embed_dim=dim, depth=len(encoder.blocks),
-        num_heads=encoder.blocks[0].attn.num_heads, num_classes=0, final_norm=False, weight_init="skip",
+        num_heads=_heads(encoder), num_classes=0, final_norm=False, weight_init="skip",
     )  # fmt: skip
     state = {f"blocks.{name}": value for name, value in encoder.blocks.state_dict().items()}
     table = tokens.positions.flatten(2).transpose(1, 2)
@@ -137,7 +137,7 @@ def from_timm(vit: VisionTransformer) -> MultiMAE:
     A final norm or a head of the ViT is left behind: the features are those before it. Raises ValueError for a ViT with
     parts that the encoder lacks (layer scale, registers, ...).
     """
-    return _from_vit(vit.state_dict(), vit.blocks[0].attn.num_heads)
+    return _from_vit(vit.state_dict(), _heads(vit))
 
 
 # ---- the encoder alone
@@ -161,9 +161,8 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
     marker, table, blocks = form
     if marker == "cls_token":
         state = _without_class_position(state)
-    if isinstance(source, VisionTransformer) and source.blocks[0].attn.num_heads != encoder.blocks[0].attn.num_heads:
-        found, wanted = source.blocks[0].attn.num_heads, encoder.blocks[0].attn.num_heads
-        raise ValueError(f"the source of an encoder has {found} heads, expected model.heads {wanted}")
+    if isinstance(source, VisionTransformer) and _heads(source) != (wanted := _heads(encoder)):
+        raise ValueError(f"the source of an encoder has {_heads(source)} heads, expected model.heads {wanted}")
     target = encoder.state_dict()
     names = {ours: _rename(f"encoder.{ours}", table) for ours in target if not ours.startswith("mask_tokens.")}
     fresh = [m for m in encoder.tokens if names[f"tokens.{m}.project.weight"] not in state]
@@ -202,7 +201,7 @@ def pretrained_vit(name: str) -> VisionTransformer:
     if not isinstance(vit, VisionTransformer):
         raise ValueError(f"timm:{name} is a {type(vit).__name__}, expected a plain ViT, such as vit_base_patch16_224")
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        return timm.create_model(name, pretrained=True, num_classes=0)  # type: ignore[return-value]  # asked above
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"timm:{name}: its weights cannot be downloaded ({reason}); {hint}") from None
@@ -291,9 +290,14 @@ def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pr
 
 def _config(inputs: list[str], targets: list[str], model: dict, decoder: dict) -> Pretrain:
     tokens = len(inputs) * (model["image_size"] // model["patch_size"]) ** 2
-    values = {"task": "pretrain", "inputs": inputs, "targets": targets, "model": model, "decoder": decoder}
+    values = {"inputs": inputs, "targets": targets, "model": model, "decoder": decoder}
     # Weights do not say how many tokens were visible: the paper's 1/4 of one or two modalities, 1/6 of three.
-    return build(values | {"masking": {"visible_tokens": max(1, tokens // (6 if len(inputs) > 2 else 4))}})
+    return Pretrain().edit(values | {"masking": {"visible_tokens": max(1, tokens // (6 if len(inputs) > 2 else 4))}})
+
+
+def _heads(vit: Encoder | VisionTransformer) -> int:
+    attention: Any = vit.blocks[0].attn
+    return attention.num_heads
 
 
 def _as_convolution(weight: Tensor, side: int) -> Tensor:

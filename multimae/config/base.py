@@ -4,13 +4,13 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from .fields import Count, Section, Whole, validate
-from .sections import Data, Epochs, Model, Optimizer
+from .sections import Data, Epochs, Modalities, Model, Optimizer
 from .settings import ConfigError, Dumper, difference, merged, plain, set_dotted, shown
 
 SIGNATURE_LENGTH = 10
@@ -31,6 +31,8 @@ class RunConfig(Section):
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
     eval_every_epochs: Epochs | None = None  # None: at the end only
+    if TYPE_CHECKING:  # each kind of run declares it, after these
+        inputs: Modalities
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -51,6 +53,11 @@ class RunConfig(Section):
         super().__init_subclass__(**kwargs)
         if task:
             RunConfig.tasks[task] = cls
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a sample must hold."""
+        raise NotImplementedError
 
     # ---- identity
 
@@ -74,7 +81,7 @@ class RunConfig(Section):
             raise ConfigError(f"task: this is {self.task}, and no other; each task has recipes of its own")
         for key, value in changes.items():
             set_dotted(values, key, value)
-        return build(values)
+        return validate(type(self), values)
 
     def to_yaml(self) -> str:
         return yaml.dump(self.resolved(), Dumper=Dumper, sort_keys=False)
@@ -139,4 +146,4 @@ def build(values: Mapping[str, Any]) -> RunConfig:
 @functools.cache
 def defaults(task: str) -> Mapping[str, Any]:
     """Every setting of a task; not to be changed."""
-    return RunConfig.tasks[task]().resolved()
+    return RunConfig.tasks[task].model_validate({}).resolved()

@@ -20,7 +20,8 @@ Mixing = Annotated[Number, Field(ge=0, le=1000)]  # the parameter of a beta dist
 class ClassifyAugmentation(Augmentation):
     """Paper Table 6."""
 
-    crop_scale: between(0.001, 1) = (0.08, 1.0)  # MAE's fine-tuning, which the paper follows
+    # MAE's fine-tuning, which the paper follows
+    crop_scale: Annotated[tuple[Number, Number], between(0.001, 1)] = (0.08, 1.0)
     rand_augment: Text | None = "rand-m9-mstd0.5-inc1"  # timm's notation of RandAugment(9, 0.5)
     label_smoothing: Share = 0.1
     mixup: Mixing = 0.8

@@ -6,7 +6,7 @@ what a machine can carry. Imports no torch.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -73,15 +73,15 @@ Name = Annotated[Text, AfterValidator(_name)]
 PathTo = Annotated[Path, BeforeValidator(_path)]
 
 
-def between(least: float, most: float) -> Any:
-    """The kind of a range: two numbers in order, within bounds."""
+def between(least: float, most: float) -> AfterValidator:
+    """Two numbers in order, within bounds."""
 
     def check(ends: tuple[float, float]) -> tuple[float, float]:
         if not least <= ends[0] <= ends[1] <= most:
             raise ValueError(f"expected two numbers, the smaller first, from {least:g} to {most:g}")
         return ends
 
-    return Annotated[tuple[Number, Number], AfterValidator(check)]
+    return AfterValidator(check)
 
 
 class Section(BaseModel):
@@ -102,17 +102,20 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     *parents, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        for parent in parents:
-            cls = cls.model_fields[parent].annotation
-        return unknown_key(key, str(last), _keys(cls))
+        return unknown_key(key, str(last), _keys(_section(cls, parents)))
     if error["type"] in ("model_type", "model_attributes_type"):
-        for parent in error["loc"]:
-            cls = cls.model_fields[parent].annotation
-        return f"{key} is a section, with the keys {', '.join(_keys(cls))}; found {shown(error['input'])}"
+        keys = ", ".join(_keys(_section(cls, error["loc"])))
+        return f"{key} is a section, with the keys {keys}; found {shown(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     secret = any(field.repr is False and key.startswith(name) for name, field in cls.model_fields.items())
     found = "" if secret or isinstance(error["input"], Mapping | BaseModel) else f", found {shown(error['input'])}"
     return f"{key[:SHOWN]}: {message}{found}" if key else message
+
+
+def _section(cls: Any, loc: Iterable[str]) -> type[BaseModel]:
+    for name in loc:
+        cls = cls.model_fields[name].annotation
+    return cls
 
 
 def _keys(cls: type[BaseModel]) -> list[str]:

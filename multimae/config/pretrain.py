@@ -38,6 +38,7 @@ class Masking(Section):
     @field_validator("visible_tokens", "alpha", "mask_tokens_in_encoder")
     @classmethod
     def _where_something_is_masked(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name
         return cls.model_fields[info.field_name].default if info.data.get("kind") == "none" else value
 
 
@@ -68,6 +69,5 @@ class Pretrain(RunConfig, task="pretrain"):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What a sample must hold."""
         needed = {*self.inputs, *(TARGETS[target].modality for target in self.targets)}
         return tuple(name for name in MODALITIES if name in needed)

@@ -55,11 +55,11 @@ class Data(Section):
         for key, value in (("train_samples", self.train_samples), ("eval_samples", self.eval_samples)):
             if self.name == SCENES and (value or 0) > MOST_SCENES:
                 raise ValueError(f"{key}: at most {MOST_SCENES:,} scenes are rendered, found {value}")
-        for key, value in (("train_split", self.train_split), ("eval_split", self.eval_split)):
-            if ".." in value.split("/"):
-                raise ValueError(f"{key}: expected a folder within the data's own, found '{value}'")
-            if self.name == SCENES and value not in SCENES_SPLITS:
-                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{value}'")
+        for key, split in (("train_split", self.train_split), ("eval_split", self.eval_split)):
+            if ".." in split.split("/"):
+                raise ValueError(f"{key}: expected a folder within the data's own, found '{split}'")
+            if self.name == SCENES and split not in SCENES_SPLITS:
+                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{split}'")
         return self
 
     def split(self, name: str) -> tuple[str, int | None]:
@@ -120,6 +120,6 @@ class Optimizer(Section):
 class Augmentation(Section):
     """Random crops and flips, the same for all modalities of a sample."""
 
-    crop_scale: between(0.001, 1) = (0.2, 1.0)  # of the image's area
-    crop_ratio: between(0.1, 10) = (0.75, 4 / 3)  # width / height
+    crop_scale: Annotated[tuple[Number, Number], between(0.001, 1)] = (0.2, 1.0)  # of the image's area
+    crop_ratio: Annotated[tuple[Number, Number], between(0.1, 10)] = (0.75, 4 / 3)  # width / height
     flip: Fraction = 0.5

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ..modalities import IGNORE
-from .fields import Count, Fraction, Section, Size, between
+from .fields import Count, Fraction, Number, Section, Size, between
 from .sections import Classes, Data, Epochs, Model, Optimizer
 from .transfer import Transfer
 
@@ -13,7 +13,8 @@ from .transfer import Transfer
 class SegmentAugmentation(Section):
     """Paper Section B.2: large-scale jitter, then colour jitter."""
 
-    jitter_scale: between(0.01, 10) = (0.1, 2.0)  # of the image resized to fit the training size
+    # Of the image resized to fit the training size.
+    jitter_scale: Annotated[tuple[Number, Number], between(0.01, 10)] = (0.1, 2.0)
     flip: Fraction = 0.5
     brightness: Fraction = 0.4
     contrast: Fraction = 0.4

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) not in (None, "!"):
             raise _refused("anchors (*name) and tags (!name) are not read here; write the value itself", event)
@@ -41,8 +41,8 @@ class Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        values = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        values: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _refused("a key is a word, not a list or a mapping", key)
@@ -59,7 +59,7 @@ class Loader(yaml.SafeLoader):
 
 
 def _refused(problem: str, at: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)  # type: ignore[arg-type]  # never libyaml's
 
 
 for kind, pattern, first in (
@@ -74,7 +74,7 @@ for kind, pattern, first in (
 Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
 
 
-class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # not every build has libyaml
     """Quotes a text that YAML 1.1 or `Loader` would take for something else: a data set may be called 1e3."""
 
     yaml_implicit_resolvers = {
@@ -89,7 +89,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context
+        problem = error.problem or error.context or ""
         if type(error) is not yaml.MarkedYAMLError:  # the reader quotes what it found, which may hold a password
             problem = re.sub(r"'(?:\\?.|<[a-z ]+>)'|('.*')", lambda found: "'...'" if found[1] else found[0], problem)
         tab = "; YAML is indented with spaces, not tabs" if "\\t" in problem else ""
@@ -136,11 +136,11 @@ def pairs(texts: Iterable[str], option: str, form: str) -> dict[str, str]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises FileNotFoundError, and ConfigError for what is no such file."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        file = path.stat()
+        if not stat.S_ISREG(file.st_mode) and not stat.S_ISDIR(file.st_mode):
             raise ConfigError(f"{path} is no regular file")  # a pipe would be waited for
-        if found.st_size > LARGEST:
-            raise ConfigError(f"{path} has {found.st_size:,} bytes; expected a YAML file of {LARGEST:,} at most")
+        if file.st_size > LARGEST:
+            raise ConfigError(f"{path} has {file.st_size:,} bytes; expected a YAML file of {LARGEST:,} at most")
         values = parse_yaml(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise
@@ -167,7 +167,7 @@ def shown(value: Any) -> str:
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
@@ -195,7 +195,7 @@ def plain(value: Any) -> Any:
 
 def difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """What in `values` differs from `base`, which has the same keys."""
-    delta = {}
+    delta: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
             if inner := difference(value, base[key]):

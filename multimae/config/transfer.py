@@ -1,6 +1,6 @@
 """What fine-tunings share (paper Section 4)."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -8,9 +8,6 @@ from .base import SIGNATURE_LENGTH, RunConfig
 from .fields import Share
 from .sections import Classes, Modalities
 from .settings import ConfigError
-
-if TYPE_CHECKING:
-    from .pretrain import Pretrain
 
 
 class Transfer(RunConfig):
@@ -30,7 +27,7 @@ class Transfer(RunConfig):
         """The signature of the run that must be done before this one can start."""
         return self.init.removeprefix("run:") if self.init.startswith("run:") else None
 
-    def check_source(self, source: "Pretrain | Transfer") -> None:
+    def check_source(self, source: RunConfig) -> None:
         """Raises ConfigError where the encoder of `source`, which this starts from, is another. Weights would not tell
         of all: the number of heads is not in a shape."""
         same = ["patch_size", "dim", "depth", "heads"]

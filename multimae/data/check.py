@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(root: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """((path, field) of all images in all splits, what lies there in place of one). Raises ValueError and OSError."""
-    files, faults = [], []
+    files: list[tuple[Path, str]] = []
+    faults: list[str] = []
     for split in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         listing = Listing(split, None)
         faults += listing.faults.values()

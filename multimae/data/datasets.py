@@ -17,11 +17,14 @@ class Dataset(Protocol):
 
     split: str  # the name of the folder, or of the split of scenes
     fingerprint: str  # changes when the samples do
-    fields: tuple[str, ...]  # what a sample can hold
     classes: int | None  # of `label`
     class_names: Sequence[str]
     lacks: Sequence[str]  # classes of which this split has no sample
     semseg_classes: int | None  # None where files do not say
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a sample can hold."""
 
     def __len__(self) -> int: ...
 

@@ -40,14 +40,14 @@ ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 class FolderDataset:
     """Samples in the order of their relative stems. See `datasets.Dataset`."""
 
-    semseg_classes = None  # files do not say
+    semseg_classes: int | None = None  # files do not say
 
     def __init__(self, root: Path, split: str, files: dict[str, np.ndarray], stems: Sequence[str], max_pixels: int):
         """files: for each field, paths relative to the split, bytes (samples,)."""
         self.root, self.split, self.files, self.max_pixels = Path(root), split, files, max_pixels
         self.stems = np.array([stem.encode() for stem in stems])
         self.dropped = 0
-        self.lacks: tuple[str, ...] = ()  # classes of the training split without a sample here
+        self.lacks: Sequence[str] = ()  # classes of the training split without a sample here
         self.fingerprint = ""
         self.name_classes(sorted(_classes(stems)))
 
@@ -103,9 +103,9 @@ class FolderDataset:
         return len(self.stems)
 
     def name_classes(self, names: Iterable[str]) -> None:
-        self.class_names = tuple(names)
+        self.class_names: Sequence[str] = tuple(names)
         self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
-        self.classes = len(self.class_names) or None
+        self.classes: int | None = len(self.class_names) or None
 
     def _number_classes(self, train: Path, whole: bool) -> None:
         """Take the classes, and so their numbers, from the training folder. `whole`: each must have a sample here."""
@@ -204,7 +204,7 @@ def _check(listing: Listing, stem: str, max_pixels: int) -> str | None:
             with open(path, "rb") as file:
                 image = open_image(file, field, max_pixels)
                 sizes[path] = image.size
-                end = ENDS.get(image.format, b"")
+                end = ENDS.get(image.format or "", b"")
                 file.seek(-len(end) or 0, os.SEEK_END)
                 ends_well = bool(end) and file.read() == end
             if not ends_well:

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Unusable(ValueError):
     """The content of a file is not what it should be. Reading it again changes nothing, unlike an OSError."""
 
 
-def open_image(file: io.BufferedIOBase, field: str, max_pixels: int) -> Image.Image:
+def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
     """The image in a file, its head read and judged, its pixels not yet. Raises Unusable, and OSError of the system."""
     kind, modes = KINDS[field]
     try:
@@ -76,15 +77,16 @@ def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
     if data.startswith(PNG_START):
         _check_png(data)
     scan = _scan(data)
-    file = _Watched(data, *scan) if scan else io.BytesIO(data)
-    with open_image(file, field, max_pixels) as image:
-        file.watching = True
+    watched = _Watched(data, *scan) if scan else None
+    with open_image(watched or io.BytesIO(data), field, max_pixels) as image:
+        if watched:
+            watched.watching = True
         try:
             tensor = _TENSORS[field](image)
         except (OSError, SyntaxError, ValueError) as error:
             raise Unusable(f"cannot be read as {KINDS[field][0]}: {error}") from None
-    if scan:
-        file.judge()
+    if watched:
+        watched.judge()
     return tensor
 
 
@@ -105,7 +107,7 @@ _TENSORS: dict[str, Callable[[Image.Image], torch.Tensor]] = {
 }  # fmt: skip
 
 
-def _reason(file: io.BufferedIOBase, error: Exception) -> str:
+def _reason(file: IO[bytes], error: Exception) -> str:
     start = file.seek(0) or file.read(16)
     if not start:
         return "it is empty"
@@ -117,7 +119,7 @@ def _reason(file: io.BufferedIOBase, error: Exception) -> str:
 # ---- PNG
 
 
-def _bit_depth(file: io.BufferedIOBase) -> int:
+def _bit_depth(file: IO[bytes]) -> int:
     """Of a PNG's channel. Fewer than 8 bits: PIL scales a grey value, so that class 3 of 4 bits would be read as 51."""
     here = file.tell()
     file.seek(24)

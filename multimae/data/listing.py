@@ -327,7 +327,7 @@ def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[
     `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
     fields = tuple(field for field in ENDINGS if field in fields)
-    found = {}
+    found: dict[str, dict[str, str | int]] = {}
     for split in ("train", "eval"):
         listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():

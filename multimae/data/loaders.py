@@ -2,24 +2,26 @@
 epoch and the sample alone: workers, processes and interruptions change nothing."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils import data
 
 from ..config import RunConfig
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..seeds import derive
 from ..shards import Batch, Shard
 from .datasets import Dataset
+from .transforms import Transform
 
 
 def train_batches(
-    dataset: Dataset, transform: Callable, config: RunConfig, shards: Sequence[Shard], first_step: int, workers: int = 0
+    dataset: Dataset, transform: Transform, config: RunConfig, shards: list[Shard], first_step: int, workers: int = 0
 ) -> Iterator[list[Batch]]:
     """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,),
     says which sample each row is."""
@@ -40,7 +42,7 @@ def train_batches(
 
 
 def eval_batches(
-    dataset: Dataset, transform: Callable, batch_size: int, shard: Shard = Shard(), workers: int = 0
+    dataset: Dataset, transform: Transform, batch_size: int, shard: Shard = Shard(), workers: int = 0
 ) -> Iterator[Batch]:
     """All samples once, over all shards. Every shard yields the same number of batches of the same size; `index` holds
     each row's sample, and `real`, bool (batch,), is False for the rows that only fill a batch up."""
@@ -79,10 +81,10 @@ def _rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
     return scale, -torch.tensor(RGB_MEAN, device=device).view(3, 1, 1) * 255 * scale
 
 
-class _Fetch:
+class _Fetch(data.Dataset[Any]):
     """Reads, transforms and stacks the samples of a batch. A key is (epoch or None, index)."""
 
-    def __init__(self, dataset: Dataset, transform: Callable, seed: int):
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int):
         missing = [field for field in transform.fields if field not in dataset.fields]
         if missing:
             raise ValueError(
@@ -114,7 +116,7 @@ class _Fetch:
 
 def _load(fetch: _Fetch, batches, workers: int) -> Iterator[Batch]:
     """Raises ValueError with the name of a sample that cannot be used."""
-    loader = DataLoader(
+    loader = data.DataLoader(
         fetch, batch_sampler=batches, num_workers=workers, collate_fn=_as_is, pin_memory=torch.cuda.is_available()
     )  # fmt: skip
     for batch in loader:
@@ -123,7 +125,7 @@ def _load(fetch: _Fetch, batches, workers: int) -> Iterator[Batch]:
         yield batch
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

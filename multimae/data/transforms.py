@@ -9,7 +9,7 @@ longer than the kernels themselves where images are small.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ class View:
             canvas[~(inside[0][:, None] & inside[1])] = padding
         return canvas[:, ::-1].copy() if self.flip else canvas
 
-    def pad(self, image: Tensor, value: list[float]) -> Tensor:
+    def pad(self, image: Tensor, value: Sequence[float]) -> Tensor:
         """(C, h, w) -> (C, size, size)."""
         height, width = image.shape[-2:]
         if height == width == self.size:
@@ -122,7 +122,7 @@ class PretrainTransform:
         self.model = config.model
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        if self.augmentation:
+        if self.augmentation and rng:
             view = _random_crop(_size(sample), self.size, self.augmentation, rng)
         else:
             view = _central(_size(sample), self.size, self.size)
@@ -151,12 +151,12 @@ class ClassifyTransform:
         label = int(sample["label"])
         if not 0 <= label < self.classes:
             raise ValueError(f"the label is {label}, but `classes` allows 0 to {self.classes - 1}")
-        if self.augmentation:
+        if self.augmentation and rng:
             view = _random_crop(_size(sample), self.size, self.augmentation, rng)
         else:
             view = _central(_size(sample), self.short_side, self.size)
         out = _modalities(sample, view, self.model)
-        if self.rand_augment:
+        if self.rand_augment and rng:
             with _global_randomness(rng):
                 image = self.rand_augment(F.to_pil_image(out["rgb"]))
             out["rgb"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -187,17 +187,17 @@ class SegmentTransform:
         view = self._view(_size(sample), rng)
         target = self._target(view.classes(sample["semseg"], 1, IGNORE))
         inputs = {name: sample["pseudo_semseg" if name == "semseg" else name] for name in self.inputs}
-        out = _modalities(inputs, view, self.model, self._jitter(rng) if self.augmentation else None)
+        out = _modalities(inputs, view, self.model, self._jitter(rng))
         return out | {"target": torch.from_numpy(target).long()}
 
     def _view(self, image: tuple[int, int], rng: random.Random | None) -> View:
         fit = self.size / max(image)
-        if not self.augmentation:
+        if not self.augmentation or not rng:
             return View((0, 0, *image), _scaled(image, fit), (0, 0), self.size)
         low, high = self.augmentation.jitter_scale
         resized = _scaled(image, fit * rng.uniform(low, high))
-        offset = tuple(rng.randint(0, max(side - self.size, 0)) for side in resized)
-        return View((0, 0, *image), resized, offset, self.size, flip=rng.random() < self.augmentation.flip)
+        top, left = (rng.randint(0, max(side - self.size, 0)) for side in resized)
+        return View((0, 0, *image), resized, (top, left), self.size, flip=rng.random() < self.augmentation.flip)
 
     def _target(self, semseg: np.ndarray) -> np.ndarray:
         if self.zero_is_unlabelled:
@@ -210,10 +210,10 @@ class SegmentTransform:
             )
         return semseg
 
-    def _jitter(self, rng: random.Random) -> Callable[[Tensor], Tensor] | None:
+    def _jitter(self, rng: random.Random | None) -> Callable[[Tensor], Tensor] | None:
         """A random change of colours, or None: four of them, in random order, as torchvision's ColorJitter."""
         settings = self.augmentation
-        if rng.random() >= settings.color_jitter:
+        if not settings or not rng or rng.random() >= settings.color_jitter:
             return None
         changes = [
             (F.adjust_brightness, rng.uniform(1 - settings.brightness, 1 + settings.brightness)),
@@ -229,6 +229,9 @@ class SegmentTransform:
             return rgb
 
         return jitter
+
+
+Transform = PretrainTransform | ClassifyTransform | SegmentTransform
 
 
 def _modalities(sample: Sample, view: View, model: Model, jitter: Callable[[Tensor], Tensor] | None = None) -> Sample:
@@ -260,11 +263,12 @@ def _modalities(sample: Sample, view: View, model: Model, jitter: Callable[[Tens
 
 
 def _size(sample: Sample) -> tuple[int, int]:
-    return tuple(next(image for image in sample.values() if image.ndim >= 2).shape[-2:])
+    height, width = next(image for image in sample.values() if image.ndim >= 2).shape[-2:]
+    return height, width
 
 
 def _scaled(image: tuple[int, int], scale: float) -> tuple[int, int]:
-    return tuple(max(1, round(side * scale)) for side in image)
+    return max(1, round(image[0] * scale)), max(1, round(image[1] * scale))
 
 
 def _random_crop(image: tuple[int, int], size: int, augmentation: Augmentation, rng: random.Random) -> View:
@@ -288,8 +292,8 @@ def _random_crop(image: tuple[int, int], size: int, augmentation: Augmentation, 
 def _central(image: tuple[int, int], short_side: int, size: int) -> View:
     """The central square of the image, whose short side is resized first."""
     resized = _scaled(image, short_side / min(image))
-    offset = tuple((side - size) // 2 for side in resized)
-    return View((0, 0, *image), resized, offset, size)
+    top, left = ((side - size) // 2 for side in resized)
+    return View((0, 0, *image), resized, (top, left), size)
 
 
 class _global_randomness:

@@ -88,7 +88,7 @@ class Checkpoints:
         """The newest complete checkpoint of a run, by its signature, and what was wrong with newer ones, which are
         moved aside. `steps`: of the whole run. Reads it all, to check its hash. Raises OSError: a file server that
         stalls has damaged nothing."""
-        faults = []
+        faults: list[str] = []
         for path in self._found():
             try:
                 progress = progress_of(path)

@@ -31,7 +31,7 @@ def hidden(module: str) -> Iterator[None]:
     """Within, importing `module` fails as if it were not installed, unless it is imported already."""
     hide = module not in sys.modules
     if hide:
-        sys.modules[module] = None
+        sys.modules[module] = None  # type: ignore[assignment]  # as Python documents it
     try:
         yield
     finally:

@@ -142,13 +142,13 @@ class Training:
         self.meter.start_step()
         micro_batches = next(batches)
         self.meter.data_arrived()
-        losses = []
+        parts = []
         for shard, batch in zip(self.shards, micro_batches, strict=True):
             seed_everything(self.config.seed, self.step, shard.index, shard.count)
             inputs = self.task.prepare(batch, self.device, self.step, shard)
             values, self.loss_names = self.optimizer.accumulate(inputs, last=shard is self.shards[-1])
-            losses.append(values)
-        losses = torch.stack(losses)  # (micro-batches, losses)
+            parts.append(values)
+        losses = torch.stack(parts)  # (micro-batches, losses)
         signal, due, finite = self.agree(losses)
         if finite:
             self.lr = learning_rate(self.config, self.step, self.task.train_samples)

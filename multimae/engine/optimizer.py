@@ -67,7 +67,7 @@ class DistributedOptimizer:
         )
         if processes.count == 1 and not self.stage:
             self.engine.enable_backward_allreduce = False  # DeepSpeed would copy all gradients to reduce them alone
-        self._norm: torch.Tensor | None = None
+        self._norm: torch.Tensor  # of the gradients; `finite` measures it
         self._start_states()
 
     # ---- a step
@@ -184,7 +184,7 @@ class DistributedOptimizer:
     def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
         if self.stage == 3:
             # The function for full tensors refuses those that do not divide by the number of processes.
-            size = parameter.ds_tensor.numel()
+            size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # DeepSpeed's
             padded = nn.functional.pad(value.flatten(), (0, size * self.engine.dp_world_size - value.numel()))
             local = padded.narrow(0, size * self.engine.global_rank, size)
             self.deepspeed.utils.safe_set_local_optimizer_state(parameter, local, moment)
@@ -199,7 +199,7 @@ def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
     Raises RunFailed where they are of another module: of another version of the code.
     """
-    own = {f"parameter/{name}": parameter for name, parameter in module.named_parameters()}
+    own: dict[str, torch.Tensor] = {f"parameter/{name}": p for name, p in module.named_parameters()}
     moments = [f"{m}/{name}" for name, p in module.named_parameters() if p.requires_grad for m in MOMENTS]
     own |= {f"buffer/{name}": buffer for name, buffer in module.named_buffers()}
     wrong = [key for key, tensor in own.items() if key not in tensors or tensors[key].shape != tensor.shape]

@@ -25,10 +25,19 @@ class Task(Protocol):
     from (seed, step, shard) before `prepare`, or from `step` and `shard` themselves: a resumed run then repeats it.
     """
 
-    module: "torch.nn.Module"  # forward(what prepare returned) -> {name: scalar loss}; their sum is minimised
-    model: "torch.nn.Module"  # a part of `module`; its state_dict becomes weights.safetensors
     train_samples: int
-    class_names: Sequence[str]  # of a classifier, in the order of its outputs; else empty
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of a classifier, in the order of its outputs; else empty."""
+
+    @property
+    def module(self) -> "torch.nn.Module":
+        """forward(what prepare returned) -> {name: scalar loss}; their sum is minimised."""
+
+    @property
+    def model(self) -> "torch.nn.Module":
+        """A part of `module`; its state_dict becomes weights.safetensors."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """torch's parameter groups, each with `weight_decay` and `lr_scale` (a factor on the scheduled lr)."""

@@ -26,6 +26,8 @@ class TargetDecoder(nn.Module):
     Queries and context carry positions and a learned embedding of their modality, the global token neither.
     """
 
+    positions: Tensor
+
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
         super().__init__()
         self.modality = TARGETS[target].modality
@@ -85,8 +87,8 @@ class TargetDecoder(nn.Module):
         if selection is None:
             return torch.cat([*(p + name for p, name in zip(positions, names)), nothing])
         # A product with a one-hot matrix, because the gradient of a lookup is a scatter onto three rows.
-        names = selection.membership.to(nothing.dtype) @ torch.cat(names)
-        embeddings = torch.cat([*positions, nothing]).index_select(0, selection.places) + names
+        named = selection.membership.to(nothing.dtype) @ torch.cat(names)
+        embeddings = torch.cat([*positions, nothing]).index_select(0, selection.places) + named
         return embeddings.unflatten(0, (-1, selection.length + 1))
 
 

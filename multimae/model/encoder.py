@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -14,7 +15,7 @@ from ..masking import Selection, select
 from ..patches import Grid
 from .tokens import Tokens, initialize, learned_token, learned_tokens
 
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+LayerNorm = cast(type[nn.LayerNorm], partial(nn.LayerNorm, eps=1e-6))  # timm's annotations know no partial
 Images = Mapping[str, Shaped[Tensor, "batch ..."]]
 Masks = Mapping[str, Bool[Tensor, "batch _"]]
 
@@ -34,7 +35,8 @@ class Encoder(nn.Module):
     def __init__(self, model: Model, inputs: Sequence[str], drop_path: float = 0.0, mask_tokens: bool = False):
         super().__init__()
         self.activation_checkpointing = False
-        self.tokens = nn.ModuleDict({modality: Tokens(modality, model) for modality in inputs})
+        tokens = nn.ModuleDict({modality: Tokens(modality, model) for modality in inputs})
+        self.tokens = cast(Mapping[str, Tokens], tokens)  # torch's containers do not say of what
         self.global_token = learned_token(model.dim)
         # One for each modality: like the bias of a projection, it says which modality a token is of.
         self.mask_tokens = learned_tokens(inputs, model.dim) if mask_tokens else None
@@ -55,12 +57,12 @@ class Encoder(nn.Module):
         """
         images = self.present(images)
         selection = visible if visible is None or isinstance(visible, Selection) else self.select(images, visible)
-        padded = selection is not None and selection.real is not None and self.mask_tokens is None
-        mask = selection.attention_mask if padded else None
+        real = None if selection is None or self.mask_tokens is not None else selection.real
+        mask = None if real is None else real[:, None, None]
         tokens = self.embed(images, selection)
         for block in self.blocks:
             tokens = self._run(block, tokens, mask)
-        return tokens * selection.real[..., None] if padded else tokens
+        return tokens if real is None else tokens * real[..., None]
 
     def hidden(self, images: Images, layers: Iterable[int]) -> list[Float[Tensor, "batch tokens_and_global dim"]]:
         """The tokens after each of `layers` (1 = after the first block), all patches visible."""
@@ -91,27 +93,27 @@ class Encoder(nn.Module):
     def embed(self, images: Images, selection: Selection | None) -> Float[Tensor, "batch tokens_and_global dim"]:
         """Tokens with positions, before the first block. Only visible patches are projected."""
         batch = len(next(iter(images.values())))
-        positions = [self.tokens[modality].positions_at(grid) for modality, grid in self.grids(images).items()]
-        positions = torch.cat([*positions, torch.zeros_like(positions[0][:1])])  # the global token has none
+        tables = [self.tokens[modality].positions_at(grid) for modality, grid in self.grids(images).items()]
+        positions = torch.cat([*tables, torch.zeros_like(tables[0][:1])])  # the global token has none
         rows = {modality: self.tokens[modality].patches.rows(image) for modality, image in images.items()}
         if selection is None:
-            tokens = [self.tokens[modality](r).unflatten(0, (batch, -1)) for modality, r in rows.items()]
-            return torch.cat([*tokens, self.global_token.expand(batch, -1, -1)], 1) + positions
+            parts = [self.tokens[modality](r).unflatten(0, (batch, -1)) for modality, r in rows.items()]
+            return torch.cat([*parts, self.global_token.expand(batch, -1, -1)], 1) + positions
 
         groups = selection.groups
-        tokens = [self.tokens[modality](r.index_select(0, groups[modality].visible)) for modality, r in rows.items()]
+        parts = [self.tokens[modality](r.index_select(0, groups[modality].visible)) for modality, r in rows.items()]
         if self.mask_tokens is None:
-            tokens = torch.cat([*tokens, self.global_token.flatten(0, 1).expand(batch, -1)])
+            tokens = torch.cat([*parts, self.global_token.flatten(0, 1).expand(batch, -1)])
             sequence = tokens.new_zeros(batch * (selection.length + 1), tokens.shape[1])
             sequence = sequence.index_copy_(0, selection.slots, tokens) + positions.index_select(0, selection.places)
             return sequence.unflatten(0, (batch, -1))
-        tokens = torch.cat(tokens)
+        tokens = torch.cat(parts)
         blank = [self.mask_tokens[modality].flatten(0, 1).expand(group.size, -1) for modality, group in groups.items()]
         sequence = torch.cat([*blank, self.global_token.flatten(0, 1)]).repeat(batch, 1)
         sequence = sequence.index_copy_(0, selection.full_slots(), tokens.to(sequence.dtype))
         return sequence.unflatten(0, (batch, -1)) + positions
 
-    def _run(self, block: Block, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, tokens: Tensor, mask: Tensor | None) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, tokens, mask, use_reentrant=False)
         return block(tokens, mask)

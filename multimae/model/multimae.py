@@ -1,5 +1,8 @@
 """MultiMAE: one encoder, a decoder per target (paper Fig. 2)."""
 
+from collections.abc import Mapping
+from typing import cast
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -7,7 +10,7 @@ from ..config import Pretrain
 from ..losses import average, token_losses
 from ..masking import Selection
 from ..patches import Grid
-from .decoders import DECODERS
+from .decoders import DECODERS, TargetDecoder
 from .encoder import Encoder, Images, Masks
 
 
@@ -24,7 +27,8 @@ class MultiMAE(nn.Module):
         self.config = config
         self.encoder = Encoder(config.model, config.inputs, mask_tokens=config.masking.mask_tokens_in_encoder)
         kind = DECODERS[config.decoder.kind]
-        self.decoders = nn.ModuleDict({t: kind(t, config.inputs, config.model, config.decoder) for t in config.targets})
+        decoders = nn.ModuleDict({t: kind(t, config.inputs, config.model, config.decoder) for t in config.targets})
+        self.decoders = cast(Mapping[str, TargetDecoder], decoders)
 
     def forward(self, images: Images, visible: Masks | None = None) -> dict[str, Float[Tensor, "batch channels _ _"]]:
         """Predicted images of every target, all patches decoded, at the modality's own resolution (semseg: class scores

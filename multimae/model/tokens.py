@@ -38,6 +38,8 @@ def position_rows(positions: Float[Tensor, "1 dim _ _"], grid: Grid, interpolati
 class Tokens(nn.Module):
     """Patch projection of one modality. Class indices are embedded before they are projected."""
 
+    positions: Tensor
+
     def __init__(self, modality: str, model: Model):
         super().__init__()
         kind = MODALITIES[modality]

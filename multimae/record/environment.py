@@ -17,15 +17,15 @@ SNAPSHOT = Path(__file__).parents[2] / "snapshot.json"  # beside the packages, w
 DIFF_BYTES = 200_000
 PACKAGES = ("torch", "torchvision", "deepspeed", "timm", "numpy", "safetensors", "torchmetrics", "pydantic", "mlflow")
 # Files that hold passwords and keys by custom, wherever they lie.
-PASSWORDS = (".env*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd")
+PASSWORDS: tuple[str, ...] = (".env*", "*.env", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".htpasswd")
 PASSWORDS += (".databrickscfg", ".git-credentials", "credentials", "credentials.*", "secrets.*")
 PASSWORDS += (".my.cnf", ".s3cfg", "*token*.txt", "*password*.txt", "*.bak")
 PASSWORDS += ("*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*")
 # An allow-list: an environment may hold tokens under any name.
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME")
-VARIABLES += ("GLOO_SOCKET_IFNAME", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-VARIABLES += ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_NTASKS")
-VARIABLES += ("SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_CPUS_PER_TASK")
+VARIABLES: tuple[str, ...] = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG")
+VARIABLES += ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
+VARIABLES += ("MASTER_PORT", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
+VARIABLES += ("SLURM_NTASKS", "SLURM_JOB_NODELIST", "SLURM_JOB_PARTITION", "SLURM_CPUS_PER_TASK")
 
 
 def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _cpu() -> str:
 def _torch(device: str) -> dict[str, Any]:
     import torch
 
-    facts = {"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "gpu": None}
+    facts: dict[str, Any] = {"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "gpu": None}
     if device == "cuda":
         facts["gpu"] = torch.cuda.get_device_name()
         facts["gpu_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)

@@ -74,6 +74,6 @@ class Heartbeat:
         due = state != self.fields["state"] or now - self._written >= SECONDS_BETWEEN
         self.fields |= {"state": state, **fields}
         if due:
-            self._written = now
+            self._written: float = now
             with contextlib.suppress(OSError):  # no training dies of a disk that cannot say how it does
                 write_atomic(self.path, json.dumps(strict({"time": time.time(), **self.fields})), durable=False)

@@ -63,6 +63,7 @@ class Identity:
 
     def _of_torn_file(self) -> RunConfig:
         """A power cut leaves the beginning of a file, or zeros; anything else was written by a person."""
+        assert self.contents is not None
         whole = self._certain
         if whole and whole.to_yaml().encode().startswith(self.contents.rstrip(b"\0")):
             return whole
@@ -90,6 +91,7 @@ class Identity:
     @cached_property
     def _parsed(self) -> tuple[dict[str, Any] | None, str]:
         """(the values in config.yaml, what is wrong with it)"""
+        assert self.contents is not None
         if len(self.contents) > LARGEST:
             return None, f"{self.file}: expected {LARGEST:,} bytes at most, found {len(self.contents):,}"
         try:
@@ -128,6 +130,7 @@ class Identity:
         return ""
 
     def _of_params(self) -> RunConfig:
+        assert self.params is not None
         task = self.params.get("task")
         if task not in RunConfig.tasks:
             raise ConfigError(f"task: found {task!r}")
@@ -151,6 +154,7 @@ class Identity:
         the journal tells of another."""
         folder, begun = self.file.parent, self._begun
         if found.signature == self._name:
+            assert begun is not None
             told = f"its journal is of run {begun.signature} ({_difference(begun, found)})"
             mend = f"What was computed in it is not {self._name}. To begin anew: rm -r {folder}"
             return FolderError(f"{folder} is refused: {told}. {mend}")

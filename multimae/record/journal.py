@@ -10,13 +10,13 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .reading import opened
-from .shape import count, fits, list_of, mapping_of, maybe, measured, number, process, strict, text
+from .shape import Shape, count, fits, list_of, mapping_of, maybe, measured, number, process, strict, text
 
 CHUNK = 1 << 13  # bytes of the first read from the end; more than most records
 
@@ -29,7 +29,7 @@ def _job(value: Any) -> bool:
 # What readers rely on. A record that lacks it is passed over, like a torn line: it costs only itself.
 RECORD = {"time": number, "kind": text}
 SAMPLES = {"n": count, "fingerprint": text}
-KINDS = {
+KINDS: dict[str, Mapping[str, Shape]] = {
     # of journal.jsonl
     "data": {
         "root": maybe(text),

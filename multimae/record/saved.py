@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from .reading import opened, read_json, usable
-from .shape import count, fits, list_of, mapping_of, number, text
+from .shape import Shape, count, fits, list_of, mapping_of, number, text
 
 CLOCK = {"steps": count, "samples": count, "seconds": number, "data_seconds": number}
-METER = {"clocks": dict.fromkeys(("window", "epoch", "run"), CLOCK), "sums": list_of(list_of(number)), "summed": count}
-PROGRESS = {"step": count, "nonfinite": count, "meter": METER, "bytes": count, "sha256": text}
+CLOCKS = dict.fromkeys(("window", "epoch", "run"), CLOCK)
+METER: Shape = {"clocks": CLOCKS, "sums": list_of(list_of(number)), "summed": count}
+PROGRESS: dict[str, Shape] = {"step": count, "nonfinite": count, "meter": METER, "bytes": count, "sha256": text}
 TENSOR = {"data_offsets": lambda value: isinstance(value, list) and len(value) == 2 and all(map(count, value))}
 
 

@@ -2,19 +2,24 @@
 version; it is looked at once, where it is read, and whoever uses it needs no doubts."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard, overload
 
-Shape = Callable[[Any], bool] | dict[str, "Shape"]  # a dict: a mapping that has these keys, and maybe others
+Check = Callable[[Any], bool]
+Shape = Check | Mapping[str, "Shape"]  # a mapping: one that has these keys, and maybe others
 
 LARGEST = 2**53  # that JSON carries exactly
 NONFINITE = ("nan", "inf", "-inf")  # JSON has no such numbers, so they are written as text
 
 
+@overload
+def fits(value: Any, shape: Mapping[str, Shape]) -> TypeGuard[dict[str, Any]]: ...
+@overload
+def fits(value: Any, shape: Shape) -> bool: ...
 def fits(value: Any, shape: Shape) -> bool:
-    if isinstance(shape, dict):
-        return isinstance(value, dict) and all(fits(value.get(key), inner) for key, inner in shape.items())
-    return shape(value)
+    if callable(shape):
+        return shape(value)
+    return isinstance(value, dict) and all(fits(value.get(key), inner) for key, inner in shape.items())
 
 
 def count(value: Any) -> bool:
@@ -41,16 +46,16 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def mapping_of(shape: Shape = lambda value: True) -> Shape:
+def mapping_of(shape: Shape = lambda value: True) -> Check:
     """A mapping with any keys."""
     return lambda value: isinstance(value, dict) and all(fits(inner, shape) for inner in value.values())
 
 
-def list_of(shape: Shape) -> Shape:
+def list_of(shape: Shape) -> Check:
     return lambda value: isinstance(value, list) and all(fits(inner, shape) for inner in value)
 
 
-def maybe(shape: Shape) -> Shape:
+def maybe(shape: Shape) -> Check:
     """Nothing, or this."""
     return lambda value: value is None or fits(value, shape)
 

@@ -104,7 +104,7 @@ class PretrainTask:
             images = self.images(batch, device)
             losses, counted = module((images, masks, None)), self._counted(masks, count)
             if "semseg" in counted:
-                labelled = self._with_label(images["semseg"], masks and masks.get("semseg"))[:count].sum()
+                labelled = self._with_label(images["semseg"], masks.get("semseg") if masks else None)[:count].sum()
                 # The mean over fewer samples: the others add 0 to the sum.
                 losses["semseg"] = losses["semseg"] * (counted["semseg"] / labelled.clamp(min=1))
                 counted["semseg"] = labelled

@@ -29,7 +29,7 @@ class TrainingModule(nn.Module):
         self.model = model
         self.patch_size = patch_size
 
-    def scores(self, images: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+    def scores(self, images: dict[str, Tensor], size: tuple[int, ...]) -> Tensor:
         """Class scores (batch, classes, height, width) for images of `size` pixels.
 
         The head sees the tokens of one modality, the first of the inputs: the others reach it through attention.

@@ -53,6 +53,9 @@ class TransferTask:
         self.model = TransferModel(pretrained_encoder(config, runtime), self.make_head())
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
 
+    def make_head(self) -> nn.Module:
+        raise NotImplementedError
+
     def parameter_groups(self) -> list[dict]:
         """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
         opt, exempt = self.config.optimizer, self.model.no_weight_decay()

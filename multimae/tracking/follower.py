@@ -27,6 +27,7 @@ class Follower:
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Let it send the rest. Returns whether everything has arrived within `timeout` seconds."""
+        assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # it has ended
             self._process.stdin.write(b".")
             self._process.stdin.close()

@@ -170,7 +170,8 @@ def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
 
 def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Metric], dict[str, Any]]:
     """(metrics, tags) that evaluations of the run in `cell` add to its row."""
-    metrics, tags = [], {}
+    metrics: list[Metric] = []
+    tags: dict[str, Any] = {}
     for record in records:
         milliseconds, step = round(record["time"] * 1000), record["step"]
         metrics += [Metric(f"{cell.stage}/{k}", float(v), milliseconds, step) for k, v in record["metrics"].items()]
@@ -181,7 +182,7 @@ def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Met
 def cells_of(folder: RunFolder, root: str) -> list[Cell]:
     """Where a run is used, the place it was first submitted for first."""
     places = ([r.get(label) for label in Cell._fields[:-1]] for r in folder.jobs.records("submitted"))
-    return list(dict.fromkeys(Cell(*place, root) for place in places if all(place)))
+    return list(dict.fromkeys(Cell._make([*place, root]) for place in places if all(place)))
 
 
 def state_of(folder: RunFolder) -> tuple[Status, float]:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ..config import RunConfig, Transfer
@@ -57,10 +58,13 @@ class Syncer:
     def __init__(self, runs: Path, uri: str | None = None):
         self.runs = Path(runs)
         self.uri = uri or default_uri(self.runs)
-        self._store: Store | None = None
         self._verified: set[str] = set()  # signatures whose MLflow run is known to exist
         self._rows: dict[RowKey, str] = {}  # -> MLflow run
         self._changed: set[RowKey] = set()  # rows whose state may not be what MLflow shows
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store.open(self.uri, self.runs)
 
     def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> SyncReport:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
@@ -81,8 +85,6 @@ class Syncer:
         report.runs = len(folders)
         if not folders:
             return
-        if self._store is None:
-            self._store = Store.open(self.uri, self.runs)
         self._store.check()
         for folder in folders:
             with self._survived(folder.signature, report):

@@ -282,8 +282,8 @@ class _Composer:
         size = (s, s, s)
         for i in (-1, 0, 1):
             self.toy(self.pick(FLAT_TOPPED), *self.at(2.1 * s * i), 0, size)
-        for i in (-0.5, 0.5):
-            self.toy(self.pick(KINDS), *self.at(2.1 * s * i), 2 * s, size)
+        for half in (-0.5, 0.5):
+            self.toy(self.pick(KINDS), *self.at(2.1 * s * half), 2 * s, size)
         return 4 * s
 
     def bridge(self) -> float:
@@ -344,7 +344,7 @@ class _Composer:
         first = (hue, u(*saturation), u(*value))
         shift = self.pick((0.0, 0.06, 0.5 if contrast > 0.5 else -0.06))
         second = (hue + shift, first[1] * u(0.2, 1.0), first[2] * (1 - contrast * u(0.3, 1)))
-        return tuple(tuple(c * c for c in colorsys.hsv_to_rgb(h % 1, s, v)) for h, s, v in (first, second))
+        return _linear(*first), _linear(*second)
 
     def add(self, name: str, shape: int, place: Triple, size: Triple, material: Material, turn: float = 0.0) -> None:
         """One solid of the semantic class `name`: its centre, half sizes, and turn about the vertical."""
@@ -353,3 +353,8 @@ class _Composer:
             shape, SEMSEG.index(name), m.glow, m.gloss, m.pattern, *place, *size, math.cos(turn), math.sin(turn),
             *m.frequency, *m.colors[0], *m.colors[1],
         ))  # fmt: skip
+
+
+def _linear(hue: float, saturation: float, value: float) -> Triple:
+    r, g, b = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return r * r, g * g, b * b

@@ -5,7 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,10 @@ class RenderedScenes:
     """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
 
     usual = ("rgb", "depth", "semseg", "label")
-    class_names = composing.LABELS
-    lacks = ()
-    classes = len(composing.LABELS)
-    semseg_classes = len(composing.SEMSEG)
+    class_names: Sequence[str] = composing.LABELS
+    lacks: Sequence[str] = ()
+    classes: int | None = len(composing.LABELS)
+    semseg_classes: int | None = len(composing.SEMSEG)
 
     def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
         unknown = set(fields) - {*composing.FIELDS, "label"}
@@ -129,7 +130,7 @@ class RenderedScenes:
                 report.done(len(batch))
             for field in fields:
                 whole = np.concatenate([part[field] for part in parts])
-                write_atomic(self._file(block, field), lambda file, array=whole: np.save(file, array))
+                write_atomic(self._file(block, field), partial(np.save, arr=whole))
         else:
             report.done(len(block))
 
