@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from multimae.config import ConfigError, RunConfig, Transfer
+from multimae.config import ConfigError, RunConfig
 from multimae.record.folder import RunFolder
 from multimae.record.state import Status
 from multimae.study import Row, Study
@@ -88,7 +88,7 @@ def _learnt(config: RunConfig, runs: Path, known: Mapping[str, RunConfig]) -> It
     """
     said = RunFolder.of(runs, config.signature).learnt_from or {}
     yield repr(config.data), said["train"]["fingerprint"] if said else None
-    needed = config.needs if isinstance(config, Transfer) else None
+    needed = config.needs
     folder = RunFolder.of(runs, needed or "")
     start = known.get(needed) or (folder.config() if needed and folder.config_file.exists() else None)
     if start:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment, Transfer
+from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
 from .data.datasets import Dataset, open_dataset
 from .data.listing import SHOWN, lacking
 from .engine.loop import train
@@ -54,7 +54,7 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 print(f"note: {note}", file=sys.stderr, flush=True)
         try:
             check_size(config, runtime)
-            if isinstance(config, Transfer) and config.needs:
+            if config.needs:
                 _check_source(RunFolder.of(runtime.runs, config.needs))
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
@@ -145,8 +145,7 @@ def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder
 
 def _before(config: RunConfig, folder: RunFolder) -> list[str]:
     """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
-    needed = config.needs if isinstance(config, Transfer) else None
-    said = RunFolder.of(folder.path.parent, needed).learnt_from if needed else None
+    said = RunFolder.of(folder.path.parent, config.needs).learnt_from if config.needs else None
     return [said["train"]["fingerprint"], *(said.get("before") or [])] if said else []
 
 

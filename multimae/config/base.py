@@ -59,6 +59,11 @@ class RunConfig(Section):
         """What a sample must hold."""
         raise NotImplementedError
 
+    @property
+    def needs(self) -> str | None:
+        """The signature of the run that must be done before this one can start."""
+        return None
+
     # ---- identity
 
     def resolved(self) -> dict[str, Any]:

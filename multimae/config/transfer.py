@@ -24,7 +24,6 @@ class Transfer(RunConfig):
 
     @property
     def needs(self) -> str | None:
-        """The signature of the run that must be done before this one can start."""
         return self.init.removeprefix("run:") if self.init.startswith("run:") else None
 
     def check_source(self, source: RunConfig) -> None:

@@ -25,7 +25,7 @@ SECONDS_BETWEEN = 2.0
 CLOCK = 2.0  # how exactly, in seconds, a process's start time is known
 
 
-def alive(pid: int, host: str, since: float) -> bool | None:
+def alive(pid: int, host: str | None, since: float) -> bool | None:
     """Whether the process that wrote as `pid` on `host` at time `since` still lives, and is not one that inherited
     its number; None: it is not on this machine, or this machine does not show other users' processes."""
     if host != socket.gethostname():

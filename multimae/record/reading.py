@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..config import ConfigError
 
@@ -46,7 +47,7 @@ def _broken(path: Path) -> str:
     return f"a link to {os.readlink(path)}, which is not there. See whether its disk is mounted, or remove the link"
 
 
-def opened(path: Path) -> BinaryIO | None:
+def opened(path: Path) -> BufferedReader | None:
     """The file; None where there is none. Raises FolderError where it cannot be read."""
     with usable(path):
         try:

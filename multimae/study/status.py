@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..config import RunConfig, Transfer
+from ..config import RunConfig
 from ..record.folder import RunFolder
 from ..record.heartbeat import alive
 from ..record.reading import FolderError
@@ -99,7 +99,7 @@ class Needs:
             config = self.configs.get(run.folder.signature) or run.folder.config()
         except FolderError:
             return None
-        return config.needs if isinstance(config, Transfer) else None
+        return config.needs
 
     def done(self, run: Traces, needed: str) -> bool:
         seen = self.runs.get(needed)

@@ -42,7 +42,7 @@ class Run:
     @property
     def needs(self) -> str | None:
         """The signature of the run that must be done before this one can start."""
-        return self.config.needs if isinstance(self.config, Transfer) else None
+        return self.config.needs
 
     @property
     def label(self) -> str:
@@ -109,7 +109,7 @@ def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
             cells.setdefault(signature, []).append((row.name, stage))
     runs = {signature: Run(signature, config, tuple(cells[signature])) for signature, config in configs.items()}
     for run in runs.values():
-        if run.needs in runs:
+        if run.needs in runs and isinstance(run.config, Transfer):
             try:
                 run.config.check_source(runs[run.needs].config)
             except ConfigError as error:
@@ -168,7 +168,7 @@ def _edited(row: Row, edits: Edits, moves: list[Move], moved: dict[str, str]) ->
     stages = {}
     for stage, config in row.stages.items():
         changes = dict(edits.get(stage, {}))
-        if isinstance(config, Transfer) and config.needs in moved:
+        if config.needs in moved:
             changes = {"init": f"run:{moved[config.needs]}"} | changes
         try:
             stages[stage] = config.edit(changes) if changes else config
