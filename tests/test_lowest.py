@@ -1,7 +1,11 @@
-"""The constraints with which CI tests the lower end of the versions."""
+"""The constraints with which CI tests the lower end of the versions, and those that make an environment again."""
+
+import re
+import tomllib
 
 import pytest
 from lowest import PROJECT, lowest
+from packaging.requirements import Requirement
 
 PROJECT_TEXT = """\
 [build-system]
@@ -26,3 +30,19 @@ def test_a_dependency_without_a_floor_is_named(tmp_path, text):
     file.write_text(PROJECT_TEXT.format(f'"{text}"'))
     with pytest.raises(ValueError, match="needs a lower bound that was tested"):
         lowest(file)
+
+
+def test_the_pinned_environment_has_every_dependency_within_its_bounds():
+    lines = (PROJECT.parent / "constraints.txt").read_text().splitlines()
+    pins = dict(re.fullmatch(r"([\w.-]+)==([\w.!]+)", line).groups() for line in lines if not line.startswith("#"))
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["test"], *extras["lint"]]:
+        wanted = Requirement(text)
+        pin = next((pin for name, pin in pins.items() if _plain(name) == _plain(wanted.name)), None)
+        assert pin, f"constraints.txt lacks {wanted.name}; its head says how it is renewed"
+        assert wanted.specifier.contains(pin), f"constraints.txt has {wanted.name} {pin}, but pyproject.toml {text}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -14,10 +14,9 @@ def frame(number: str) -> pd.DataFrame:
 
 
 def test_every_result_table_is_there():
-    assert list(paper_tables()) == ["1", "2", "3", "4a", "4b", "7", "10", "11", "12", "13", "14", "15"]
-    assert (
-        sum(frame(number).size for number in paper_tables()) == 25 + 12 + 30 + 16 + 16 + 6 + 8 + 25 + 40 + 40 + 15 + 8
-    )
+    sizes = {number: frame(number).size for number in paper_tables() if frame(number).size}
+    assert list(sizes) == ["1", "2", "3", "4a", "4b", "7", "10", "11", "12", "13", "14", "15"]
+    assert list(sizes.values()) == [25, 12, 30, 16, 16, 6, 8, 25, 40, 40, 15, 8]
 
 
 def test_every_column_says_what_it_holds():
