@@ -83,7 +83,9 @@ def meet(place: JobProcess, folder: Path, seconds: float) -> "TCPStore | None":
     store in which the processes of this start of the job may leave each other words; None where there is only one.
     The first process serves it: it must keep it until the end. Raises NoRendezvous.
     """
-    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(_device(place))}
+    # Some sites show each process its own GPU and no other.
+    own = 0 if len(_visible()) == 1 else place.local_rank
+    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(own)}
     if place.nodes == 1:  # gloo would listen where others can connect
         local = next((name for name, own in _own_addresses().items() if LOOPBACK in own), None)
         os.environ |= {"GLOO_SOCKET_IFNAME": local} if local and "GLOO_SOCKET_IFNAME" not in os.environ else {}
@@ -105,11 +107,6 @@ def given_gpu() -> str | None:
 def _visible() -> list[str]:
     """The GPUs that CUDA shows this process, as CUDA_VISIBLE_DEVICES names them; empty where it names none."""
     return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-
-
-def _device(place: JobProcess) -> int:
-    """Which of the visible GPUs is this process's: some sites show each process its own and no other."""
-    return 0 if len(_visible()) == 1 else place.local_rank
 
 
 def _announce(place: JobProcess, file: Path, seconds: float) -> "TCPStore":
