@@ -131,21 +131,6 @@ def _within_reason(value: float) -> float:
     return value
 
 
-def _of_devices(option: str) -> bool:
-    """Whether an option of sbatch says how many of something a job gets, or is about GPUs."""
-    return option.startswith(("gres", "tres")) or "gpu" in option
-
-
-def for_a_script(path: Path) -> Path:
-    """A folder whose name, from the root on, SLURM takes as it is."""
-    if set(os.path.abspath(path)) & set("%\\"):
-        raise ValueError(
-            f"expected a path without % and \\, which SLURM reads otherwise in the names of a job's files; it is "
-            f"{os.path.abspath(path)}"
-        )
-    return path
-
-
 def _expanded(value: Any) -> Any:
     """A path with ~ and $VARIABLES filled in."""
     if not isinstance(value, str):
@@ -230,6 +215,16 @@ class Resources(Section):
         """Of the whole job."""
         return self.nodes * self.tasks
 
+    @property
+    def unit(self) -> str:
+        """What a job's cost is counted in."""
+        return "GPU" if self.gpus_per_node else "core"
+
+    @property
+    def units(self) -> int:
+        """GPUs of the whole job, or CPU cores where it has none."""
+        return self.nodes * self.gpus_per_node or self.processes * self.cpus_per_task
+
 
 class Stage(Resources):
     """What the jobs of one stage have otherwise than the profile says."""
@@ -250,7 +245,7 @@ class Profile(Resources):
     # The command that starts Python in a job (a container); None: this Python.
     python: Annotated[Text, AfterValidator(_command)] | None = None
     environment: dict[Variable, Value] = Field({}, repr=False)  # variables of a job; may hold secrets
-    runs: Annotated[SitePath, AfterValidator(for_a_script)] | None = None  # on a file system that all nodes share
+    runs: SitePath | None = None  # on a file system that all nodes share
     cache: SitePath | None = None
     data_roots: dict[Name, SitePath] = {}
     weights: dict[Name, SitePath] = {}
@@ -279,12 +274,12 @@ class Profile(Resources):
     def runtime(self, stage: str, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None) -> Runtime:
         """How a job of this stage computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         other = self.stages.get(stage, Stage())
-        try:
-            for_a_script(runs or self.runs or Path("runs"))
-        except ValueError as error:
-            raise ConfigError(f"runs: {error}") from None
+        folder = _absolute(runs or self.runs or "runs")
+        if set(str(folder)) & set("%\\"):
+            why = "which SLURM reads otherwise in the names of a job's files"
+            raise ConfigError(f"runs: expected a path without % and \\, {why}; it is {folder}")
         where = {
-            "runs": _absolute(runs or self.runs or "runs"),
+            "runs": folder,
             "cache": self.cache and _absolute(self.cache),
             "data_roots": {name: _absolute(path) for name, path in {**self.data_roots, **(data_roots or {})}.items()},
             "weights": {name: _absolute(path) for name, path in self.weights.items()},
@@ -304,9 +299,10 @@ class Profile(Resources):
         if gpus > tasks:
             idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
             notes.append(f"{where}: {idle}; leave tasks_per_node out")
-        options = [f"{option}: {value}" for option, value in resources.sbatch.items() if _of_devices(option)]
-        if not gpus and (asked := next((option for option in options if "gpu" in option.lower()), None)):
-            raise ConfigError(f"{where}: sbatch.{asked} asks for GPUs; say how many in gpus_per_node")
+        for option, value in resources.sbatch.items():
+            of_gpus = "gpu" in option or (option.startswith(("gres", "tres")) and "gpu" in str(value).lower())
+            if of_gpus and not gpus:
+                raise ConfigError(f"{where}: sbatch.{option}: {value} asks for GPUs; say how many in gpus_per_node")
         if runtime.device == "cpu" and gpus:
             notes.append(f"{where}: runtime.device is cpu, so the GPUs that a job asks for are idle; device: auto")
         if runtime.device == "cuda" and not gpus:

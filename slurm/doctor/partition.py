@@ -3,12 +3,12 @@
 import grp
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multimae.config.settings import nearest
 
+from .. import scheduler
 from ..profile import Resources, minutes_of
 from . import Check, bad, good, note
 
@@ -104,12 +104,7 @@ class Partition:
 
 def partitions() -> list[Partition]:
     """All that the user can see; none where SLURM cannot be asked."""
-    try:
-        command = ["sinfo", "--noheader", "--format", FIELDS]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse(done.stdout)
+    return parse(scheduler.answer("sinfo", "--noheader", "--format", FIELDS) or "")
 
 
 def parse(text: str) -> list[Partition]:
