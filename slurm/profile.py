@@ -119,12 +119,6 @@ def _shell(lines: tuple[str, ...]) -> tuple[str, ...]:
     return lines
 
 
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("expected text without the character NUL")
-    return text
-
-
 def _within_reason(value: float) -> float:
     if 0 < value < 0.01:
         raise ValueError("expected gigabytes: 0 (all of a node's memory) or 0.01 at least")
@@ -156,7 +150,8 @@ TimeLimit = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_time_limi
 Word = Annotated[Text, BeforeValidator(_as_text), _matching(WORD, "a name of letters, digits and _ . , : + @ / -")]
 Feature = Annotated[Text, BeforeValidator(_as_text), _matching(EXPRESSION, "features, such as a100 or [a100|h100]")]
 Variable = Annotated[str, _matching(VARIABLE, "the name of a variable: letters, digits and _")]
-Value = Annotated[str, Field(max_length=30_000), BeforeValidator(_as_text), AfterValidator(_no_nul)]
+NoNul = _matching(re.compile(r"[^\0]*"), "text without the character NUL")
+Value = Annotated[str, Field(max_length=30_000), BeforeValidator(_as_text), NoNul]
 StageName = Annotated[Name, _matching(re.compile(r"\w[\w.-]*"), "a name of letters, digits and _ . -")]
 TrainingSettings = Annotated[dict[str, Any], BeforeValidator(_training_settings)]
 
@@ -297,8 +292,9 @@ class Profile(Resources):
                 f"{where}: {tasks} processes cannot share {gpus} GPUs; leave tasks_per_node out: one for each GPU"
             )
         if gpus > tasks:
-            idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
-            notes.append(f"{where}: {idle}; leave tasks_per_node out")
+            notes.append(
+                f"{where}: {tasks} processes leave {gpus - tasks} of {gpus} GPUs idle; leave tasks_per_node out"
+            )
         for option, value in resources.sbatch.items():
             of_gpus = "gpu" in option or (option.startswith(("gres", "tres")) and "gpu" in str(value).lower())
             if of_gpus and not gpus:

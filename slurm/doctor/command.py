@@ -127,7 +127,8 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
     except NotStarted as error:
         console.print(f"✗ {error}", markup=False)
         if args.leave:
-            console.print(f"It stays in the queue; to go on: {_command(profile, args)} --job {job.id}", markup=False)
+            words = f"{args.profile or profile.name}{f' --stage {args.stage}' if args.stage else ''} --job {job.id}"
+            console.print(f"It stays in the queue; to go on: python -m slurm.doctor {words}", markup=False)
         else:
             scheduler.cancel([job.id])
             console.print("It is cancelled; --wait MIN waits longer, --leave leaves it in the queue.")
@@ -169,10 +170,13 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Check]:
     resources = profile.resources(stage)
     stages = [path.stem for path in sorted((RECIPES / profile.scale).glob("*.yaml"))]
     for name in [stage] if stage else [*stages, *(other for other in profile.stages if other not in stages)]:
-        if name in stages:
-            yield from _suits(profile, name)
-        else:
+        if name not in stages:
             yield note(f"stage {name}: no recipe of scale {profile.scale} has this name{nearest(name, stages)}")
+            continue
+        try:
+            yield from map(note, profile.check(recipe(name, profile.scale), name, profile.resources(name)))
+        except ConfigError as error:
+            yield bad(str(error), f"stages: {{{name}: {{...}}}} in the profile")
     among = partitions()
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Check) else chosen.judge(resources)
@@ -182,14 +186,6 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Check]:
     if done.returncode:
         said = "; ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())
-
-
-def _suits(profile: Profile, stage: str) -> Iterator[Check]:
-    """Whether a stage of the studies can train with the profile's resources."""
-    try:
-        yield from (note(text) for text in profile.check(recipe(stage, profile.scale), stage, profile.resources(stage)))
-    except ConfigError as error:
-        yield bad(str(error), f"stages: {{{stage}: {{...}}}} in the profile")
 
 
 def _never(said: str) -> str | None:
@@ -317,11 +313,6 @@ def _script(profile: Profile, stage: str, runtime: Runtime, code: Path) -> Batch
     minutes = min(resources.minutes, MINUTES + math.ceil(profile.signal_seconds / 60))
     array = Examination(profile.name, resources.model_copy(update={"time_limit": str(minutes)}), {None: None})
     return ExaminationScript(array, profile, runtime.runs, code, "doctor")
-
-
-def _command(profile: Profile, args: argparse.Namespace) -> str:
-    words = ["python -m slurm.doctor", args.profile or profile.name]
-    return " ".join(words + ([f"--stage {args.stage}"] if args.stage else []))
 
 
 def _bad(found: list[Check]) -> bool:

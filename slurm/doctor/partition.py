@@ -113,7 +113,7 @@ def parse(text: str) -> list[Partition]:
     for line in text.splitlines():
         name, marked, up, limit, cpus, memory, gres, count, state, size, groups, features = line.split("|", 11)
         has = frozenset(() if features == "(null)" else features.split(","))
-        kind = Nodes(int(count), state, _number(cpus), _number(memory) / 1024, _gpus(gres), has)
+        kind = Nodes(int(count), state, int(cpus.rstrip("+")), int(memory.rstrip("+")) / 1024, _gpus(gres), has)
         nodes = (*(found[name].nodes if name in found else ()), kind)
         most = size.partition("-")[2] or size  # `1-4`, `1-infinite`
         found[name] = Partition(
@@ -138,10 +138,6 @@ def choose(name: str | None, among: list[Partition]) -> Partition | Check:
     if unknown := next((one for one in asked if one not in names), None):
         return bad(f"unknown partition '{unknown}'{nearest(unknown, names)}", f"partition: one of {', '.join(names)}")
     return among[names.index(asked[0])]
-
-
-def _number(text: str) -> int:
-    return int(text.rstrip("+"))
 
 
 def _mine(groups: tuple[str, ...]) -> bool:

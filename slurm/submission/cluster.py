@@ -32,7 +32,6 @@ class Cluster:
     """Submits a plan's runs and ends: the scheduler has them."""
 
     def __init__(self, profile: Profile, runs: Path, data_roots: Mapping[str, Path] | None = None):
-        """Raises ConfigError where the profile's cluster cannot be spoken to from here."""
         self.profile, self.runs = profile, Path(os.path.abspath(runs))
         self.data_roots = dict(data_roots or {})
         self.calls: Counter[str] = Counter()  # of SLURM's commands that change something
