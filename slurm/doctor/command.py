@@ -111,8 +111,7 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
         tell(has_tools())
         if not _bad(found):
             make_runs(runtime.runs)
-            code = snapshot.take(runtime.runs)
-            script = _script(profile, args.stage, runtime, code)
+            script = _script(profile, args.stage, runtime, snapshot.take(runtime.runs))
             tell(before(profile, args.stage, script.text))
         if _bad(found):
             console.print("Nothing was submitted.")
