@@ -13,9 +13,8 @@ FILE = Path(__file__).with_name("paper.yaml")
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a published table holds. `key` is the stage of a study that measures it."""
+    """What a column of a published table holds."""
 
-    key: str
     label: str
     metric: str
     unit: str = ""
@@ -26,10 +25,9 @@ class Column:
 
 @dataclass(frozen=True)
 class PaperTable:
-    number: str
     title: str
-    columns: dict[str, Column]
-    rows: dict[str, dict[str, float]]  # row -> column key -> published value
+    columns: dict[str, Column]  # by the stage of a study that measures it
+    rows: dict[str, dict[str, float]]  # row -> stage -> published value
 
 
 @functools.cache
@@ -47,10 +45,10 @@ def paper_table(number: str) -> PaperTable:
 
 
 def _table(number: str, entry: dict, metrics: dict) -> PaperTable:
-    columns = {key: Column(key=key, **metrics[values["metric"]] | values) for key, values in entry["columns"].items()}
+    columns = {key: Column(**metrics[values["metric"]] | values) for key, values in entry["columns"].items()}
     rows = {}
     for name, values in entry["rows"].items():
         if len(values) != len(columns):
             raise ConfigError(f"{FILE.name}: Table {number}, {name}: {len(values)} values for {len(columns)} columns")
         rows[name] = dict(zip(columns, values, strict=True))
-    return PaperTable(number, entry["title"], columns, rows)
+    return PaperTable(entry["title"], columns, rows)

@@ -77,8 +77,8 @@ def _measured(
         )
     if not isinstance(record["metrics"][metric], int | float) or not math.isfinite(record["metrics"][metric]):
         return cell | {"state": "failed", "reason": f"diverged: {metric} is {record['metrics'][metric]}"}
-    cell |= {"value": record["metrics"][metric]} | {key: record[key] for key in CONDITIONS}
-    return cell | {"learnt": tuple(_learnt(config, runs, known))}
+    measured = {"value": record["metrics"][metric], "learnt": tuple(_learnt(config, runs, known))}
+    return cell | measured | {key: record[key] for key in CONDITIONS}
 
 
 def _learnt(config: RunConfig, runs: Path, known: Mapping[str, RunConfig]) -> Iterator[tuple[str, str | None]]:

@@ -19,19 +19,14 @@ from .profile import Profile, Resources
 from .submission.arrays import Array, stage_of
 
 RUNS, RECORDS = 20, 1000  # that are looked at, of each stage and of each run: the last ones
+RATES = {"GPU": GPU_RATE, "core": CORE_RATE}
 OF_A_JOB, OF_A_PROCESS = 7, 3  # files in .slurm: script, pickle, log, ...; what a process prints and returns
-
-
-def rate(resources: Resources) -> float:
-    """Operations a second of a whole job, assumed."""
-    if resources.gpus_per_node:
-        return resources.nodes * resources.gpus_per_node * GPU_RATE
-    return resources.processes * resources.cpus_per_task * CORE_RATE
 
 
 def job_seconds(config: RunConfig, resources: Resources) -> float | None:
     """Of training a run in one job, however often that is queued again; None where it cannot be counted."""
-    return training_flops(config) / rate(resources) if config.data.train_samples else None
+    rate = resources.units * RATES[resources.unit]
+    return training_flops(config) / rate if config.data.train_samples else None
 
 
 @dataclass(frozen=True)
@@ -55,31 +50,22 @@ class StageCost:
         return cls(stage, resources, known, len(seconds), side, any(array.after for array in mine))
 
     @property
-    def units(self) -> int:
-        """GPUs of a job, or CPU cores where it has none."""
-        asked = self.resources
-        return asked.nodes * asked.gpus_per_node or asked.processes * asked.cpus_per_task
-
-    @property
-    def unit(self) -> str:
-        return "GPU" if self.resources.gpus_per_node else "core"
-
-    @property
     def hours(self) -> float:
         """GPU-hours, or core-hours."""
-        return sum(self.seconds) * self.units / 3600
+        return sum(self.seconds) * self.resources.units / 3600
 
     @property
     def wall_seconds(self) -> float:
         return max(max(self.seconds, default=0.0), sum(self.seconds) / self.side)
 
     def text(self) -> str:
-        text = f"  {self.stage:<9} {counted(self.jobs, 'job')}, each {counted(self.resources.nodes, 'node')} with "
-        text += counted(self.units // self.resources.nodes, self.unit)
+        nodes, unit = self.resources.nodes, self.resources.unit
+        text = f"  {self.stage:<9} {counted(self.jobs, 'job')}, each {counted(nodes, 'node')} with "
+        text += counted(self.resources.units // nodes, unit)
         text += f", {self.side} at the same time" if self.side < self.jobs else ""
         if self.seconds:
             longest, limit = max(self.seconds), 60 * self.resources.minutes
-            text += f": {duration(longest)} each, {self.hours:,.2f} {self.unit}-hours"
+            text += f": {duration(longest)} each, {self.hours:,.2f} {unit}-hours"
             text += f", within {counted(math.ceil(longest / limit), 'time limit')} of {duration(limit)}"
         if uncounted := self.jobs - len(self.seconds):
             text += f" ({uncounted} not counted: their data.train_samples is not given)"
@@ -96,8 +82,8 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     calls = counted(len(arrays), "sbatch call")
     lines = [f"\nWould submit {counted(jobs, 'job')} ({counted(several, 'array')}) by {calls}"]
     lines += [cost.text() for cost in costs]
-    for unit, each in (("GPU", GPU_RATE), ("core", CORE_RATE)):
-        if hours := sum(cost.hours for cost in costs if cost.unit == unit):
+    for unit, each in RATES.items():
+        if hours := sum(cost.hours for cost in costs if cost.resources.unit == unit):
             lines.append(f"  {hours:,.2f} {unit}-hours at {operations(each)}/s a {unit} (assumed)")
     configs = [entry.run.config for array in arrays for entry in array.entries]
     together, most = sum(cost.side for cost in costs), max(cost.resources.processes for cost in costs)

@@ -79,13 +79,10 @@ def _queued(run: Traces, job: SchedulerJob, needs: Needs) -> Status:
 
 def _active(run: Traces, job: SchedulerJob) -> Status:
     started = job.started or run.attempted
-    doing, seen = ACTIVE[job.state], started
+    seen, told = started, "starting"
     if run.beat and run.beat["time"] >= started - CLOCKS:
-        seen = run.beat["time"]
-        alive = run.beat["state"] in AT_WORK
-        doing = doing or (run.running.reason if alive else "ending")
-    else:
-        doing = doing or "starting"
+        seen, told = run.beat["time"], run.running.reason if run.beat["state"] in AT_WORK else "ending"
+    doing = ACTIVE[job.state] or told
     if (silent := time.time() - seen) >= STALE:
         minutes = f"no sign of life for {silent / 60:.0f} min"
         doing = f"{doing}, {minutes}" if doing else minutes
@@ -111,7 +108,6 @@ def _unseen(run: Traces) -> Status:
 def _ended(run: Traces, job: SchedulerJob) -> Status:
     """Of a job that ended for good, without the run being done."""
     last = run.record if run.record and run.record["time"] >= run.attempted else {"kind": "nothing"}
-    where = f" on {job.nodes}" if job.nodes else ""
     if run.ended and run.ended["time"] >= run.attempted:
         return Status(run.ended["state"], line(run.ended["reason"]), run.beat)
     if job.state == "CANCELLED":
@@ -124,7 +120,7 @@ def _ended(run: Traces, job: SchedulerJob) -> Status:
         return Status("failed", line(_cause(run, job, last.get("reason", ""))), run.beat)
     if job.state == "COMPLETED":
         return Status("dead", "its job completed, but the run did not finish", run.beat)
-    return Status("dead", f"{job.state}{where}", run.beat)
+    return Status("dead", f"{job.state} on {job.nodes}" if job.nodes else job.state, run.beat)
 
 
 def _cause(run: Traces, job: SchedulerJob, said: str) -> str:

@@ -119,31 +119,10 @@ def _shell(lines: tuple[str, ...]) -> tuple[str, ...]:
     return lines
 
 
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("expected text without the character NUL")
-    return text
-
-
 def _within_reason(value: float) -> float:
     if 0 < value < 0.01:
         raise ValueError("expected gigabytes: 0 (all of a node's memory) or 0.01 at least")
     return value
-
-
-def _of_devices(option: str) -> bool:
-    """Whether an option of sbatch says how many of something a job gets, or is about GPUs."""
-    return option.startswith(("gres", "tres")) or "gpu" in option
-
-
-def for_a_script(path: Path) -> Path:
-    """A folder whose name, from the root on, SLURM takes as it is."""
-    if set(os.path.abspath(path)) & set("%\\"):
-        raise ValueError(
-            f"expected a path without % and \\, which SLURM reads otherwise in the names of a job's files; it is "
-            f"{os.path.abspath(path)}"
-        )
-    return path
 
 
 def _expanded(value: Any) -> Any:
@@ -171,7 +150,8 @@ TimeLimit = Annotated[Text, BeforeValidator(_as_text), AfterValidator(_time_limi
 Word = Annotated[Text, BeforeValidator(_as_text), _matching(WORD, "a name of letters, digits and _ . , : + @ / -")]
 Feature = Annotated[Text, BeforeValidator(_as_text), _matching(EXPRESSION, "features, such as a100 or [a100|h100]")]
 Variable = Annotated[str, _matching(VARIABLE, "the name of a variable: letters, digits and _")]
-Value = Annotated[str, Field(max_length=30_000), BeforeValidator(_as_text), AfterValidator(_no_nul)]
+NoNul = _matching(re.compile(r"[^\0]*"), "text without the character NUL")
+Value = Annotated[str, Field(max_length=30_000), BeforeValidator(_as_text), NoNul]
 StageName = Annotated[Name, _matching(re.compile(r"\w[\w.-]*"), "a name of letters, digits and _ . -")]
 TrainingSettings = Annotated[dict[str, Any], BeforeValidator(_training_settings)]
 
@@ -230,6 +210,16 @@ class Resources(Section):
         """Of the whole job."""
         return self.nodes * self.tasks
 
+    @property
+    def unit(self) -> str:
+        """What a job's cost is counted in."""
+        return "GPU" if self.gpus_per_node else "core"
+
+    @property
+    def units(self) -> int:
+        """GPUs of the whole job, or CPU cores where it has none."""
+        return self.nodes * self.gpus_per_node or self.processes * self.cpus_per_task
+
 
 class Stage(Resources):
     """What the jobs of one stage have otherwise than the profile says."""
@@ -250,7 +240,7 @@ class Profile(Resources):
     # The command that starts Python in a job (a container); None: this Python.
     python: Annotated[Text, AfterValidator(_command)] | None = None
     environment: dict[Variable, Value] = Field({}, repr=False)  # variables of a job; may hold secrets
-    runs: Annotated[SitePath, AfterValidator(for_a_script)] | None = None  # on a file system that all nodes share
+    runs: SitePath | None = None  # on a file system that all nodes share
     cache: SitePath | None = None
     data_roots: dict[Name, SitePath] = {}
     weights: dict[Name, SitePath] = {}
@@ -279,12 +269,12 @@ class Profile(Resources):
     def runtime(self, stage: str, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None) -> Runtime:
         """How a job of this stage computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         other = self.stages.get(stage, Stage())
-        try:
-            for_a_script(runs or self.runs or Path("runs"))
-        except ValueError as error:
-            raise ConfigError(f"runs: {error}") from None
+        folder = _absolute(runs or self.runs or "runs")
+        if set(str(folder)) & set("%\\"):
+            why = "which SLURM reads otherwise in the names of a job's files"
+            raise ConfigError(f"runs: expected a path without % and \\, {why}; it is {folder}")
         where = {
-            "runs": _absolute(runs or self.runs or "runs"),
+            "runs": folder,
             "cache": self.cache and _absolute(self.cache),
             "data_roots": {name: _absolute(path) for name, path in {**self.data_roots, **(data_roots or {})}.items()},
             "weights": {name: _absolute(path) for name, path in self.weights.items()},
@@ -302,11 +292,13 @@ class Profile(Resources):
                 f"{where}: {tasks} processes cannot share {gpus} GPUs; leave tasks_per_node out: one for each GPU"
             )
         if gpus > tasks:
-            idle = f"{tasks} processes leave {gpus - tasks} of {gpus} GPUs idle"
-            notes.append(f"{where}: {idle}; leave tasks_per_node out")
-        options = [f"{option}: {value}" for option, value in resources.sbatch.items() if _of_devices(option)]
-        if not gpus and (asked := next((option for option in options if "gpu" in option.lower()), None)):
-            raise ConfigError(f"{where}: sbatch.{asked} asks for GPUs; say how many in gpus_per_node")
+            notes.append(
+                f"{where}: {tasks} processes leave {gpus - tasks} of {gpus} GPUs idle; leave tasks_per_node out"
+            )
+        for option, value in resources.sbatch.items():
+            of_gpus = "gpu" in option or (option.startswith(("gres", "tres")) and "gpu" in str(value).lower())
+            if of_gpus and not gpus:
+                raise ConfigError(f"{where}: sbatch.{option}: {value} asks for GPUs; say how many in gpus_per_node")
         if runtime.device == "cpu" and gpus:
             notes.append(f"{where}: runtime.device is cpu, so the GPUs that a job asks for are idle; device: auto")
         if runtime.device == "cuda" and not gpus:

@@ -66,7 +66,7 @@ def query(ids: Iterable[str]) -> dict[str, SchedulerJob] | None:
 
 
 def sbatch(script: str, option: str) -> subprocess.CompletedProcess[str]:
-    """Hand a batch script to sbatch: `--parsable` submits it, `--test-only` asks. Raises FileNotFoundError."""
+    """Hand a batch script to sbatch: `--parsable` submits it, `--test-only` asks."""
     return subprocess.run(
         ["sbatch", option], input=script, env=submitting(), capture_output=True, text=True, check=False
     )
@@ -135,10 +135,9 @@ def _queue(ids: set[str]) -> dict[str, SchedulerJob] | None:
 def _accounting(ids: set[str]) -> dict[str, SchedulerJob] | None:
     """The last state of each job in the database."""
     fields = ",".join(ACCOUNTING_FIELDS)
-    try:
-        # -S: were it left out, some versions would look at today's jobs only.
-        text = _run("sacct", "-XPn", "-S", "2000-01-01", "-o", fields, "-j", _masters(ids))
-    except Unreachable:
+    # -S: were it left out, some versions would look at today's jobs only.
+    text = answer("sacct", "-XPn", "-S", "2000-01-01", "-o", fields, "-j", _masters(ids))
+    if text is None:
         return None
     jobs = {}
     for line in text.splitlines():
@@ -181,6 +180,14 @@ def _word(text: str) -> str:
 
 def _seconds(time: str) -> float | None:
     return float(time) if time.isdigit() else None
+
+
+def answer(*command: str) -> str | None:
+    """What a command prints that a site may lack; None where there is none, or it fails."""
+    try:
+        return _run(*command)
+    except Unreachable:
+        return None
 
 
 def _run(*command: str) -> str:

@@ -27,7 +27,7 @@ from multimae.study.local import Local, gpus
 from multimae.tracking import start_follower
 from slurm import scheduler
 from slurm.jobs import Slurm
-from slurm.profile import Profile, for_a_script, load_profile
+from slurm.profile import Profile, load_profile
 from slurm.submission.arrays import stage_of
 from slurm.submission.cluster import Cluster
 
@@ -94,6 +94,9 @@ class Command:
         if args.runs is None:
             args.runs = (self.profile and self.profile.runs) or Path("runs")
         _check_options(args)
+        self.runtime = runtime_from(args)
+        if self.profile:
+            self.profile.runtime("", args.runs)  # which knows what folders a job can be given
         self.study, self.args = study, args
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
@@ -125,11 +128,10 @@ class Command:
     def notes(self, planned: planning.Plan) -> list[str]:
         """What to tell of the rows before anything begins. Raises ConfigError for what cannot work."""
         notes = self.profile.check_stages(stages_of(self.everything), self.study.name) if self.profile else []
-        here = runtime_from(self.args)
         for entry in planned.todo:
             _, stage = entry.run.cells[0]
             try:
-                check_size(entry.run.config, self.profile.runtime(stage) if self.profile else here)
+                check_size(entry.run.config, self.profile.runtime(stage) if self.profile else self.runtime)
             except ConfigError as error:
                 raise ConfigError(f"{stage}: {error}") from None
             notes += [f"{stage}: {note}" for note in entry.run.config.notes()]
@@ -137,7 +139,7 @@ class Command:
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data that cannot be what the runs read."""
-        roots = runtime_from(self.args).data_roots
+        roots = self.runtime.data_roots
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if folder := study_data.own_folder(self.args.data):
             study_data.check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
@@ -153,20 +155,17 @@ class Command:
 
     def status(self) -> int:
         if not self.args.watch:
-            print_status(self.console, self.seen(), self.removed())
+            print_status(self.console, planning.status(self.wanted), self.removed())
             return 0
         with _following(self.args.runs), suppress(KeyboardInterrupt), watching(self.console) as show:
             while True:
-                seen = self.seen()
+                seen = planning.status(self.wanted)
                 show(seen, self.removed())
                 states = [entry.status for entry in seen.entries.values()]
                 if not any(status.under_way for status in states):
                     break
                 time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
         return 0
-
-    def seen(self) -> planning.Plan:
-        return planning.status(self.wanted)
 
     def removed(self) -> list[planning.Extra]:
         return planning.extras(self.wanted, list(runs_of(self.everything)))
@@ -193,27 +192,26 @@ class Command:
     def on_cluster(self, planned: planning.Plan, profile: Profile) -> int:
         """Submit what is missing, say what is, and return; the table once all is done."""
         args = self.args
-        cluster = Cluster(profile, args.runs, runtime_from(args).data_roots)
+        cluster = Cluster(profile, args.runs, self.runtime.data_roots)
         if args.dry_run:
             for note in cluster.check(planned):
                 print(f"note: {note}", file=sys.stderr)
             print_plan(self.console, planned, cluster.estimate(planned))
             print_scripts(self.console, cluster.scripts(planned))
             return 0
-        told = 0
-        for _ in cluster.work(planned):
-            for array in cluster.submitted[told:]:
-                after = f", {array.dependency}" if array.dependency else ""
-                print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
-            told = len(cluster.submitted)
-        seen = self.seen()
+        submitted = False
+        for array in cluster.work(planned):
+            submitted = True
+            after = f", {array.dependency}" if array.dependency else ""
+            print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
+        seen = planning.status(self.wanted)
         if seen.count("done") == len(seen.entries):
             self.console.print("Everything is done already.")
             with _following(args.runs):
                 return self.table()
         print_status(self.console, seen, self.removed())
         again = self.again()
-        if not told:
+        if not submitted:
             print("Nothing to submit.")
         print(f"Follow with: {again} --status --watch")
         if seen.count("failed"):
@@ -241,27 +239,24 @@ class Command:
             cost = Estimate.of(configs).text(self.slots, "GPU" if gpus() else "core")
             print_plan(self.console, planned, f"{cost}\n{disk_text(configs, self.slots)}" if configs else cost)
             return 0
-        progress = Progress(self.console, planned, self.slots)
-        if (planned.todo or planned.count(*UNDER_WAY)) and self.work(planned, progress):
+        backend, progress = Local(self.runtime, self.slots), Progress(self.console, planned, self.slots)
+        if planned.todo or planned.count(*UNDER_WAY):
+            with _following(self.args.runs), progress:
+                for event in backend.work(planned):
+                    progress.update(event)
+        if backend.stops:
             print(STOPPED)
             return 130
         return progress.report() or self.table()
-
-    def work(self, planned: planning.Plan, progress: Progress) -> bool:
-        """Run what is missing; returns whether the user stopped it."""
-        backend = Local(runtime_from(self.args), self.slots)
-        with _following(self.args.runs), progress:
-            for event in backend.work(planned):
-                progress.update(event)
-        return bool(backend.stops)
 
     def table(self) -> int:
         """The paper's table beside what was measured here."""
         from analysis import tables  # pandas takes half a second
 
-        if not self.args.runs.is_dir():
-            found = "is no folder" if self.args.runs.exists() else "is not there"
-            raise ConfigError(f"--runs: {self.args.runs} {found}; give the folder that holds the runs, or train first")
+        if not self.args.runs.exists():
+            raise ConfigError(
+                f"--runs: {self.args.runs} is not there; give the folder that has the runs, or train first"
+            )
         seeds = self.args.seeds or [self.args.seed]
         of_each = (all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds)
         rows = [row for rows in of_each for row in only(rows, self.args.only)]
@@ -291,14 +286,8 @@ def _check_options(args: argparse.Namespace) -> None:
         if args.retry_failed and getattr(args, option):
             words = option.replace("_", "-")
             raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
-    runtime_from(args)  # which knows what folders can be
     if args.runs.exists() and not args.runs.is_dir():
         raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
-    if args.cluster is not None:
-        try:
-            for_a_script(args.runs)
-        except ValueError as error:
-            raise ConfigError(f"--runs: {error}, found {args.runs}") from None
 
 
 def _tell(stopped: planning.Stopped, nothing: str) -> int:
@@ -315,14 +304,11 @@ def _tell(stopped: planning.Stopped, nothing: str) -> int:
 @contextmanager
 def _following(runs: Path) -> Iterator[None]:
     """Keep MLflow up to date meanwhile, where these runs may be written."""
-    if not os.access(runs, os.W_OK):
-        yield
-        return
-    follower = start_follower(runs)
+    follower = start_follower(runs) if os.access(runs, os.W_OK) else None
     try:
         yield
     finally:
-        if not follower.stop():
+        if follower and not follower.stop():
             print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
 
 

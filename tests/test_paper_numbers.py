@@ -22,7 +22,7 @@ def test_every_result_table_is_there():
 def test_every_column_says_what_it_holds():
     for table in paper_tables().values():
         for column in table.columns.values():
-            assert column.unit, (table.number, column)
+            assert column.unit, (table.title, column)
             assert column.better in ("higher", "lower") or column.metric == "visible_tokens"
             assert column.dataset or column.metric == "visible_tokens"
 

@@ -224,7 +224,7 @@ def test_the_doctors_job_carries_no_secret(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.scheduler, "sbatch", lambda *_: subprocess.CompletedProcess([], 0, "7\n", ""))
     mine = secret_profile()
     runtime = mine.runtime("", tmp_path / "runs")
-    script = doctor._script(mine, "", runtime, snapshot.Snapshot(tmp_path, None, None))
+    script = doctor._script(mine, "", runtime, tmp_path)
     job = doctor.DoctorJob.submit(script, runtime)
     (pickled,) = job.folder.glob("*.pkl")
     assert pickled.stat().st_mode & 0o777 == 0o600
@@ -338,11 +338,11 @@ def test_a_snapshot_has_no_profile_and_no_key(checkout, tmp_path, installed):
         (checkout / "multimae/ignored.py").unlink()
         (checkout / "multimae/untracked.py").unlink()
     taken = snapshot.take(tmp_path / "runs", checkout)
-    files = {str(file.relative_to(taken.path)) for file in taken.path.rglob("*") if file.is_file()}
+    files = {str(file.relative_to(taken)) for file in taken.rglob("*") if file.is_file()}
     code = {"multimae/code.py", "multimae/recipes/a.yaml", "pyproject.toml", "sweeps/new.py", "snapshot.json"}
     assert files == code
     for name in files:
-        assert not left_of(PASSWORD, (taken.path / name).read_text())
+        assert not left_of(PASSWORD, (taken / name).read_text())
 
 
 # ---- the dev cluster

@@ -96,7 +96,7 @@ def test_the_snapshot_of_a_private_checkout_is_shared(tmp_path, umask):
     runs = folder_of_runs(tmp_path, 0o2775)
     make_runs(runs)
     taken = snapshot.take(runs, checkout)
-    assert stat.S_IMODE((taken.path / "multimae/a.py").stat().st_mode) & 0o060 == 0o060
+    assert stat.S_IMODE((taken / "multimae/a.py").stat().st_mode) & 0o060 == 0o060
 
 
 @pytest.mark.slow

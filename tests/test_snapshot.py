@@ -38,8 +38,10 @@ def test_a_clean_checkout_is_named_by_its_commit(tmp_path, checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     (checkout / "README.md").write_text("what is not code makes no difference")
     taken = snapshot.take(tmp_path / "runs", checkout)
-    assert taken == snapshot.Snapshot(tmp_path / "runs/.code" / commit[:12], commit, False)
-    files = sorted(str(f.relative_to(taken.path)) for f in taken.path.rglob("*") if f.is_file())
+    assert taken == tmp_path / "runs/.code" / commit[:12]
+    record = json.loads((taken / "snapshot.json").read_text())
+    assert (record["commit"], record["dirty"]) == (commit, False)
+    files = sorted(str(f.relative_to(taken)) for f in taken.rglob("*") if f.is_file())
     assert files == ["multimae/__init__.py", "pyproject.toml", "snapshot.json"]
     assert snapshot.take(tmp_path / "runs", checkout) == taken  # shared
 
@@ -48,25 +50,26 @@ def test_what_is_not_committed_is_in_it_and_in_its_name(tmp_path, checkout):
     (checkout / "multimae/__init__.py").write_text("value = 2\n")
     (checkout / "multimae/new.py").write_text("")
     first = snapshot.take(tmp_path, checkout)
-    assert first.dirty and (first.path / "multimae/__init__.py").read_text() == "value = 2\n"
-    assert (first.path / "multimae/new.py").exists()
-    record = json.loads((first.path / "snapshot.json").read_text())
-    assert record["commit"] == first.commit and record["dirty"] and "+value = 2" in record["diff"]
+    assert (first / "multimae/__init__.py").read_text() == "value = 2\n"
+    assert (first / "multimae/new.py").exists()
+    record = json.loads((first / "snapshot.json").read_text())
+    assert record["commit"] == git(checkout, "rev-parse", "HEAD") and record["dirty"] and "+value = 2" in record["diff"]
     (checkout / "multimae/new.py").write_text("more = 3\n")
     second = snapshot.take(tmp_path, checkout)
-    assert second.path != first.path and (first.path / "multimae/new.py").read_text() == ""
+    assert second != first and (first / "multimae/new.py").read_text() == ""
 
 
 def test_a_file_that_was_deleted_is_not_in_it(tmp_path, checkout):
     (checkout / "pyproject.toml").unlink()
-    assert not (snapshot.take(tmp_path, checkout).path / "pyproject.toml").exists()
+    assert not (snapshot.take(tmp_path, checkout) / "pyproject.toml").exists()
 
 
 def test_outside_of_git_the_installed_packages_are_copied(tmp_path, checkout):
     (checkout / ".git").rename(tmp_path / "elsewhere")
     taken = snapshot.take(tmp_path / "runs", checkout)
-    assert taken.path.name.startswith("installed-") and taken.commit is None
-    assert (taken.path / "multimae/__init__.py").exists()
+    assert taken.name.startswith("installed-")
+    assert json.loads((taken / "snapshot.json").read_text())["commit"] is None
+    assert (taken / "multimae/__init__.py").exists()
 
 
 def test_an_installation_in_somebody_elses_checkout_is_none_of_it(tmp_path, checkout):
@@ -74,8 +77,10 @@ def test_an_installation_in_somebody_elses_checkout_is_none_of_it(tmp_path, chec
     site = checkout / "env/site-packages"
     shutil.copytree(checkout / "multimae", site / "multimae")
     taken = snapshot.take(tmp_path / "runs", site)
-    assert taken.path.name.startswith("installed-") and (taken.commit, taken.dirty) == (None, None)
-    assert (taken.path / "multimae/__init__.py").exists()
+    assert taken.name.startswith("installed-")
+    record = json.loads((taken / "snapshot.json").read_text())
+    assert (record["commit"], record["dirty"]) == (None, None)
+    assert (taken / "multimae/__init__.py").exists()
     assert environment.checkout(site / "multimae")["commit"] is None
 
 
@@ -95,8 +100,8 @@ def test_a_job_runs_the_snapshot_and_names_its_commit(tmp_path):
         "files = [multimae.__file__, slurm.__file__, analysis.__file__]\n"
         "print(json.dumps([files, environment.capture()['commit']]))\n"
     )
-    own = os.environ | {"PYTHONPATH": str(taken.path)}
-    words = subprocess.run([sys.executable, "-c", code], cwd=taken.path, env=own, check=True, capture_output=True)
+    own = os.environ | {"PYTHONPATH": str(taken)}
+    words = subprocess.run([sys.executable, "-c", code], cwd=taken, env=own, check=True, capture_output=True)
     files, commit = json.loads(words.stdout)
-    assert all(Path(file).is_relative_to(taken.path) for file in files)
-    assert commit == taken.commit
+    assert all(Path(file).is_relative_to(taken) for file in files)
+    assert commit == json.loads((taken / "snapshot.json").read_text())["commit"]

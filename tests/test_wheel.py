@@ -21,7 +21,7 @@ STUDY = ("-m", "sweeps.alpha_ablation")
 STAGES = ("pretrain", "classify", "segment")
 TAKE = (
     "import json; from slurm.submission.snapshot import take; t = take('runs')\n"
-    "print(json.dumps([str(t.path), t.commit]))"
+    "print(json.dumps([str(t), json.loads((t / 'snapshot.json').read_text())['commit']]))"
 )
 
 

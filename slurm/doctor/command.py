@@ -111,8 +111,7 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
         tell(has_tools())
         if not _bad(found):
             make_runs(runtime.runs)
-            code = snapshot.take(runtime.runs)
-            script = _script(profile, args.stage, runtime, code)
+            script = _script(profile, args.stage, runtime, snapshot.take(runtime.runs))
             tell(before(profile, args.stage, script.text))
         if _bad(found):
             console.print("Nothing was submitted.")
@@ -121,22 +120,23 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
     try:
         ended = job.watch(profile.resources(args.stage).processes, 60 * args.wait, console)
     except KeyboardInterrupt:
-        job.cancel()
+        scheduler.cancel([job.id])
         console.print(f"\nStopped; job {job.id} is cancelled.")
         return 130
     except NotStarted as error:
         console.print(f"✗ {error}", markup=False)
         if args.leave:
-            console.print(f"It stays in the queue; to go on: {_command(profile, args)} --job {job.id}", markup=False)
+            words = f"{args.profile or profile.name}{f' --stage {args.stage}' if args.stage else ''} --job {job.id}"
+            console.print(f"It stays in the queue; to go on: python -m slurm.doctor {words}", markup=False)
         else:
-            job.cancel()
+            scheduler.cancel([job.id])
             console.print("It is cancelled; --wait MIN waits longer, --leave leaves it in the queue.")
         return 1
-    code = job.code
-    diagnosis = Diagnosis(profile, profile.resources(args.stage), runtime, code, job.reports())
+    diagnosis = Diagnosis(profile, profile.resources(args.stage), runtime, job.code, job.reports())
     tell(diagnosis.checks())
-    if diagnosis.write_rate:
-        _keep(runtime.runs, profile.name, diagnosis.write_rate, job.id)
+    if rate := diagnosis.write_rate:
+        measured = {"write_bytes_per_second": rate, "time": time.time(), "host": socket.gethostname(), "job": job.id}
+        write_atomic(runtime.runs / ".slurm" / f"doctor-{profile.name}.json", json.dumps(measured))
     if _bad(found):
         said = redact(job.printed(), profile.tracking_uri)
         console.print(f"Job {job.id} {ended}. {said}".rstrip(), markup=False)
@@ -158,7 +158,7 @@ def has_tools() -> Iterator[Check]:
     except scheduler.Unreachable as error:
         yield bad(str(error), "`scontrol ping` says whether the controller is up")
         return
-    if _output("sacct", "--noheader", "--allocations", "--starttime", "now-1minutes") is not None:
+    if scheduler.answer("sacct", "--noheader", "--allocations", "--starttime", "now-1minutes") is not None:
         yield good("sacct answers: how jobs ended is known for good")
     else:
         yield note("sacct does not answer: the state of runs comes from squeue and their heartbeats")
@@ -169,10 +169,13 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Check]:
     resources = profile.resources(stage)
     stages = [path.stem for path in sorted((RECIPES / profile.scale).glob("*.yaml"))]
     for name in [stage] if stage else [*stages, *(other for other in profile.stages if other not in stages)]:
-        if name in stages:
-            yield from _suits(profile, name)
-        else:
+        if name not in stages:
             yield note(f"stage {name}: no recipe of scale {profile.scale} has this name{nearest(name, stages)}")
+            continue
+        try:
+            yield from map(note, profile.check(recipe(name, profile.scale), name, profile.resources(name)))
+        except ConfigError as error:
+            yield bad(str(error), f"stages: {{{name}: {{...}}}} in the profile")
     among = partitions()
     chosen = choose(resources.partition, among) if among else note("sinfo lists no partition")
     yield from [chosen] if isinstance(chosen, Check) else chosen.judge(resources)
@@ -184,14 +187,6 @@ def before(profile: Profile, stage: str, script: str) -> Iterator[Check]:
         yield bad(f"sbatch would refuse a job: {said}", "partition, account, qos or constraint" + _associations())
 
 
-def _suits(profile: Profile, stage: str) -> Iterator[Check]:
-    """Whether a stage of the studies can train with the profile's resources."""
-    try:
-        yield from (note(text) for text in profile.check(recipe(stage, profile.scale), stage, profile.resources(stage)))
-    except ConfigError as error:
-        yield bad(str(error), f"stages: {{{stage}: {{...}}}} in the profile")
-
-
 def _never(said: str) -> str | None:
     """The year in which SLURM says it would start a job that nothing lets start, of `sbatch --test-only`."""
     found = re.search(r"to start at (\d{4})-", said)
@@ -201,16 +196,8 @@ def _never(said: str) -> str | None:
 def _associations() -> str:
     """What the user may name, where the site has accounting."""
     asked = ("where", f"user={getpass.getuser()}", "format=account,partition,qos")
-    lines = (_output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *asked) or "").split()
+    lines = (scheduler.answer("sacctmgr", "--noheader", "--parsable2", "show", "assoc", *asked) or "").split()
     return f"; yours (account|partition|qos): {', '.join(lines)}" if lines else ""
-
-
-def _output(*command: str) -> str | None:
-    """What an optional command prints; None where there is none, or it fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 # ---- the job
@@ -222,6 +209,8 @@ class NotStarted(RuntimeError):
 
 class Examination(Array):
     """The one job; it trains nothing."""
+
+    title = "the doctor's job"
 
     def comment(self, study: str, length: int) -> str:
         return f"{study}: proves the profile {self.stage}"[:length]
@@ -241,22 +230,12 @@ class DoctorJob:
     @classmethod
     def submit(cls, script: BatchScript, runtime: Runtime) -> "DoctorJob":
         """Raises ConfigError where sbatch refuses."""
-        from ..submission.delayed import DelayedSubmission
-
         (runtime.runs / ".slurm" / "batch").mkdir(parents=True, exist_ok=True)  # of the script's own output
-        done = scheduler.sbatch(script.text, "--parsable")
-        if done.returncode:
-            raise ConfigError(f"sbatch refused the job: {done.stderr.strip()}")
-        job = cls(done.stdout.strip().partition(";")[0], runtime.runs)
         # The script has the address of MLflow, which may hold a password.
         changes = {"timeout_minutes": MEETING_MINUTES, "tracking_uri": None}
-        delayed = DelayedSubmission(Probe(runtime.model_copy(update=changes)))
-        delayed.set_timeout(script.array.resources.minutes, 0)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(job.folder / "doctor.json", json.dumps({"code": str(script.snapshot.path)}))
-        beside = job.folder / ".submitted.pkl"
-        delayed.dump(beside)
-        beside.rename(job.folder / f"{job.id}_submitted.pkl")
+        script.submit({None: Probe(runtime.model_copy(update=changes))})
+        job = cls(script.array.job, runtime.runs)
+        write_atomic(job.folder / "doctor.json", json.dumps({"code": str(script.code)}))
         return job
 
     @property
@@ -300,9 +279,6 @@ class DoctorJob:
                     raise NotStarted(f"job {self.id} did not start within {wait / 60:g} min: {_why(seen)}")
                 time.sleep(LOOK)
 
-    def cancel(self) -> None:
-        scheduler.cancel([self.id])
-
     def printed(self) -> str:
         """What the job had to say for itself."""
         log = self.runs / ".slurm" / "batch" / f"{self.id}.log"
@@ -330,22 +306,12 @@ def _why(seen: scheduler.SchedulerJob) -> str:
     return text
 
 
-def _script(profile: Profile, stage: str, runtime: Runtime, code: snapshot.Snapshot) -> BatchScript:
+def _script(profile: Profile, stage: str, runtime: Runtime, code: Path) -> BatchScript:
     """As the launcher would ask for it, but for the time limit."""
     resources = profile.resources(stage)
     minutes = min(resources.minutes, MINUTES + math.ceil(profile.signal_seconds / 60))
     array = Examination(profile.name, resources.model_copy(update={"time_limit": str(minutes)}), {None: None})
     return ExaminationScript(array, profile, runtime.runs, code, "doctor")
-
-
-def _keep(runs: Path, profile: str, rate: float, job: str) -> None:
-    measured = {"write_bytes_per_second": rate, "time": time.time(), "host": socket.gethostname(), "job": job}
-    write_atomic(runs / ".slurm" / f"doctor-{profile}.json", json.dumps(measured))
-
-
-def _command(profile: Profile, args: argparse.Namespace) -> str:
-    words = ["python -m slurm.doctor", args.profile or profile.name]
-    return " ".join(words + ([f"--stage {args.stage}"] if args.stage else []))
 
 
 def _bad(found: list[Check]) -> bool:

@@ -3,12 +3,12 @@
 import grp
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from multimae.config.settings import nearest
 
+from .. import scheduler
 from ..profile import Resources, minutes_of
 from . import Check, bad, good, note
 
@@ -104,12 +104,7 @@ class Partition:
 
 def partitions() -> list[Partition]:
     """All that the user can see; none where SLURM cannot be asked."""
-    try:
-        command = ["sinfo", "--noheader", "--format", FIELDS]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse(done.stdout)
+    return parse(scheduler.answer("sinfo", "--noheader", "--format", FIELDS) or "")
 
 
 def parse(text: str) -> list[Partition]:
@@ -118,7 +113,7 @@ def parse(text: str) -> list[Partition]:
     for line in text.splitlines():
         name, marked, up, limit, cpus, memory, gres, count, state, size, groups, features = line.split("|", 11)
         has = frozenset(() if features == "(null)" else features.split(","))
-        kind = Nodes(int(count), state, _number(cpus), _number(memory) / 1024, _gpus(gres), has)
+        kind = Nodes(int(count), state, int(cpus.rstrip("+")), int(memory.rstrip("+")) / 1024, _gpus(gres), has)
         nodes = (*(found[name].nodes if name in found else ()), kind)
         most = size.partition("-")[2] or size  # `1-4`, `1-infinite`
         found[name] = Partition(
@@ -143,10 +138,6 @@ def choose(name: str | None, among: list[Partition]) -> Partition | Check:
     if unknown := next((one for one in asked if one not in names), None):
         return bad(f"unknown partition '{unknown}'{nearest(unknown, names)}", f"partition: one of {', '.join(names)}")
     return among[names.index(asked[0])]
-
-
-def _number(text: str) -> int:
-    return int(text.rstrip("+"))
 
 
 def _mine(groups: tuple[str, ...]) -> bool:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
@@ -30,9 +30,6 @@ from multimae.tracking import is_server
 
 from ..job.logs import folder_of
 from ..job.rendezvous import JobProcess, given_gpu, meet
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PATIENCE = 60.0  # seconds that a process waits for the doctor's answers
 PAUSE = 0.2
@@ -121,6 +118,7 @@ def _place(place: JobProcess) -> dict[str, Any]:
 def _meet(place: JobProcess, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Meet the other processes exactly as a training does, and add up a tensor."""
     import torch
+    import torch.distributed as dist
 
     from multimae.engine.distributed import Processes
 
@@ -129,9 +127,12 @@ def _meet(place: JobProcess, folder: Path, runtime: Runtime) -> dict[str, Any]:
     processes = Processes.join(runtime)
     met = time.monotonic() - began
     values = torch.full((REDUCED // 4,), place.rank + 1.0, device=processes.device)
-    total = _sum(values.clone())  # the first one also sets up connections
+    total = values.clone()
+    dist.all_reduce(total)  # the first one also sets up connections
+    total = total[-1].item()
     began = time.monotonic()
-    _sum(values)
+    dist.all_reduce(values)
+    values[-1].item()  # waits for the device
     reduced = time.monotonic() - began
     del store
     cuda = processes.device.type == "cuda"
@@ -141,17 +142,8 @@ def _meet(place: JobProcess, folder: Path, runtime: Runtime) -> dict[str, Any]:
         "sum": total,
         "reduce_seconds": reduced,
         "device": torch.cuda.get_device_name(processes.device) if cuda else "cpu",
-        "gpus": torch.cuda.device_count(),
         "gpu": str(torch.cuda.get_device_properties(processes.device).uuid) if cuda else given_gpu(),
     }
-
-
-def _sum(values: "Tensor") -> float:
-    """The last element of the sum over all processes; waits for the device."""
-    import torch.distributed as dist
-
-    dist.all_reduce(values)
-    return values[-1].item()
 
 
 def _classes(root: Path) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class Attempt:
 
     def end(self, reason: str) -> None:
         """End for good, with an error."""
-        self.forbid_restart()
+        self._leave.unlink(missing_ok=True)
         if not self.first:  # from several nodes at once, lines of a shared file get lost
             time.sleep(LAST_WORDS)
             last = self.run.jobs.last("began", "ended") or {"kind": ""}
@@ -144,7 +144,4 @@ class Attempt:
     def finish(self) -> None:
         """End as done, also where a process crashes as it ends: a job that failed would let no transfer start."""
         (self.files / "finished").touch()  # the script looks for it
-        self.forbid_restart()
-
-    def forbid_restart(self) -> None:
         self._leave.unlink(missing_ok=True)

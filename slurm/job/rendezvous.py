@@ -88,10 +88,13 @@ def meet(place: JobProcess, folder: Path, seconds: float) -> "TCPStore | None":
     store in which the processes of this start of the job may leave each other words; None where there is only one.
     The first process serves it: it must keep it until the end. Raises NoRendezvous.
     """
-    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(_device(place))}
+    # Some sites show each process its own GPU and no other.
+    own = 0 if len(_visible()) == 1 else place.local_rank
+    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.processes), "LOCAL_RANK": str(own)}
     if place.nodes == 1:  # gloo would listen where others can connect
         local = next((name for name, own in _own_addresses().items() if LOOPBACK in own), None)
-        os.environ |= {"GLOO_SOCKET_IFNAME": local} if local and "GLOO_SOCKET_IFNAME" not in os.environ else {}
+        if local:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", local)
     if place.processes == 1:
         return None
     file = folder / f"rendezvous-{place.restart}.json"
@@ -110,11 +113,6 @@ def given_gpu() -> str | None:
 def _visible() -> list[str]:
     """The GPUs that CUDA shows this process, as CUDA_VISIBLE_DEVICES names them; empty where it names none."""
     return [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-
-
-def _device(place: JobProcess) -> int:
-    """Which of the visible GPUs is this process's: some sites show each process its own and no other."""
-    return 0 if len(_visible()) == 1 else place.local_rank
 
 
 def _announce(place: JobProcess, file: Path, seconds: float) -> "TCPStore":
@@ -153,7 +151,7 @@ def job_address() -> str | None:
         for name in os.environ.get(variable, "").split(","):
             if of_interface := own.get(name.strip().lstrip("=")):
                 return of_interface[0]
-    outward = [found for of_interface in own.values() for found in of_interface if not _is_loopback(found)]
+    outward = [found for of_interface in own.values() for found in of_interface if not found.startswith("127.")]
     for name in filter(None, (os.environ.get("SLURMD_NODENAME"), socket.gethostname())):
         with contextlib.suppress(OSError):
             known = [place[0] for *_, place in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
@@ -164,9 +162,9 @@ def job_address() -> str | None:
 
 def addresses() -> list[str]:
     """What this machine may be reached by, the best first: nodes' names resolve on most clusters, not on all."""
-    found = [os.environ.get("SLURMD_NODENAME"), socket.gethostname()]
+    found = [os.environ.get("SLURMD_NODENAME", ""), socket.gethostname()]
     found += [found for of_interface in _own_addresses().values() for found in of_interface]
-    found.sort(key=lambda found: bool(found) and _is_loopback(found))  # only from the same machine
+    found.sort(key=lambda address: address.startswith("127."))  # only from the same machine
     return list(dict.fromkeys(filter(None, found)))
 
 
@@ -178,10 +176,6 @@ def _own_addresses() -> dict[str, list[str]]:
         for name, of_interface in psutil.net_if_addrs().items()
         if name in up
     }
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.")
 
 
 def _listen(address: str, port: int) -> int:

@@ -84,11 +84,10 @@ def arrays(plan: Plan, profile: Profile) -> list[Array]:
     resources = {stage: profile.resources(stage) for stage in dict.fromkeys(map(stage_of, plan.todo))}
     size = profile.max_array_size
     made = [
-        Array(stage, resources[stage], dict(enumerate(entries[start : start + size])))
+        _alone(Array(stage, resources[stage], dict(enumerate(entries[start : start + size]))))
         for stage, entries in free.items()
         for start in range(0, len(entries), size)
     ]
-    made = [_alone(array) for array in made]
     where = {entry.run.signature: (array, task) for array in made for task, entry in array.tasks.items()}
     for signature, entry in plan.entries.items():
         if entry.status.under_way and entry.status.job and signature not in where:

@@ -7,16 +7,20 @@ import functools
 import math
 import shlex
 import sys
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multimae.config import ConfigError
+from multimae.files import write_atomic
 from multimae.redact import HIDDEN, public, without_values
 
+from .. import scheduler
 from ..cost import job_seconds
 from ..profile import Profile
 from .arrays import Array
-from .snapshot import Snapshot
 
 COMMENT = 512  # characters; the database keeps more, but a queue is read by people
 # An estimate is rough, and preemptions count as well. Jobs that get nowhere end by `restarts_without_progress`.
@@ -32,7 +36,7 @@ class BatchScript:
     array: Array
     profile: Profile
     runs: Path
-    snapshot: Snapshot
+    code: Path  # the snapshot
     study: str
 
     @property
@@ -43,6 +47,35 @@ class BatchScript:
     @property
     def text(self) -> str:
         return self.executor._make_submission_file_text(self.executor._submitit_command_str, "")
+
+    def submit(self, work: Mapping[int | None, Callable[[], Any]]) -> None:
+        """Hand it to sbatch, and what each task calls to submitit in the job. Raises ConfigError where sbatch refuses.
+
+        What submitit's executor does, but for task numbers that are not 0, 1, 2, ...
+        """
+        from submitit.core.utils import JobPaths
+
+        from .delayed import DelayedSubmission
+
+        array, prepared = self.array, {}
+        for task, call in work.items():
+            delayed = DelayedSubmission(call)
+            delayed.set_timeout(array.resources.minutes, self.restarts)
+            prepared[task] = self.runs / ".slurm" / f".{uuid.uuid4().hex}.pkl"
+            delayed.dump(prepared[task])
+        try:
+            done = scheduler.sbatch(self.text, "--parsable")
+            if done.returncode:
+                hint = f"see {_keys(done.stderr)} of the profile {self.profile.name}"
+                raise ConfigError(f"sbatch refused {array.title}: {last_line(done.stderr)}; {hint}")
+            array.job = done.stdout.strip().partition(";")[0]
+            for task, file in prepared.items():
+                JobPaths(self.folder, array.job_of(task)).move_temporary_file(file, "submitted_pickle")
+        finally:
+            for file in prepared.values():
+                file.unlink(missing_ok=True)
+        # The profile's secrets are in it.
+        write_atomic(JobPaths(self.folder, array.job).submission_file, self.text, private=True)
 
     @functools.cached_property
     def executor(self) -> Any:
@@ -97,31 +130,28 @@ class BatchScript:
         # The folder of a job is not there yet when SLURM opens the script's own output.
         name = "%j" if None in self.array.tasks else "%A_%a"
         output = str(self.runs / ".slurm" / "batch" / f"{name}.log")
-        options = {"requeue": True, "chdir": str(self.snapshot.path), "output": output, "error": output}
+        options = {"requeue": True, "chdir": str(self.code), "output": output, "error": output}
         if None not in self.array.tasks:
             options["array"] = f"{self.array.indices}%{min(len(self.array.tasks), self.profile.max_jobs)}"
         return options
 
     def _setup(self) -> list[str]:
         folder = shlex.quote(str(self.runs / ".slurm"))
+        address = self.profile.tracking_uri
+        variables = self.profile.environment | ({"MLFLOW_TRACKING_URI": address} if address else {})
         return [
             *self.profile.setup,
             # Or a task that fails would end the script, not requeued; and a log would show what is exported.
             *(["set +e", "set +x"] if self.profile.setup else []),
-            *(f"export {name}={shlex.quote(value)}" for name, value in self._variables.items()),
+            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
             # An editable install would win over the snapshot otherwise.
-            f"export PYTHONPATH={shlex.quote(str(self.snapshot.path))}${{PYTHONPATH:+:$PYTHONPATH}}",
-            f"cd {shlex.quote(str(self.snapshot.path))}",
+            f"export PYTHONPATH={shlex.quote(str(self.code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            f"cd {shlex.quote(str(self.code))}",
             "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}",
             f"mkdir -p {folder}/$job",
             f"rm -f {folder}/$job/*.save_tmp",  # submitit's halves, of a disk that was full: it would refuse to go on
             f"bash {self._shell('deadline')} $$ {self._restart()} &",
         ]
-
-    @property
-    def _variables(self) -> dict[str, str]:
-        address = self.profile.tracking_uri
-        return self.profile.environment | ({"MLFLOW_TRACKING_URI": address} if address else {})
 
     def _teardown(self) -> list[str]:
         return [
@@ -132,7 +162,7 @@ class BatchScript:
         ]
 
     def _shell(self, name: str) -> str:
-        return shlex.quote(str(self.snapshot.path / "slurm" / f"{name}.sh"))
+        return shlex.quote(str(self.code / "slurm" / f"{name}.sh"))
 
     def _restart(self) -> str:
         """JOB MAY_RESTART LIMIT of restart.sh. The limit is far: preemptions and time limits count as well."""
@@ -149,6 +179,21 @@ def hidden(profile: Profile) -> Profile:
         "python": profile.python and without_values(profile.python),
     }
     return profile.model_copy(update=changes)
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no word of why"
+
+
+def _keys(said: str) -> str:
+    """The keys of a profile that sbatch's words are about."""
+    words = {
+        "partition": "partition", "account": "account", "qos": "qos", "QOS": "qos", "feature": "constraint",
+        "ime limit": "time_limit", "emory": "mem_gb", "ode count": "nodes", "GRES": "gpus_per_node",
+        "ray": "max_array_size", "CPU": "cpus_per_task", "onfiguration": "nodes, gpus_per_node, cpus_per_task",
+    }  # fmt: skip
+    return next((key for word, key in words.items() if word in said), "partition, account, qos, time_limit")
 
 
 @functools.cache

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +17,31 @@ WHAT = ("multimae", "slurm", "sweeps", "analysis", "pyproject.toml")
 RECORD = "snapshot.json"  # multimae.record.environment reads it
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """`<runs>/.code/<name>`: what a job runs in, and first on its path."""
-
-    path: Path
-    commit: str | None  # None: the code was no git checkout
-    dirty: bool | None  # whether it differed from the commit
-
-
-def take(runs: Path, root: Path = ROOT) -> Snapshot:
-    """Copy the code of `root` beside the runs, if it is not there yet.
+def take(runs: Path, root: Path = ROOT) -> Path:
+    """Copy the code of `root` to `<runs>/.code/<name>`, if it is not there yet: what jobs run in, first on their path.
 
     What is named by its commit is clean; otherwise a hash of the content makes the name. Of a git checkout, tracked
     files are copied and those that git does not ignore; else the packages as they are installed. Others can read the
     copy: it has no profiles, no keys and the like, and nothing that the diff of the checkout leaves out.
     """
-    snapshot, files, record = _of(Path(runs), root)
-    if not snapshot.path.exists():
-        _copy(root, files, snapshot.path, record)
-    return snapshot
+    path, files, record = _of(runs, root)
+    if not path.exists():
+        _copy(root, files, path, record)
+    return path
 
 
-def expected(runs: Path, root: Path = ROOT) -> Snapshot:
+def expected(runs: Path, root: Path = ROOT) -> Path:
     """What `take` would return now; writes nothing."""
-    return _of(Path(runs), root)[0]
+    return _of(runs, root)[0]
 
 
-def _of(runs: Path, root: Path) -> tuple[Snapshot, list[Path], dict[str, Any]]:
+def _of(runs: Path, root: Path) -> tuple[Path, list[Path], dict[str, Any]]:
     record = checkout(root, *WHAT)
     files = _tracked(root, record.get("left_out", [])) if record["commit"] else _installed(root)
     name = record["commit"][:12] if record["commit"] else "installed"
     if record["dirty"] is not False:
         name += f"-{_content(root, files)}"
-    path = Path(os.path.abspath(runs)) / ".code" / name
-    return Snapshot(path, record["commit"], record["dirty"]), files, record
+    return Path(os.path.abspath(runs)) / ".code" / name, files, record
 
 
 def _tracked(root: Path, left_out: list[str]) -> list[Path]:

@@ -70,7 +70,7 @@ CASES = [
     profile("a variable that is a list", "environment: {TOKEN: [hunter2]}", "environment.TOKEN: (?!.*hunter2)"),
     profile("a variable as a fraction", "environment: {VERSION: 1.10}", r"environment.VERSION: (?!.*1\.1)"),
     profile("runs by a pattern", "runs: /scratch/%u/runs", "runs: expected a path without %"),
-    profile("runs by a pattern, in the command", "nodes: 1", "--runs: expected a path without %", words="--runs r%j"),
+    profile("runs by a pattern, in the command", "nodes: 1", "runs: expected a path without %", words="--runs r%j"),
     profile("runs at the root", "runs: /", "runs: expected a folder .*not the root"),
     profile("an unset variable", "runs: $NOT_SET_ANYWHERE/runs", "variable NOT_SET_ANYWHERE is not set"),
     profile("a stage misspelt", "stages: {pretrian: {nodes: 2}}",
