@@ -118,13 +118,6 @@ class Variant:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def time(self) -> float:
-        synchronize(self.device)
-        start = time.perf_counter()
-        self.step()
-        synchronize(self.device)
-        return time.perf_counter() - start
-
     def flops(self) -> float:
         """Counted FLOPs of forward and backward for one image."""
         # The counter knows products, not every fused attention: the plain form has the same products.
@@ -155,14 +148,14 @@ def random_images(config: Pretrain, batch: int, device: torch.device) -> dict[st
     return {name: images[name] for name in config.inputs}
 
 
-def product_seconds(products: Counter, device: torch.device, precision: str, repeats: int = 3) -> float:
-    """Seconds that these matrix products take on their own, each timed at its shape and layout (best of `repeats`)."""
+def product_seconds(products: Counter, device: torch.device, precision: str) -> float:
+    """Seconds that these matrix products take on their own, each timed at its shape and layout (the best of three)."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     total = 0.0
     for (a_shape, b_shape, a_t, b_t), count in products.items():
         a, b = _matrix(a_shape, a_t, device, dtype), _matrix(b_shape, b_t, device, dtype)
         torch.matmul(a, b)
-        total += count * min(_timed(lambda a=a, b=b: torch.matmul(a, b), device) for _ in range(repeats))
+        total += count * min(_timed(lambda a=a, b=b: torch.matmul(a, b), device) for _ in range(3))
     return total
 
 
@@ -195,19 +188,18 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
     for turn in range(args.turns + 1):  # the first turn warms up and is not counted
         for variant in variants:
             console.print(f"turn {turn} of {args.turns}: {variant.name}", end="\r", highlight=False)
-            seconds = variant.time()
+            seconds = _timed(variant.step, device)
             if turn:
                 variant.seconds.append(seconds)
     table = Table(title=f"Training step, ViT-B/16 at 224 px, batch {args.batch}, {args.precision}, {describe(device)}")
     for column in ("", "s/step", "images/s", "GFLOP/image", "GFLOP/s", "products only, s", "share", "ratio", "FLOPs",
                    "aten ops", "sorts", "host syncs"):  # fmt: skip
         table.add_column(column, justify="left" if not column else "right")
-    reference = variants[0]
-    reference_flops = reference.flops()
+    reference_flops = variants[0].flops()
     for variant in variants:
         seconds, flops, (ops, syncs) = statistics.median(variant.seconds), variant.flops(), variant.count()
         products = product_seconds(variant.products(), device, args.precision)
-        ratio = statistics.median(a / b for a, b in zip(variant.seconds, reference.seconds))
+        ratio = statistics.median(a / b for a, b in zip(variant.seconds, variants[0].seconds))
         table.add_row(
             variant.name, f"{seconds:.3f}", f"{args.batch / seconds:.2f}", f"{flops / 1e9:.1f}",
             f"{flops * args.batch / seconds / 1e9:.0f}", f"{products:.3f}", f"{products / seconds:.0%}", f"{ratio:.2f}",
@@ -230,7 +222,7 @@ def bench_memory(args: argparse.Namespace, console: Console) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         try:
             variant = Variant("MultiMAE", Pretrain(), batch, device, args.precision, args.compile)
-            seconds = statistics.median([variant.time() for _ in range(args.turns + 2)][2:])
+            seconds = statistics.median([_timed(variant.step, device) for _ in range(args.turns + 2)][2:])
         except torch.OutOfMemoryError:
             table.add_row(str(batch), "does not fit", "")
             continue

@@ -166,11 +166,9 @@ def _decoder(config: Pretrain, target: str, encoded: float, compared: float) -> 
     model, dim = config.model, config.decoder.dim
     values = _target_values(model, target)
     context, queries = encoded + 1, model.tokens
-    output = _linear(compared, dim, values)
+    embed, output = _linear(context, model.dim, dim), _linear(compared, dim, values)
     if config.decoder.kind == "self_attention":
-        embed = _linear(context, model.dim, dim)
         return embed + config.decoder.depth * _block(queries + 1, dim) + output
-    embed = _linear(context, model.dim, dim)
     cross = 2 * _linear(queries, dim, dim) + 2 * _linear(context, dim, dim) + _attention(queries, context, dim)
     mlp = _linear(queries, dim, 8 * dim)
     return embed + cross + mlp + config.decoder.depth * _block(queries, dim) + output

@@ -61,16 +61,13 @@ def run(config: RunConfig, runtime: Runtime) -> str:
             config.total_steps(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
-        except ValueError as error:  # a setting, the data or a checkpoint that cannot be used
+        except (ValueError, OSError) as error:  # a setting, the data or a checkpoint that cannot be used
             if writer:
                 folder.journal.write("failed", step=0, reason=str(error))
             if isinstance(error, ConfigError):
                 raise
-            raise ConfigError(str(error)) from error
-        except OSError as error:  # of the file system that holds them: it may do better the next time
-            if writer:
-                folder.journal.write("failed", step=0, reason=str(error))
-            raise RunFailed(str(error)) from error
+            # A file system may do better the next time.
+            raise (RunFailed if isinstance(error, OSError) else ConfigError)(str(error)) from error
         return train(task, config, runtime, folder)
 
 
@@ -164,6 +161,3 @@ def make_task(config: RunConfig, runtime: Runtime) -> DataTask:
 
             return SegmentTask(config, runtime)
     raise ConfigError(f"task: nothing runs '{config.task}'")
-
-
-__all__ = ["RunFailed", "make_task", "run"]

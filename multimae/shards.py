@@ -1,10 +1,9 @@
 """How a global batch is split, so that the number of processes changes no result."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 Batch = dict[str, Any]  # tensors by name, the samples first
 
@@ -16,14 +15,12 @@ class Shard:
     index: int = 0
     count: int = 1
 
-    def rows(self, batch_size: int) -> "np.ndarray":
+    def rows(self, batch_size: int) -> np.ndarray:
         """Positions (int64) of this shard's samples in a global batch.
 
         timm's mixup pairs sample i with sample -1-i. A shard therefore takes whole pairs of the global batch, laid
         out so that its own mirror images are those pairs: the same samples are mixed however many shards there are.
         """
-        import numpy as np  # here, because launchers that plan need none of it
-
         if batch_size % self.count:
             raise ValueError(
                 f"batch_size {batch_size} cannot be split into {self.count} equal micro-batches; choose processes x "

@@ -103,7 +103,8 @@ def to_official(model: MultiMAE) -> State:
     state = {}
     for name, value in model.state_dict().items():
         if name.endswith(".project.weight") and name.startswith("encoder."):
-            value = _as_convolution(value, model.encoder.tokens[name.split(".")[2]].patches.side)
+            side = model.encoder.tokens[name.split(".")[2]].patches.side
+            value = value.unflatten(1, (-1, side, side))
         state[_rename(name, OFFICIAL_NAMES)] = value.clone()
     return state
 
@@ -125,7 +126,7 @@ def to_timm(model: MultiMAE | Encoder) -> VisionTransformer:
     table = tokens.positions.flatten(2).transpose(1, 2)
     state["pos_embed"] = torch.cat([torch.zeros_like(table[:, :1]), table], 1)  # the global token has no position
     state["cls_token"] = encoder.global_token.detach()
-    state["patch_embed.proj.weight"] = _as_convolution(tokens.project.weight.detach(), side)
+    state["patch_embed.proj.weight"] = tokens.project.weight.detach().unflatten(1, (-1, side, side))
     state["patch_embed.proj.bias"] = tokens.project.bias.detach()
     vit.load_state_dict(state)
     return vit
@@ -179,14 +180,10 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
             kind = MODALITIES[ours.split(".")[1]]
             values[ours] = resize_positions(value, tuple(target[ours].shape[-2:]), kind.interpolation)
         elif ours.endswith(".embedding.weight") and abs(len(value) - len(target[ours])) == 1:
-            values[ours] = _with_padding_class(value, target[ours])
+            # The class for padding, the last, stays fresh where the source has none.
+            values[ours] = torch.cat([value, target[ours][len(value) :]])[: len(target[ours])]
     _copy(encoder, values)
     return fresh
-
-
-def _with_padding_class(source: Tensor, target: Tensor) -> Tensor:
-    """The source's classes. The class for padding, the last, stays fresh where the source has none."""
-    return torch.cat([source, target[len(source) :]])[: len(target)]
 
 
 def pretrained_vit(name: str) -> VisionTransformer:
@@ -298,10 +295,6 @@ def _config(inputs: list[str], targets: list[str], model: dict, decoder: dict) -
 def _heads(vit: Encoder | VisionTransformer) -> int:
     attention: Any = vit.blocks[0].attn
     return attention.num_heads
-
-
-def _as_convolution(weight: Tensor, side: int) -> Tensor:
-    return weight.unflatten(1, (-1, side, side))
 
 
 # ---- ViT form

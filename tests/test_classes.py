@@ -126,7 +126,7 @@ def test_hidden_images_are_no_class(root):
     hidden = root / "train/rgb/.ipynb_checkpoints"
     hidden.mkdir()
     (hidden / "0.jpg").write_bytes((root / "train/rgb/class0/0.jpg").read_bytes())
-    assert opened(root).classes == 10 and len(opened(root)) == 80
+    assert len(opened(root).class_names) == 10 and len(opened(root)) == 80
 
 
 SETTINGS = {

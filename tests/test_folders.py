@@ -47,8 +47,8 @@ def opened(root: Path, split: str = "train", fields=None, **settings):
 
 def test_samples_in_the_order_of_their_stems_with_the_units_of_the_layout(root):
     dataset = opened(root)
-    assert len(dataset) == 5 and dataset.split == "train" and dataset.dropped == 0
-    assert dataset.class_names == ("n01", "n02", "n03") and dataset.classes == 3
+    assert len(dataset) == 5 and dataset.split == "train"
+    assert dataset.class_names == ("n01", "n02", "n03")
     for i in range(5):
         sample = dataset.sample(i, ("rgb", "depth", "semseg", "label"))
         assert sample["rgb"].shape == (3, 40, 48) and sample["rgb"].dtype == torch.uint8
@@ -71,7 +71,7 @@ def test_a_missing_file_in_the_middle_is_refused_with_the_path_expected(root):
 def test_what_is_left_after_a_missing_file_is_not_shifted(root, capsys):
     (root / "train" / "depth" / "n01" / "b.png").unlink()
     dataset = opened(root, allow_missing=True)
-    assert len(dataset) == 4 and dataset.dropped == 1
+    assert len(dataset) == 4
     assert "1 of 5 samples" in capsys.readouterr().err
     for i, value in enumerate((10, 30, 40, 50)):
         sample = dataset.sample(i, ("rgb", "depth", "semseg"))
@@ -132,7 +132,7 @@ def test_files_that_cannot_be_used_are_refused_before_training(root, file, damag
         opened(root)
     assert str(root / "train" / file) in str(error.value) and said in str(error.value)
     dataset = opened(root, allow_missing=True)  # now from what the first check left in the cache
-    assert len(dataset) == 4 and dataset.dropped == 1
+    assert len(dataset) == 4
     assert [int(dataset.sample(i, ("semseg",))["semseg"][0, 0]) for i in range(4)] == [10, 20, 40, 50]
 
 
@@ -253,7 +253,8 @@ def test_imagenet_has_no_folder_for_its_modality(tmp_path):
     dataset = opened(tmp_path / "data", fields=("rgb", "label"))
     assert dataset.fields == ("rgb", "label") and len(dataset) == 3
     evaluation = opened(tmp_path / "data", "eval")
-    assert evaluation.classes == 3 and evaluation.sample(0, ("label",))["label"] == 2, "numbered by the training folder"
+    assert evaluation.class_names == ("n01", "n02", "n03")
+    assert evaluation.sample(0, ("label",))["label"] == 2, "numbered by the training folder"
     (tmp_path / "data" / "val" / "n04").mkdir()
     (tmp_path / "data" / "val" / "n03" / "v.JPEG").rename(tmp_path / "data" / "val" / "n04" / "v.JPEG")
     with pytest.raises(ValueError, match="n04"):
@@ -264,12 +265,12 @@ def test_ade20k_has_no_subfolders(tmp_path):
     for stem in ("one", "two"):
         write_sample(tmp_path / "data", "train", stem, 3)
     dataset = opened(tmp_path / "data", fields=("rgb", "semseg"))
-    assert dataset.classes is None and dataset.fields == ("rgb", "semseg") and len(dataset) == 2
+    assert dataset.class_names == () and dataset.fields == ("rgb", "semseg") and len(dataset) == 2
 
 
 def test_a_part_of_the_samples_has_all_classes(root):
     dataset = opened(root, train_samples=3)
-    assert len(dataset) == 3 and dataset.classes == 3
+    assert len(dataset) == 3 and len(dataset.class_names) == 3
     assert [int(dataset.sample(i, ("label",))["label"]) for i in range(3)] == [0, 1, 2]
     assert dataset.fingerprint != opened(root).fingerprint
     with pytest.raises(ValueError, match="9 were asked for, .* has 5 samples; set data.train_samples=5"):

@@ -304,4 +304,4 @@ def test_names_that_are_no_signatures_are_no_runs(tmp_path):
     for name in (f"{ALPHA.signature}.bak", "notes", "ABCDEF0123", f"{ALPHA.signature} (copy)"):
         shutil.copytree(run.folder.path, tmp_path / name)
     (tmp_path / "0123456789").write_text("a file")
-    assert RunFolder.all(tmp_path) == [run.folder]
+    assert [folder.path for folder in RunFolder.all(tmp_path)] == [run.folder.path]

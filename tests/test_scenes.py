@@ -95,7 +95,7 @@ def test_colours_alone_do_not_tell_the_label():
 
 def test_rendered_scenes_are_what_the_renderer_gives(tmp_path):
     dataset = open_dataset(Data(name="scenes", train_samples=9, render_size=32), "train", Runtime(runs=tmp_path))
-    assert len(dataset) == 9 and dataset.classes == len(scenes.LABELS) and dataset.semseg_classes == len(scenes.SEMSEG)
+    assert len(dataset) == 9 and dataset.class_names == scenes.LABELS and dataset.semseg_classes == len(scenes.SEMSEG)
     sample = dataset.sample(5, dataset.fields)
     direct = render([scenes.scene("train", 5)], 32, ALL)
     np.testing.assert_array_equal(sample["rgb"], direct["rgb"][0])

@@ -16,7 +16,7 @@ from multimae.record.folder import RunFolder
 from multimae.run import make_task, run, same_data
 from multimae.seeds import derive
 from multimae.shards import Shard
-from multimae.tasks import pretrain
+from multimae.tasks import base, pretrain
 from multimae.tasks.transfer import TransferModel
 
 CPU = torch.device("cpu")
@@ -147,12 +147,12 @@ def test_a_sample_without_a_label_has_no_loss_in_an_evaluation(kind, runtime, mo
                     out["semseg"][row] = task.config.model.semseg_classes
             return out
 
-        monkeypatch.setattr(task, "images", images)
+        monkeypatch.setattr(pretrain, "normalize", images)
         monkeypatch.setattr(task, "masks", lambda *_: masks)
         with torch.no_grad():
             return task.evaluate(task.module, CPU, Shard())[0]["metrics"]["loss_semseg"]
 
-    plain = task.images
+    plain = pretrain.normalize
     alone = [measured(set(range(9)) - {index}) for index in range(9)]
     assert measured({0, 3, 4}) == pytest.approx(np.mean([alone[i] for i in (1, 2, 5, 6, 7, 8)]), rel=1e-5)
     assert measured(()) == pytest.approx(np.mean(alone), rel=1e-5)
@@ -179,7 +179,7 @@ def test_an_evaluation_loss_is_the_same_however_the_split_is_cut_up(kind, runtim
     assert kind == "none" or min(having.values()) < 24  # some samples have none
 
     def evaluated(batch, shards=1):
-        monkeypatch.setattr(pretrain, "EVAL_BATCH", batch)
+        monkeypatch.setattr(base, "EVAL_BATCH", batch)
         sums, counts = Counter(), Counter()
         original = MeanLosses.compute
 

@@ -17,7 +17,7 @@ CLASSIFY = recipe("classify", "smoke").edit({"init": f"run:{PRETRAIN.signature}"
 def empty_store(tmp_path_factory) -> Path:
     """An empty SQLite store: MLflow takes seconds to make one."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.Store.open(f"sqlite:///{file}", file.parent / "runs")
+    store.Store(f"sqlite:///{file}", file.parent / "runs")
     return file
 
 

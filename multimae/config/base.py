@@ -144,8 +144,7 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     task = values.get("task")
     if not isinstance(task, str) or task not in RunConfig.tasks:
         raise ConfigError(f"task: expected one of {sorted(RunConfig.tasks)}, found {shown(task)}")
-    cls = RunConfig.tasks[task]
-    return validate(cls, merged(defaults(task), values))
+    return validate(RunConfig.tasks[task], merged(defaults(task), values))
 
 
 @functools.cache

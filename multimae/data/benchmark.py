@@ -8,9 +8,8 @@ so that a busy machine slows both alike. Times are processor time of one thread.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +59,11 @@ def _measure(folder: Path) -> dict[str, float]:
     def rendering() -> None:
         render([composing.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
 
-    work = {
+    work: dict[str, Callable[[], object]] = {
         "scenes rendered, 64 px": rendering,
-        "scenes read, 64 px to 32 px": _steps(_loading("scenes", 32, runtime)),
-        "scenes read, 64 px to 64 px": _steps(_loading("scenes", 64, runtime)),
-        "folder read, 500 x 375 to 224 px": _steps(_loading("images", 224, runtime)),
+        "scenes read, 64 px to 32 px": _loading("scenes", 32, runtime),
+        "scenes read, 64 px to 64 px": _loading("scenes", 64, runtime),
+        "folder read, 500 x 375 to 224 px": _loading("images", 224, runtime),
         "the same, plain torchvision v2": _plain(folder / "images" / "train"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
@@ -77,12 +76,8 @@ def _measure(folder: Path) -> dict[str, float]:
     return {name: BATCH / statistics.median(times) for name, times in seconds.items()}
 
 
-def _steps(batches: Iterator[Any]) -> Callable[[], None]:
-    return lambda: next(batches)
-
-
-def _loading(name: str, size: int, runtime: Runtime) -> Iterator[Any]:
-    """Batches of pre-training as the engine gets them, without workers."""
+def _loading(name: str, size: int, runtime: Runtime) -> Callable[[], object]:
+    """What reads a batch of pre-training as the engine gets it, without workers."""
     config = Pretrain(
         batch_size=BATCH,
         data=Data(name=name, train_samples=512 if name == "scenes" else None),
@@ -90,7 +85,8 @@ def _loading(name: str, size: int, runtime: Runtime) -> Iterator[Any]:
         masking=Masking(visible_tokens=4),
     )
     dataset = open_dataset(config.data, "train", runtime, FIELDS)
-    return train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], first_step=0)
+    batches = train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], first_step=0)
+    return lambda: next(batches)
 
 
 def _write_folder(root: Path) -> None:

@@ -17,8 +17,7 @@ class Dataset(Protocol):
 
     split: str  # the name of the folder, or of the split of scenes
     fingerprint: str  # changes when the samples do
-    classes: int | None  # of `label`
-    class_names: Sequence[str]
+    class_names: Sequence[str]  # of `label`
     lacks: Sequence[str]  # classes of which this split has no sample
     semseg_classes: int | None  # None where files do not say
 
@@ -54,4 +53,4 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
         raise ConfigError(
             f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
         )
-    return FolderDataset.open(runtime.data_roots[data.name], data, split, runtime, fields)
+    return FolderDataset(runtime.data_roots[data.name], data, split, runtime, fields)

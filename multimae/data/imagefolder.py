@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ from .listing import (
     class_of,
     fingerprint,
     images_folder,
-    subset_fingerprint,
     summary,
 )  # fmt: skip
 
@@ -42,34 +42,16 @@ class FolderDataset:
 
     semseg_classes: int | None = None  # files do not say
 
-    def __init__(self, root: Path, split: str, files: dict[str, np.ndarray], stems: Sequence[str], max_pixels: int):
-        """files: for each field, paths relative to the split, bytes (samples,)."""
-        self.root, self.split, self.files, self.max_pixels = Path(root), split, files, max_pixels
-        self.stems = np.array([stem.encode() for stem in stems])
-        self.dropped = 0
-        self.lacks: Sequence[str] = ()  # classes of the training split without a sample here
-        self.fingerprint = ""
-        self.name_classes(sorted(_classes(stems)))
-
-    @classmethod
-    def open(
-        cls,
-        root: Path,
-        data: Data,
-        split: str,
-        runtime: Runtime,
-        fields: Iterable[str] | None = None,
-    ) -> "FolderDataset":
+    def __init__(self, root: Path, data: Data, split: str, runtime: Runtime, fields: Iterable[str] | None):
         """The samples of `split` ("train" or "eval") that `data` asks for.
 
         Raises ValueError with the path expected for whatever is missing or damaged, unless `data.allow_missing`, which
         leaves those samples out; and for a class without samples.
         """
-        name, _ = data.split(split)
-        listing = Listing(Path(root) / name, fields)
-        problems = listing.missing()
-        problems |= _unusable(listing, runtime)
-        if problems:
+        self.root, self.max_pixels = Path(root), runtime.max_pixels
+        self.split, _ = data.split(split)
+        listing = Listing(self.root / self.split, fields)
+        if problems := listing.missing() | _unusable(listing, runtime):
             message = summary(problems, len(listing.stems), listing.folder)
             if not data.allow_missing:
                 raise ValueError(f"{message}\nRepair them, or leave these samples out with data.allow_missing=true")
@@ -83,29 +65,23 @@ class FolderDataset:
                 "Repair them, or remove their folders, so that nothing is measured as if they were there"
             )
         stems = choose(usable, data, split)
-        files = {field: np.array([found[stem][0].encode() for stem in stems]) for field, found in listing.found.items()}
-        dataset = cls(root, name, files, stems, runtime.max_pixels)
-        dataset.dropped = len(problems)
-        sizes = listing.sizes(stems)
-        part = len(stems) < len(usable)
-        dataset.fingerprint = subset_fingerprint(stems, sizes, data.subset_seed) if part else fingerprint(stems, sizes)
-        if dataset.classes:
-            dataset._number_classes(Path(root) / data.train_split, whole=split == "train")
+        self.stems = np.array([stem.encode() for stem in stems])
+        found = listing.found.items()  # of each field: paths relative to the split, bytes (samples,)
+        self.files = {field: np.array([files[stem][0].encode() for stem in stems]) for field, files in found}
+        self.fingerprint = fingerprint(stems, listing.sizes(stems), data, whole=len(stems) == len(usable))
+        self.class_names: Sequence[str] = tuple(sorted(_classes(stems)))
+        self.lacks: Sequence[str] = ()  # classes of the training split without a sample here
+        if self.class_names:
+            self._number_classes(self.root / data.train_split, whole=split == "train")
         if fields is not None and "label" in fields:
-            dataset._check_labels()
-        return dataset
+            self._check_labels()
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*self.files, "label") if self.classes else tuple(self.files)
+        return (*self.files, "label") if self.class_names else tuple(self.files)
 
     def __len__(self) -> int:
         return len(self.stems)
-
-    def name_classes(self, names: Iterable[str]) -> None:
-        self.class_names: Sequence[str] = tuple(names)
-        self.class_numbers = {name: number for number, name in enumerate(self.class_names)}
-        self.classes: int | None = len(self.class_names) or None
 
     def _number_classes(self, train: Path, whole: bool) -> None:
         """Take the classes, and so their numbers, from the training folder. `whole`: each must have a sample here."""
@@ -121,11 +97,11 @@ class FolderDataset:
                 f"{', '.join(self.lacks[:SHOWN])}. Add theirs, or remove their folders, so that the others are "
                 "numbered without them"
             )
-        self.name_classes(names)
+        self.class_names, self.class_numbers = names, {name: number for number, name in enumerate(names)}
 
     def _check_labels(self) -> None:
         loose = [index for index in range(len(self)) if b"/" not in self.stems[index]]
-        if not self.classes:
+        if not self.class_names:
             raise ValueError(f"{self.root / self.split} has no class folders: expected <class>/<image> in it")
         if loose:
             listed = ", ".join(self.name(index) for index in loose[:SHOWN])
@@ -172,12 +148,8 @@ def _unusable(listing: Listing, runtime: Runtime) -> dict[str, str]:
     known = (runtime.cache or runtime.runs / ".cache") / "folders" / f"{digest.hexdigest()[:16]}.json"
     if (kept := _kept(known)) is not None:
         return kept
-
-    def check(stem: str) -> str | None:
-        return _check(listing, stem, runtime.max_pixels)
-
     with ThreadPoolExecutor(CHECKERS) as pool:
-        checked = pool.map(check, complete, chunksize=64)
+        checked = pool.map(partial(_check, listing, runtime.max_pixels), complete, chunksize=64)
         problems = {stem: problem for stem, problem in zip(complete, checked, strict=True) if problem}
     try:
         write_atomic(known, json.dumps(problems), durable=False)
@@ -195,7 +167,7 @@ def _kept(file: Path) -> dict[str, str] | None:
     return kept if isinstance(kept, dict) else None
 
 
-def _check(listing: Listing, stem: str, max_pixels: int) -> str | None:
+def _check(listing: Listing, max_pixels: int, stem: str) -> str | None:
     """What is wrong with the content of a sample's files. Raises OSError with the file's name for the file system's."""
     sizes = {}
     for field, found in listing.found.items():

@@ -72,12 +72,11 @@ class Listing:
 
     def missing(self) -> dict[str, str]:
         """stem -> what lies there instead of the sample's files, or the paths that were expected."""
-        lost = {stem: [f for f, found in self.found.items() if stem not in found] for stem in self.stems}
-        return {
-            stem: " and ".join(str(self.example(field, stem)) for field in fields) + " missing"
-            for stem, fields in lost.items()
-            if fields
-        } | self.faults
+        missing = {}
+        for stem in self.stems:
+            if paths := [str(self.example(field, stem)) for field, found in self.found.items() if stem not in found]:
+                missing[stem] = " and ".join(paths) + " missing"
+        return missing | self.faults
 
     def sizes(self, stems: Sequence[str]) -> np.ndarray:
         """Bytes of the samples' files: (fields, samples)."""
@@ -88,7 +87,6 @@ class Listing:
         top = "" if self.plain else f"{field}/"
         _class_folders(self.folder / top)
         for name, entry in _walk(os.path.join(self.folder, top)):
-            path = top + name
             stem, ending = os.path.splitext(name)
             stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)  # macOS writes é as e and an accent
             if fault := _fault(entry, ending.lower(), field):
@@ -97,7 +95,7 @@ class Listing:
             status = entry.stat()
             if stem in found:
                 raise ValueError(f"two files for one sample: {self.folder / found[stem][0]} and {entry.path}")
-            found[stem] = (path, status.st_size, status.st_mtime_ns)
+            found[stem] = (top + name, status.st_size, status.st_mtime_ns)
         return found
 
 
@@ -199,8 +197,7 @@ def class_names(split: Path) -> tuple[str, ...]:
 
     The one numbering there is, for training, evaluation, and the number of classes that planning counts.
     """
-    top = images_folder(split)
-    folders = _class_folders(top)
+    folders = _class_folders(images_folder(split))
     return tuple(sorted(name for name, folder in folders.items() if any(True for _ in _images(folder))))
 
 
@@ -303,21 +300,17 @@ def _smallest(sizes: Mapping[str, int]) -> int:
     return total
 
 
-def fingerprint(stems: Sequence[str], sizes: np.ndarray) -> str:
-    """Of stems and file sizes, which change when samples are added, lost or rewritten; cheap at a million files."""
+def fingerprint(stems: Sequence[str], sizes: np.ndarray, data: Data, whole: bool) -> str:
+    """Of stems and file sizes, which change when samples are added, lost or rewritten; cheap at a million files.
+
+    Not of the `whole` split: how many samples, and what chose them, stand beside it.
+    """
     digest = hashlib.sha256(np.ascontiguousarray(sizes).tobytes())
     digest.update("\n".join(stems).encode())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:12] + ("" if whole else f"-{len(stems)}-subset{data.subset_seed}")
 
 
-def subset_fingerprint(stems: Sequence[str], sizes: np.ndarray, seed: int) -> str:
-    """The same of a part of the samples: how many, and what chose them, stand beside it."""
-    return f"{fingerprint(stems, sizes)}-{len(stems)}-subset{seed}"
-
-
-@functools.cache  # runs of a study take different parts of one folder
-def listed(folder: Path, fields: tuple[str, ...]) -> Listing:
-    return Listing(folder, fields)
+listed = functools.cache(Listing)  # runs of a study take different parts of one folder
 
 
 @functools.cache  # many runs of a study read the same
@@ -333,9 +326,7 @@ def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
         stems = choose(listing.stems, data, split)
-        sizes = listing.sizes(stems)
-        whole = len(stems) == len(listing.stems)
-        mark = fingerprint(stems, sizes) if whole else subset_fingerprint(stems, sizes, data.subset_seed)
+        mark = fingerprint(stems, listing.sizes(stems), data, whole=len(stems) == len(listing.stems))
         found[split] = {"n": len(stems), "fingerprint": mark}
     return found
 

@@ -38,7 +38,7 @@ def train_batches(
                     yield [(epoch, int(index)) for index in batch[shard]]
 
     micro_batches = _load(_Fetch(dataset, transform, config.seed), keys(), workers)
-    return _groups(micro_batches, len(rows))
+    return ([next(micro_batches) for _ in rows] for _ in count())
 
 
 def eval_batches(
@@ -56,11 +56,6 @@ def eval_batches(
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
     """The order of the samples in an epoch: int64 (samples,)."""
     return np.random.Generator(np.random.Philox(key=derive(seed, "order", epoch))).permutation(samples)
-
-
-def sample_generator(seed: int, epoch: int, index: int) -> random.Random:
-    """What a sample's augmentation in an epoch draws from."""
-    return random.Random(derive(seed, "augment", epoch, index))
 
 
 def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:
@@ -106,7 +101,7 @@ class _Fetch(data.Dataset[Any]):
         return batch
 
     def _one(self, epoch: int | None, index: int) -> dict[str, Tensor]:
-        rng = None if epoch is None else sample_generator(self.seed, epoch, index)
+        rng = None if epoch is None else random.Random(derive(self.seed, "augment", epoch, index))
         sample = self.dataset.sample(index, self.transform.fields)
         try:
             return self.transform(sample, rng)
@@ -127,8 +122,3 @@ def _load(fetch: _Fetch, batches, workers: int) -> Iterator[Batch]:
 
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    while True:
-        yield [next(batches) for _ in range(size)]

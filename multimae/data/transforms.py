@@ -116,32 +116,24 @@ class PretrainTransform:
     """One random crop and flip of all modalities (paper Table 5); for evaluation, the central square."""
 
     def __init__(self, config: Pretrain, train: bool):
-        self.size = config.model.image_size
+        self.fields, self.model = config.fields, config.model
         self.augmentation = config.augmentation if train else None
-        self.fields = config.fields
-        self.model = config.model
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        if self.augmentation and rng:
-            view = _random_crop(_size(sample), self.size, self.augmentation, rng)
-        else:
-            view = _central(_size(sample), self.size, self.size)
-        return _modalities(sample, view, self.model)
+        size = self.model.image_size
+        return _modalities(sample, _crop(sample, size, size, self.augmentation, rng), self.model)
 
 
 class ClassifyTransform:
     """Paper Table 6: random crop, flip and RandAugment; for evaluation, the centre of the resized image."""
 
     def __init__(self, config: Classify, train: bool):
-        self.size = config.model.image_size
-        self.short_side = round(self.size * config.eval_resize)
+        self.fields, self.model, self.classes = config.fields, config.model, config.classes
+        self.short_side = round(self.model.image_size * config.eval_resize)
         self.augmentation = config.augmentation if train else None
-        self.fields = config.fields
-        self.model = config.model
-        self.classes = config.classes
         self.rand_augment = None
         if train and config.augmentation.rand_augment:
-            options = {"translate_const": int(self.size * 0.45), "img_mean": tuple(RGB_PADDING)}
+            options = {"translate_const": int(self.model.image_size * 0.45), "img_mean": tuple(RGB_PADDING)}
             self.rand_augment = rand_augment_transform(config.augmentation.rand_augment, options)
             for operation in self.rand_augment.ops:
                 if operation.aug_fn is posterize:
@@ -151,10 +143,7 @@ class ClassifyTransform:
         label = int(sample["label"])
         if not 0 <= label < self.classes:
             raise ValueError(f"the label is {label}, but `classes` allows 0 to {self.classes - 1}")
-        if self.augmentation and rng:
-            view = _random_crop(_size(sample), self.size, self.augmentation, rng)
-        else:
-            view = _central(_size(sample), self.short_side, self.size)
+        view = _crop(sample, self.model.image_size, self.short_side, self.augmentation, rng)
         out = _modalities(sample, view, self.model)
         if self.rand_augment and rng:
             with _global_randomness(rng):
@@ -175,19 +164,15 @@ class SegmentTransform:
     """
 
     def __init__(self, config: Segment, train: bool):
+        self.config, self.fields = config, config.fields
         self.size = config.model.image_size
         self.augmentation = config.augmentation if train else None
-        self.inputs = config.inputs
-        self.fields = config.fields
-        self.model = config.model
-        self.classes = config.classes
-        self.zero_is_unlabelled = config.zero_is_unlabelled
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         view = self._view(_size(sample), rng)
         target = self._target(view.classes(sample["semseg"], 1, IGNORE))
-        inputs = {name: sample["pseudo_semseg" if name == "semseg" else name] for name in self.inputs}
-        out = _modalities(inputs, view, self.model, self._jitter(rng))
+        inputs = {name: sample["pseudo_semseg" if name == "semseg" else name] for name in self.config.inputs}
+        out = _modalities(inputs, view, self.config.model, self._jitter(rng))
         return out | {"target": torch.from_numpy(target).long()}
 
     def _view(self, image: tuple[int, int], rng: random.Random | None) -> View:
@@ -200,12 +185,13 @@ class SegmentTransform:
         return View((0, 0, *image), resized, (top, left), self.size, flip=rng.random() < self.augmentation.flip)
 
     def _target(self, semseg: np.ndarray) -> np.ndarray:
-        if self.zero_is_unlabelled:
+        classes, zero_is_unlabelled = self.config.classes, self.config.zero_is_unlabelled
+        if zero_is_unlabelled:
             semseg = np.where(semseg == IGNORE, semseg, semseg - 1)  # 0 wraps to 255
-        if semseg.max() >= self.classes and (found := semseg[semseg != IGNORE].max(initial=0)) >= self.classes:
-            counted = " (the file counts from 1: zero_is_unlabelled=true)" if self.zero_is_unlabelled else ""
+        if semseg.max() >= classes and (found := semseg[semseg != IGNORE].max(initial=0)) >= classes:
+            counted = " (the file counts from 1: zero_is_unlabelled=true)" if zero_is_unlabelled else ""
             raise ValueError(
-                f"semseg holds class {found}, but `classes` allows 0 to {self.classes - 1}, and 255{counted}; "
+                f"semseg holds class {found}, but `classes` allows 0 to {classes - 1}, and 255{counted}; "
                 f"set classes={found + 1}"
             )
         return semseg
@@ -269,6 +255,15 @@ def _size(sample: Sample) -> tuple[int, int]:
 
 def _scaled(image: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, round(image[0] * scale)), max(1, round(image[1] * scale))
+
+
+def _crop(
+    sample: Sample, size: int, short_side: int, augmentation: Augmentation | None, rng: random.Random | None
+) -> View:
+    """At random; for evaluation, the centre of the image, whose short side is resized."""
+    if augmentation and rng:
+        return _random_crop(_size(sample), size, augmentation, rng)
+    return _central(_size(sample), short_side, size)
 
 
 def _random_crop(image: tuple[int, int], size: int, augmentation: Augmentation, rng: random.Random) -> View:

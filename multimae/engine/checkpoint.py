@@ -62,7 +62,8 @@ class Checkpoints:
         final = self._path(progress["step"])
         writing = self.folder / f".writing-{final.name}"
         try:
-            self._clean()
+            for torn in self.folder.glob(".writing-*"):
+                _remove(torn)
             writing.mkdir(parents=True)
             file = writing / "tensors.safetensors"
             save_file(tensors, file, {"progress": json.dumps(progress)})  # one entry: see loop.finish
@@ -92,11 +93,13 @@ class Checkpoints:
         for path in self._found():
             try:
                 progress = progress_of(path)
+                hashed = {key: progress[key] for key in ("bytes", "sha256")}
                 if _sha256(path / "tensors.safetensors") != progress["sha256"]:
                     raise Damaged("tensors.safetensors is not what was written")
                 if (of := progress.get("run", run)) != run:
                     raise Damaged(f"it is of run {of}")
-                if _written(path / "tensors.safetensors") not in (None, _without_hash(progress)):
+                written = _written(path / "tensors.safetensors")
+                if written is not None and written | hashed != progress:
                     raise Damaged("progress.json is not what was written")
                 if progress["step"] > steps:
                     raise Damaged(f"the run has {steps} steps")
@@ -118,24 +121,15 @@ class Checkpoints:
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
 
-    def _clean(self) -> None:
-        for torn in self.folder.glob(".writing-*"):
-            shutil.rmtree(torn) if torn.is_dir() and not torn.is_symlink() else torn.unlink()
-
 
 def _written(tensors: Path) -> dict[str, Any] | None:
     """What was saved as `progress` with these tensors; None in a checkpoint of an older version."""
     with safe_open(tensors, "pt") as file:
-        said = (file.metadata() or {}).get("progress")
-    return json.loads(said) if said is not None else None
-
-
-def _without_hash(progress: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in progress.items() if key not in ("bytes", "sha256")}
+        return json.loads((file.metadata() or {}).get("progress", "null"))
 
 
 def _remove(path: Path) -> None:
-    """What a file system does not let go is removed after the next checkpoint."""
+    """What a file system does not let go is removed with the next checkpoint."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

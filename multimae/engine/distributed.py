@@ -98,8 +98,10 @@ class Processes:
         """The failure to tell of. Where the others broke off, that is what one of them says it failed of."""
         reason = str(error) if isinstance(error, RunFailed | ConfigError) else f"{type(error).__name__}: {error}"
         store = dist.distributed_c10d._get_default_store()
+        # Another process did not answer.
+        lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
         with contextlib.suppress(dist.DistError):  # it was the first process's, which may be gone
-            if not _lost(error):
+            if not lost:
                 store.set(f"failed/{self.rank}", f"process {self.rank} on {socket.gethostname()}: {reason}")
                 return error if isinstance(error, RunFailed) else RunFailed(reason)
             until = time.monotonic() + LAST_WORDS
@@ -147,11 +149,6 @@ class Processes:
         if self.count > 1:
             dist.broadcast(tensor, 0)
         return int(tensor)
-
-
-def _lost(error: Exception) -> bool:
-    """Whether the error is that another process did not answer."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def seed_everything(*entropy: int) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,22 @@ def make_runs(runs: Path) -> None:
     raise ConfigError(f"--runs: {runs} cannot hold run folders ({reason}); choose a folder that you may write to")
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """`runs/<signature>/`."""
 
-    path: Path
+    def __init__(self, path: Path):
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.journal = Journal(path / "journal.jsonl")
+        self.environment = path / "environment.json"
+        self.heartbeat = path / "heartbeat.json"
+        self.jobs = Journal(path / "jobs.jsonl")  # submissions: when, by whom, study, row, stage, the scheduler's id
+        self.checkpoints = path / "checkpoints"
+        self.weights = path / "weights.safetensors"
+        self.samples = path / "samples"
+        self.log = path / "log"
+        # The other files are replaced, which asks for leave to write in their folder only.
+        self._appended = (self.journal.path, self.jobs.path)
 
     @classmethod
     def of(cls, runs: Path, signature: str) -> "RunFolder":
@@ -56,31 +66,6 @@ class RunFolder:
         return self.path.name
 
     @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def journal(self) -> Journal:
-        return Journal(self.path / "journal.jsonl")
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.path / "heartbeat.json"
-
-    @property
-    def jobs(self) -> Journal:
-        """Each submission: when, by whom, for which study, row and stage, and the scheduler's id."""
-        return Journal(self.path / "jobs.jsonl")
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
     def saved_step(self) -> int:
         """The step of the newest checkpoint that is complete, as far as its size tells; -1 where there is none."""
         for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
@@ -91,18 +76,6 @@ class RunFolder:
     def drop_checkpoints(self) -> None:
         """Of a run that is done. What a file system does not let go stays for the next who is asked to."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def samples(self) -> Path:
-        return self.path / "samples"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log"
 
     @property
     def done(self) -> bool:
@@ -214,8 +187,3 @@ class RunFolder:
         for path in (self.path, self.checkpoints, self.samples, self.log, *self._appended):
             if path.exists() and not os.access(path, os.W_OK):
                 raise FolderError(f"{path}: you may not write to it. See to its owner and permissions")
-
-    @property
-    def _appended(self) -> tuple[Path, Path]:
-        """The others are replaced, which asks for leave to write in their folder only."""
-        return self.journal.path, self.jobs.path

@@ -52,14 +52,16 @@ class Identity:
     def _of_journal(self) -> RunConfig | None:
         if self.params is None:
             return self.expected
-        if self._begun is None:
+        try:
+            begun = _of_params(self.params)
+        except ConfigError as error:
             raise FolderError(
                 f"{self.file} is not there, and the settings in the journal are none of today's code: "
-                f"{self._unbuilt}. Put the file back, or begin anew: rm -r {self.file.parent}"
-            )
-        if self._begun.signature == self._name:
-            return self._begun
-        raise self._refusal(self._begun)
+                f"{_line(error)}. Put the file back, or begin anew: rm -r {self.file.parent}"
+            ) from None
+        if begun.signature == self._name:
+            return begun
+        raise self._refusal(begun)
 
     def _of_torn_file(self) -> RunConfig:
         """A power cut leaves the beginning of a file, or zeros; anything else was written by a person."""
@@ -117,35 +119,9 @@ class Identity:
     def _begun(self) -> RunConfig | None:
         """With which the run was begun. None where the journal does not say, or names settings that are no more."""
         try:
-            return self._of_params() if self.params is not None else None
+            return _of_params(self.params) if self.params is not None else None
         except ConfigError:
             return None
-
-    @property
-    def _unbuilt(self) -> str:
-        try:
-            self._of_params()
-        except ConfigError as error:
-            return _line(error)
-        return ""
-
-    def _of_params(self) -> RunConfig:
-        assert self.params is not None
-        task = self.params.get("task")
-        if task not in RunConfig.tasks:
-            raise ConfigError(f"task: found {task!r}")
-        usual = flatten(defaults(task))
-        values: dict[str, Any] = {}
-        for dotted, value in flatten(self.params).items():
-            *parents, last = dotted.split(".")
-            here = values
-            for parent in parents:
-                here = here.setdefault(parent, {})
-                if not isinstance(here, dict):
-                    raise ConfigError(f"{dotted}: '{parent}' is no section")
-            # JSON has no infinity: the journal says it as text.
-            here[last] = float(value) if isinstance(usual.get(dotted), float) and value in ("inf", "-inf") else value
-        return build(values)
 
     # ---- refused
 
@@ -175,6 +151,25 @@ class Identity:
         else:
             mend = f"Its journal is of yet another run. To begin anew: rm -r {folder}"
         return FolderError(f"{folder} is refused: {told}. {mend}")
+
+
+def _of_params(params: Mapping[str, Any]) -> RunConfig:
+    """Of a start's settings. Raises ConfigError for those of other code."""
+    task = params.get("task")
+    if task not in RunConfig.tasks:
+        raise ConfigError(f"task: found {task!r}")
+    usual = flatten(defaults(task))
+    values: dict[str, Any] = {}
+    for dotted, value in flatten(params).items():
+        *parents, last = dotted.split(".")
+        here = values
+        for parent in parents:
+            here = here.setdefault(parent, {})
+            if not isinstance(here, dict):
+                raise ConfigError(f"{dotted}: '{parent}' is no section")
+        # JSON has no infinity: the journal says it as text.
+        here[last] = float(value) if isinstance(usual.get(dotted), float) and value in ("inf", "-inf") else value
+    return build(values)
 
 
 def _difference(found: RunConfig, expected: RunConfig) -> str:

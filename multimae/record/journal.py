@@ -72,12 +72,13 @@ class Journal:
         line = (json.dumps(strict(record), allow_nan=False) + "\n").encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
-            # A writer that was killed may have left half a line: end it, so that only that line is lost.
-            if file.tell() and not _ends_line(file):
-                line = b"\n" + line
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # half a line, of a writer that was killed: end it, so that only that is lost
+                    line = b"\n" + line
             file.write(line)
             file.flush()
-            if kind not in ("train",):  # a lost train record is repeated after a crash; the others are worth the wait
+            if kind != "train":  # a lost train record is repeated after a crash; the others are worth the wait
                 os.fsync(file.fileno())
         return record
 
@@ -111,8 +112,7 @@ class Journal:
                 lines = (file.read(size) + rest).splitlines(keepends=True)
                 rest = lines.pop(0) if start else b""
                 for line in reversed(lines):
-                    record = _parse(line) if line.endswith(b"\n") else None
-                    if record is not None:
+                    if line.endswith(b"\n") and (record := _parse(line)) is not None:
                         yield record
 
     def last(self, *kinds: str) -> dict[str, Any] | None:
@@ -122,11 +122,6 @@ class Journal:
     def curve(self, kind: str) -> list[dict[str, Any]]:
         """The records of a kind in the order of their `step`, one a step."""
         return [r for _, r in sorted({r["step"]: r for r in self.records(kind)}.items())]
-
-
-def _ends_line(file) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -47,33 +47,23 @@ class Status:
         return self.state in UNDER_WAY
 
 
-@dataclass(frozen=True)
 class Traces:
     """What a run's files say, each read once."""
 
-    folder: RunFolder
-    record: Mapping[str, Any] | None  # the journal's last
-    beat: Mapping[str, Any]
-    submitted: Mapping[str, Any] | None
-    began: Mapping[str, Any] | None  # the last start of the last submission's job
-    released: Mapping[str, Any] | None  # the last time that job was given back to the queue
-    ended: Mapping[str, Any] | None
-    since: float  # when the last submission's job is first mentioned
-
-    @classmethod
-    def of(cls, folder: RunFolder) -> "Traces":
-        record = folder.journal.last()
-        if record and record["kind"] == "data":
-            record = None  # written before the first attempt's start, while nothing beats yet
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self.record = folder.journal.last()
+        if self.record and self.record["kind"] == "data":
+            self.record = None  # written before the first attempt's start, while nothing beats yet
         jobs = list(folder.jobs.backwards())
-        submitted = _first(jobs, "submitted")
+        self.submitted, self.ended = _first(jobs, "submitted"), _first(jobs, "ended")
         # A job may begin before its launcher has written all submissions of an array: the id tells, not the order.
-        whose = [submitted.get(key) for key in ("job", "cluster")] if submitted else []
-        its = [r for r in jobs if submitted and whose == [r.get(key) for key in ("job", "cluster")]]
-        began, released = _first(its, "began"), _first(its, "released")
-        since = min((r["time"] for r in its), default=0.0)
-        beat = last_beat(folder)
-        return cls(folder, record, beat, submitted, began, released, _first(jobs, "ended"), since)
+        whose = [self.submitted.get(key) for key in ("job", "cluster")] if self.submitted else []
+        its = [r for r in jobs if self.submitted and whose == [r.get(key) for key in ("job", "cluster")]]
+        self.began = _first(its, "began")  # the last start of the last submission's job
+        self.released = _first(its, "released")  # the last time that job was given back to the queue
+        self.since = min((r["time"] for r in its), default=0.0)  # when that job is first mentioned
+        self.beat = last_beat(folder)
 
     @property
     def done(self) -> bool:

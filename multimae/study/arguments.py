@@ -39,8 +39,7 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     stages = stages_of(rows)
     edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     if folder := own_folder(args.data, {config.data.name for config in stages.values()}):
-        for stage, edit in own_data(folder, stages).items():
-            edits[stage] |= edit
+        edits |= own_data(folder, stages)
     if args.seed is not None:
         for stage in edits:
             edits[stage]["seed"] = args.seed

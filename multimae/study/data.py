@@ -126,9 +126,10 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
     with _telling():
         for _, config in stages:
             if config.data.allow_missing:
-                files = tuple(field for field in config.fields if field != "label")
                 for split in ("train", "eval"):
-                    listed(folder / config.data.split(split)[0], files)  # which tells of a modality that is not there
+                    listed(
+                        folder / config.data.split(split)[0], config.fields
+                    )  # which tells of a modality that is not there
             else:
                 contents(folder, config.data, config.fields)
 

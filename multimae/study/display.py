@@ -180,14 +180,11 @@ class Progress:
     def _render(self) -> Group:
         cells = [(row, stage, self.statuses[e.run.signature], "") for row, stage, e, _ in _cells(self.plan)]
         table = _table(cells, signatures=False, room=self.console.height - FRAME)
-        summary = _summary(Counter(status.state for status in self.statuses.values()), self._left())
+        left = Estimate.left([(e.run.config, self.statuses[s]) for s, e in self.plan.entries.items()], self.slots)
+        summary = _summary(Counter(status.state for status in self.statuses.values()), left)
         if self.hint:
             summary.append(f" · {self.hint}", style="not bold dim")
         return Group(*table, summary)
-
-    def _left(self) -> float | None:
-        """Seconds left of the whole plan, from the rate at which the runs under way compute."""
-        return Estimate.left([(e.run.config, self.statuses[s]) for s, e in self.plan.entries.items()], self.slots)
 
     def _line(self, event: Event) -> str:
         done = sum(status.state == "done" for status in self.statuses.values())
@@ -266,7 +263,7 @@ def _figures(status: Status) -> tuple:
     return (
         f"{beat['epoch']:.1f}/{beat['epochs']:g}" if beat.get("epoch") is not None else "",
         f"{beat['images_per_second']:,.0f}" if beat.get("images_per_second") else "",
-        f"{beat['loss']:.3f}" if beat.get("loss") is not None else "",
+        _loss(status),
         duration(left) if left is not None else "",
     )
 

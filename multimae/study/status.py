@@ -41,7 +41,7 @@ def read_all(
     runs: dict[str, Traces] = {}
     for folder in folders:
         try:
-            runs[folder.signature] = Traces.of(folder)
+            runs[folder.signature] = Traces(folder)
         except FolderError as error:
             statuses[folder.signature] = Status("refused", str(error))
     needs = Needs(runs, configs or {})

@@ -7,14 +7,13 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from ..config import Classify, ConfigError, Runtime
-from ..data.loaders import eval_batches
+from ..data.loaders import normalize
 from ..data.transforms import ClassifyTransform
 from ..metrics import Accuracy
 from ..model.heads import ClassificationHead
 from ..pictures import classification_sheet
 from ..seeds import derive
 from ..shards import Shard
-from .evaluation import EVAL_BATCH, evaluation, real_rows
 from .transfer import TransferModel, TransferTask
 
 PICTURES = 16
@@ -42,8 +41,7 @@ class ClassifyTask(TransferTask):
     def __init__(self, config: Classify, runtime: Runtime):
         super().__init__(config, runtime)
         self.class_names = tuple(self.train_set.class_names)
-        known = self.train_set.classes
-        if known != config.classes:
+        if (known := len(self.class_names)) != config.classes:
             found = f"'{config.data.name}' has {known} classes, found {config.classes}"
             raise ConfigError(f"classes: {found}; set classes={known}")
         augmentation = config.augmentation
@@ -62,7 +60,7 @@ class ClassifyTask(TransferTask):
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
         """(images, labels). All shards of a step mix alike, so their number changes nothing."""
-        images, labels = self.images(batch, device), batch["label"].to(device)
+        images, labels = normalize(batch, device), batch["label"].to(device)
         if self.mixup is not None:
             if len(labels) % 2:
                 raise ConfigError(
@@ -78,17 +76,16 @@ class ClassifyTask(TransferTask):
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
         accuracy = Accuracy(self.config.classes, device)
-        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
-            batch, count = real_rows(batch)
+        for batch, count in self.eval_batches(shard):
             scores = self.scores(batch, device)
             accuracy.update(scores[:count], batch["label"].to(device)[:count])
-        return [evaluation(self.eval_set, accuracy.compute())]
+        return self.evaluation(accuracy.compute())
 
     def pictures(self, module: nn.Module, device: torch.device):
-        batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
+        batch = self.examples(PICTURES)
         predicted = self.scores(batch, device).argmax(1)
         names = self.eval_set.class_names
-        return {"predictions": classification_sheet(self.images(batch, device), predicted, batch["label"], names)}
+        return {"predictions": classification_sheet(normalize(batch, device), predicted, batch["label"], names)}
 
     def scores(self, batch: dict[str, Tensor], device: torch.device) -> Tensor:
-        return self.model.head(self.model.encoder(self.images(batch, device)))
+        return self.model.head(self.model.encoder(normalize(batch, device)))

@@ -1,13 +1,10 @@
 """Masked multi-modal pre-training (paper Section 3)."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
 from ..config import Pretrain, Runtime
-from ..data.datasets import open_dataset
-from ..data.loaders import eval_batches, normalize, train_batches
+from ..data.loaders import normalize
 from ..data.transforms import PretrainTransform
 from ..masking import sample_visible
 from ..metrics import MeanLosses
@@ -15,9 +12,9 @@ from ..modalities import IGNORE, TARGETS
 from ..model.multimae import MultiMAE
 from ..patches import Patches
 from ..pictures import prediction_sheet
-from ..seeds import generator
+from ..seeds import derive
 from ..shards import Shard
-from .evaluation import EVAL_BATCH, evaluation, real_rows
+from .base import ImageTask
 
 PICTURES = 6
 
@@ -38,26 +35,20 @@ class TrainingModule(nn.Module):
         return losses if shares is None else {t: loss * shares[TARGETS[t].modality] for t, loss in losses.items()}
 
 
-class PretrainTask:
-    class_names = ()
+class PretrainTask(ImageTask):
+    config: Pretrain
+    transform = PretrainTransform
 
     def __init__(self, config: Pretrain, runtime: Runtime):
-        self.config = config
-        self.transforms = {train: PretrainTransform(config, train) for train in (True, False)}
-        self.train_set = open_dataset(config.data, "train", runtime, self.transforms[True].fields)
-        self.eval_set = open_dataset(config.data, "eval", runtime, self.transforms[False].fields)
+        super().__init__(config, runtime)
         self.model = MultiMAE(config)
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
         self.module = TrainingModule(self.model)
-        self.train_samples = len(self.train_set)
 
     def parameter_groups(self) -> list[dict]:
         # The authors' code decays every parameter in pre-training; the paper does not say.
         decay = self.config.optimizer.weight_decay
         return [{"params": list(self.model.parameters()), "weight_decay": decay, "lr_scale": 1.0}]
-
-    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
-        return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
         """(images, visible, shares). The masks of the whole global batch are drawn, whatever the number of processes.
@@ -65,7 +56,7 @@ class PretrainTask:
         A loss is a mean over the samples that have a masked token of its modality. The shares make the mean of the
         micro-batches' losses the mean over those of the global batch.
         """
-        images = self.images(batch, device)
+        images = normalize(batch, device)
         of_all = self.masks(self.config.batch_size, device, "mask", step)
         if of_all is None or shard.count == 1:
             return images, of_all, None
@@ -81,13 +72,8 @@ class PretrainTask:
         if masking.kind == "none":
             return None
         counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
-        return sample_visible(
-            counts, samples, masking.visible_tokens, masking.alpha, generator(device, self.config.seed, *key)
-        )
-
-    def images(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        images = normalize(batch, device)
-        return {modality: images[modality] for modality in self.transforms[True].fields}
+        generator = torch.Generator(device).manual_seed(derive(self.config.seed, *key))
+        return sample_visible(counts, samples, masking.visible_tokens, masking.alpha, generator)
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
         """The losses on the evaluation split, under masks that are the same at every evaluation.
@@ -98,10 +84,9 @@ class PretrainTask:
         """
         means = MeanLosses(self.config.targets, device)
         visible = self.masks(len(self.eval_set), torch.device("cpu"), "eval")
-        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
-            batch, count = real_rows(batch)
+        for batch, count in self.eval_batches(shard):
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
-            images = self.images(batch, device)
+            images = normalize(batch, device)
             losses, counted = module((images, masks, None)), self._counted(masks, count)
             if "semseg" in counted:
                 labelled = self._with_label(images["semseg"], masks.get("semseg") if masks else None)[:count].sum()
@@ -115,7 +100,7 @@ class PretrainTask:
                 f"no labelled pixel in '{self.eval_set.split}' of '{self.config.data.name}': all of semseg is "
                 f"{IGNORE}, so its loss is unknown; give labels, or other targets"
             )
-        return [evaluation(self.eval_set, metrics)]
+        return self.evaluation(metrics)
 
     def _counted(self, visible: dict[str, Tensor] | None, samples: int) -> dict[str, int | Tensor]:
         """How many of the first `samples` samples have a masked token, by target."""
@@ -131,8 +116,8 @@ class PretrainTask:
 
     def pictures(self, module: nn.Module, device: torch.device):
         """One sheet: visible input, prediction and truth of each modality (paper Fig. 1)."""
-        batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
-        images = self.images(batch, device)
+        batch = self.examples(PICTURES)
+        images = normalize(batch, device)
         visible = self.masks(len(batch["index"]), device, "pictures")
         predictions = self.model(images, visible)
         if "semseg" in images:

@@ -5,14 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ConfigError, Runtime, Segment
-from ..data.loaders import eval_batches
+from ..data.loaders import normalize
 from ..data.transforms import SegmentTransform
 from ..metrics import MeanIoU
 from ..modalities import IGNORE
 from ..model.heads import ConvNeXtHead
 from ..pictures import segmentation_sheet
 from ..shards import Shard
-from .evaluation import EVAL_BATCH, evaluation, real_rows
 from .transfer import TransferModel, TransferTask
 
 PICTURES = 6
@@ -48,7 +47,6 @@ class TrainingModule(nn.Module):
 
 class SegmentTask(TransferTask):
     config: Segment
-    class_names = ()
     transform = SegmentTransform
 
     def __init__(self, config: Segment, runtime: Runtime):
@@ -63,13 +61,12 @@ class SegmentTask(TransferTask):
         return ConvNeXtHead(c.model.dim, c.head_dim, c.head_depth, c.classes, c.model.patch_size)
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
-        return self.images(batch, device), batch["target"].to(device)
+        return normalize(batch, device), batch["target"].to(device)
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
         """The paper's procedure: the longest side resized to the training size, padded, no sliding window."""
         iou = MeanIoU(self.config.classes, device)
-        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard, workers=0):
-            batch, count = real_rows(batch)
+        for batch, count in self.eval_batches(shard):
             images, target = self.prepare(batch, device, 0, Shard())
             iou.update(self.module.scores(images, target.shape[-2:])[:count], target[:count])
         if not iou.labelled:
@@ -80,10 +77,9 @@ class SegmentTask(TransferTask):
                 f"{values} (classes={self.config.classes}, zero_is_unlabelled={str(zero).lower()}). Give labels, or "
                 f"set {mend}" + (" where 0 is a class" if zero else " to a split that has them")
             )
-        return [evaluation(self.eval_set, iou.compute())]
+        return self.evaluation(iou.compute())
 
     def pictures(self, module: nn.Module, device: torch.device):
-        batch = next(eval_batches(self.eval_set, self.transforms[False], PICTURES, Shard(), workers=0))
-        images, target = self.prepare(batch, device, 0, Shard())
+        images, target = self.prepare(self.examples(PICTURES), device, 0, Shard())
         predicted = self.module.scores(images, target.shape[-2:]).argmax(1)
         return {"predictions": segmentation_sheet(images, predicted, target)}

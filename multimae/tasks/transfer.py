@@ -1,18 +1,14 @@
 """What fine-tunings share: the encoder from where `init` says, a head, and layer-wise learning rates."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from timm.optim import param_groups_layer_decay
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import ConfigError, Runtime, Transfer, load
-from ..data.datasets import open_dataset
-from ..data.loaders import normalize, train_batches
 from ..model.encoder import Encoder
-from ..shards import Shard
 from ..weights import load_encoder, pretrained_vit
+from .base import ImageTask
 
 
 class TransferModel(nn.Module):
@@ -39,17 +35,13 @@ class TransferModel(nn.Module):
         return {"encoder.global_token", *embeddings}
 
 
-class TransferTask:
+class TransferTask(ImageTask):
     """The common part of `ClassifyTask` and `SegmentTask`, which add the head, the batch and the metric."""
 
-    transform: type
+    config: Transfer
 
     def __init__(self, config: Transfer, runtime: Runtime):
-        self.config = config
-        self.transforms = {train: self.transform(config, train) for train in (True, False)}
-        self.train_set = open_dataset(config.data, "train", runtime, self.transforms[True].fields)
-        self.eval_set = open_dataset(config.data, "eval", runtime, self.transforms[False].fields)
-        self.train_samples = len(self.train_set)
+        super().__init__(config, runtime)
         self.model = TransferModel(pretrained_encoder(config, runtime), self.make_head())
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
 
@@ -60,13 +52,6 @@ class TransferTask:
         """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
         opt, exempt = self.config.optimizer, self.model.no_weight_decay()
         return param_groups_layer_decay(self.model, opt.weight_decay, exempt, layer_decay=opt.layer_decay)
-
-    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[dict[str, Tensor]]]:
-        return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
-
-    def images(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        images = normalize(batch, device)
-        return {modality: images[modality] for modality in self.config.inputs}
 
 
 def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:

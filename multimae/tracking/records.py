@@ -19,7 +19,6 @@ from ..record.state import Status, Traces
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}  # of a run -> of MLflow
 STOPPED = "KILLED"  # any other; set back to RUNNING when it goes on
-LABELS = {"time", "kind", "step"}
 
 
 class Metric(NamedTuple):
@@ -147,20 +146,15 @@ class News:
             commit = record["commit"]
             self.tags |= {"commit": commit, "mlflow.source.git.commit": commit, "dirty": environment.get("dirty")}
         if "SLURM_JOB_ID" in (environment.get("variables") or {}):
-            self.tags |= slurm_tags(self.folder)
+            began = self.folder.jobs.last("began") or {}  # the job that trains, or trained last
+            named = {"slurm_job": "job", "slurm_cluster": "cluster", "slurm_nodes": "nodes", "slurm_restart": "restart"}
+            self.tags |= {tag: str(began[key]).removeprefix("slurm:") for tag, key in named.items() if key in began}
         self._file("config.yaml")
         self._file("environment.json")
 
     def _file(self, name: str) -> None:
         if name not in self.cursor.files:
             self.cursor.files.append(name)
-
-
-def slurm_tags(folder: RunFolder) -> dict[str, Any]:
-    """Where to find the job that trains, or trained last."""
-    began = folder.jobs.last("began") or {}
-    named = {"slurm_job": "job", "slurm_cluster": "cluster", "slurm_nodes": "nodes", "slurm_restart": "restart"}
-    return {tag: str(began[key]).removeprefix("slurm:") for tag, key in named.items() if key in began}
 
 
 def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +181,7 @@ def cells_of(folder: RunFolder, root: str) -> list[Cell]:
 
 def state_of(folder: RunFolder) -> tuple[Status, float]:
     """(what the run is doing, as far as its files tell; seconds since the epoch of its last sign of life)."""
-    run = Traces.of(folder)
+    run = Traces(folder)
     status = run.status
     if status.state in ("failed", "interrupted") and run.record and "reason" in run.record:
         status = replace(status, reason=run.record["reason"])  # in full
@@ -201,7 +195,7 @@ def _numbers(record: dict[str, Any]) -> dict[str, float]:
         return {f"{record['split']}/{name}": float(value) for name, value in record["metrics"].items()}
     if kind not in ("train", "epoch"):
         return {}
-    own = {key: value for key, value in record.items() if key not in {*LABELS, kind}}
+    own = {key: value for key, value in record.items() if key not in ("time", "kind", "step", kind)}
     numbers = {f"{kind}/{k}": float(v) for k, v in own.items() if isinstance(v, int | float) or v in NONFINITE}
     return numbers | {f"{kind}/loss_{target}": float(value) for target, value in record.get("losses", {}).items()}
 

@@ -10,9 +10,10 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..redact import FIX, parse, public, redact
-from .records import Metric
+from .records import NO_STUDY, Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
 # For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s); here
@@ -28,6 +29,11 @@ METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
+NOTE = (  # of a study's experiment
+    "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
+    "nested in them. The table alone: filter by `tags.stage = 'row'`. Numbers of the scales smoke and mini are not "
+    "comparable with the paper's."
+)
 
 
 class StoreUnavailable(RuntimeError):
@@ -45,17 +51,10 @@ def is_server(uri: str) -> bool:
 
 
 class Store:
-    """One MLflow tracking store. `open` and `check` raise StoreUnavailable, without secrets; all else raises mlflow's
-    own exceptions, which `brief` makes fit to be told."""
+    """One MLflow tracking store. To make one and `check` raise StoreUnavailable, without secrets; all else raises
+    mlflow's own exceptions, which `brief` makes fit to be told."""
 
-    def __init__(self, uri: str, client):
-        self.uri = uri
-        self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
-        self._client = client
-        self._experiments: dict[str, str] = {}
-
-    @classmethod
-    def open(cls, uri: str, runs: Path) -> "Store":
+    def __init__(self, uri: str, runs: Path):
         """The store at `uri`; the default one is made if need be.
 
         A server's address that can be read in two ways is refused: half of a password would be asked for as a host.
@@ -69,6 +68,9 @@ class Store:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        self.uri = uri
+        self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
+        self._experiments: dict[str, str] = {}
         home = Path(runs).resolve().parent
         default = uri == _sqlite(home / DEFAULT_FILE)
         try:
@@ -76,11 +78,10 @@ class Store:
             with contextlib.chdir(home) if default else contextlib.nullcontext():
                 if default:
                     _create(home / DEFAULT_FILE)
-                client = MlflowClient(uri)
-                client.search_experiments(max_results=1)
+                self._client = MlflowClient(uri)
+                self._client.search_experiments(max_results=1)
         except Exception as error:  # requests', SQLAlchemy's and MLflow's own
             raise _unavailable(uri, error) from None
-        return cls(uri, client)
 
     def check(self) -> None:
         try:
@@ -90,36 +91,33 @@ class Store:
 
     # ---- finding and making
 
-    def experiment(self, name: str, note: str = "") -> str:
-        """The id of the experiment, made if need be."""
-        if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
-            self._experiments[name] = (
-                found.experiment_id
-                if found
-                else self._client.create_experiment(name, tags={"mlflow.note.content": note} if note else None)
-            )
-        return self._experiments[name]
-
-    def find(self, experiments: Iterable[str], tag: str, value: str) -> str | None:
-        """The id of the run in any of these experiments (names) whose `tag` is `value`.
+    def find(self, experiments: Iterable[str], tag: tuple[str, str]) -> str | None:
+        """The id of the run in any of these experiments (names) that has this tag.
 
         Always asks: another process may have made the run a moment ago.
         """
         from mlflow.entities import ViewType
 
+        key, value = tag
         found = (self._client.get_experiment_by_name(name) for name in dict.fromkeys(experiments))
         ids = [experiment.experiment_id for experiment in found if experiment]
         quote = '"' if "'" in value else "'"
-        runs = self._client.search_runs(ids, f"tags.`{tag}` = {quote}{value}{quote}", ViewType.ALL) if ids else []
+        runs = self._client.search_runs(ids, f"tags.`{key}` = {quote}{value}{quote}", ViewType.ALL) if ids else []
         self.deleted |= {run.info.run_id for run in runs if run.info.lifecycle_stage == "deleted"}
         return runs[0].info.run_id if runs else None
 
     def create(self, experiment: str, tag: tuple[str, str], name: str, milliseconds: int) -> str:
         """The id of a new run that `find` will find by `tag`."""
-        key, value = tag
-        run = self._client.create_run(self.experiment(experiment), milliseconds, tags={key: value}, run_name=name)
+        run = self._client.create_run(self._experiment(experiment), milliseconds, tags=dict([tag]), run_name=name)
         return run.info.run_id
+
+    def _experiment(self, name: str) -> str:
+        """The id of the experiment, made if need be."""
+        if name not in self._experiments:
+            found = self._client.get_experiment_by_name(name)
+            note = None if name == NO_STUDY else {"mlflow.note.content": NOTE}
+            self._experiments[name] = found.experiment_id if found else self._client.create_experiment(name, tags=note)
+        return self._experiments[name]
 
     # ---- writing
 
@@ -132,15 +130,14 @@ class Store:
     ) -> None:
         from mlflow import entities
 
-        metric_list = [entities.Metric(*m) for m in metrics]
-        labels = [entities.Param(k, clip(v, PARAM_LENGTH)) for k, v in (params or {}).items()]
-        tag_list = [entities.RunTag(k, clip(v, TAG_LENGTH)) for k, v in (tags or {}).items()]
-        for part in _parts(labels, PARAMS_PER_BATCH):
-            self._client.log_batch(run_id, params=part)
-        for part in _parts(tag_list, PARAMS_PER_BATCH):
-            self._client.log_batch(run_id, tags=part)
-        for part in _parts(metric_list, METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=part)
+        batches: tuple[tuple[str, Any, int], ...] = (
+            ("params", [entities.Param(k, clip(v, PARAM_LENGTH)) for k, v in (params or {}).items()], PARAMS_PER_BATCH),
+            ("tags", [entities.RunTag(k, clip(v, TAG_LENGTH)) for k, v in (tags or {}).items()], PARAMS_PER_BATCH),
+            ("metrics", [entities.Metric(*metric) for metric in metrics], METRICS_PER_BATCH),
+        )
+        for kind, items, most in batches:
+            for start in range(0, len(items), most):
+                self._client.log_batch(run_id, **{kind: items[start : start + most]})
 
     def status(self, run_id: str, status: str, milliseconds: int | None = None) -> None:
         """RUNNING, or how and when it ended."""
@@ -162,10 +159,6 @@ def brief(error: BaseException, uri: str) -> str:
     """The first line of an error, without the secrets of the store at `uri`."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return clip(redact(text, uri), 300)
-
-
-def _parts(items: list, size: int):
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def ui_command(uri: str, runs: Path) -> str:

@@ -19,11 +19,6 @@ from .store import Store, StoreUnavailable, brief, default_uri
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
 METRICS_AT_ONCE = 900
-NOTE = (
-    "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
-    "nested in them. The table alone: filter by `tags.stage = 'row'`. Numbers of the scales smoke and mini are not "
-    "comparable with the paper's."
-)
 
 RowKey = tuple[str, str]  # (experiment, Cell.row_key)
 
@@ -64,7 +59,7 @@ class Syncer:
 
     @cached_property
     def _store(self) -> Store:
-        return Store.open(self.uri, self.runs)
+        return Store(self.uri, self.runs)
 
     def once(self, signatures: Iterable[str] | None = None, wait: float = 0.0) -> SyncReport:
         """One pass. `wait`: seconds to wait for another process that is sending these runs."""
@@ -175,13 +170,14 @@ class Syncer:
     def _find_or_create(self, folder: RunFolder, config: RunConfig, cells: list[Cell], cursor: Cursor | None) -> Cursor:
         """The cursor, or a new one where MLflow does not have the run it speaks of."""
         homes = [*(cell.experiment for cell in cells), NO_STUDY]
-        run_id = self._store.find(homes, SIGNATURE, folder.signature)
-        if run_id is None:
-            name = f"{cells[0].row} {cells[0].stage}" if cells else f"{config.task} {folder.signature}"
-            self._store.experiment(homes[0], NOTE if cells else "")
-            run_id = self._store.create(homes[0], (SIGNATURE, folder.signature), name, _begun(folder))
+        name = f"{cells[0].row} {cells[0].stage}" if cells else f"{config.task} {folder.signature}"
+        run_id = self._run(homes, (SIGNATURE, folder.signature), name, folder)
         self._verified.add(folder.signature)
         return cursor if cursor and cursor.run_id == run_id else Cursor(public(self.uri), run_id)
+
+    def _run(self, homes: list[str], tag: tuple[str, str], name: str, folder: RunFolder) -> str:
+        """The id of the MLflow run with this tag in one of these experiments, made in the first if need be."""
+        return self._store.find(homes, tag) or self._store.create(homes[0], tag, name, _begun(folder))
 
     # ---- rows
 
@@ -189,10 +185,7 @@ class Syncer:
         """The parent run of a cell, made if need be."""
         key = (cell.experiment, cell.row_key)
         if key not in self._rows:
-            run_id = self._store.find([cell.experiment], ROW, cell.row_key)
-            if run_id is None:
-                self._store.experiment(cell.experiment, NOTE)
-                run_id = self._store.create(cell.experiment, (ROW, cell.row_key), cell.row, _begun(folder))
+            run_id = self._run([cell.experiment], (ROW, cell.row_key), cell.row, folder)
             if run_id not in self._store.deleted:
                 root = RunFolder.of(self.runs, cell.root)
                 params = flatten(root.config().resolved()) if _told(root) else {"init": cell.root}

@@ -28,7 +28,6 @@ class RenderedScenes:
     usual = ("rgb", "depth", "semseg", "label")
     class_names: Sequence[str] = composing.LABELS
     lacks: Sequence[str] = ()
-    classes: int | None = len(composing.LABELS)
     semseg_classes: int | None = len(composing.SEMSEG)
 
     def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
@@ -115,24 +114,23 @@ class RenderedScenes:
                 self._render(block, report)
 
     def _render(self, block: range, report: "_Report") -> None:
-        fields = self._missing(block)
-        if fields:
-            parts = []
-            together = max(1, BATCH_PIXELS // self.size**2)
-            for start in range(block.start, block.stop, together):
-                batch = [composing.scene(self.split, index) for index in block[start - block.start :][:together]]
-                images = render(batch, self.size, fields) | {"label": np.array([scene.label for scene in batch])}
-                if "depth" in images:
-                    images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
-                for field in INTERLEAVED.intersection(images):
-                    images[field] = images[field].transpose(0, 2, 3, 1)
-                parts.append(images)
-                report.done(len(batch))
-            for field in fields:
-                whole = np.concatenate([part[field] for part in parts])
-                write_atomic(self._file(block, field), partial(np.save, arr=whole))
-        else:
+        if not (fields := self._missing(block)):
             report.done(len(block))
+            return
+        parts = []
+        together = max(1, BATCH_PIXELS // self.size**2)
+        for start in range(block.start, block.stop, together):
+            batch = [composing.scene(self.split, index) for index in block[start - block.start :][:together]]
+            images = render(batch, self.size, fields) | {"label": np.array([scene.label for scene in batch])}
+            if "depth" in images:
+                images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
+            for field in INTERLEAVED.intersection(images):
+                images[field] = images[field].transpose(0, 2, 3, 1)
+            parts.append(images)
+            report.done(len(batch))
+        for field in fields:
+            whole = np.concatenate([part[field] for part in parts])
+            write_atomic(self._file(block, field), partial(np.save, arr=whole))
 
 
 def _whole(path: Path) -> bool:
