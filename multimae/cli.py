@@ -1,6 +1,7 @@
 """The command `multimae`: one run, the tracking store, the benchmark."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -74,17 +75,15 @@ def _run(args: argparse.Namespace) -> int:
 
     make_runs(runtime.runs)
     from .run import RunFailed, run  # torch is imported here, after what can go wrong without it
-    from .tracking import start_follower
+    from .tracking import following
 
-    follower = start_follower(runtime.runs, runtime.tracking_uri) if writer and not args.no_track else None
+    follow = writer and not args.no_track
     try:
-        outcome = run(config, runtime)
+        with following(runtime.runs, runtime.tracking_uri) if follow else contextlib.nullcontext():
+            outcome = run(config, runtime)
     except (RunFailed, RunLocked) as error:
         print(f"multimae: {error}", file=sys.stderr)
         return 1
-    finally:
-        if follower and not follower.stop():
-            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
     if writer:
         print(f"{outcome}: {config.signature}" + ("" if outcome == "finished" else "; the same command continues it"))
     return 0 if outcome == "finished" else 130

@@ -5,8 +5,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from multimae.study.arguments import add_study_arguments, all_rows, runtime_from
 from multimae.study.cost import Estimate, disk_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
-from multimae.tracking import start_follower
+from multimae.tracking import following
 from slurm import scheduler
 from slurm.jobs import Slurm
 from slurm.profile import Profile, load_profile
@@ -157,7 +157,7 @@ class Command:
         if not self.args.watch:
             print_status(self.console, planning.status(self.wanted), self.removed())
             return 0
-        with _following(self.args.runs), suppress(KeyboardInterrupt), watching(self.console) as show:
+        with self.followed(), suppress(KeyboardInterrupt), watching(self.console) as show:
             while True:
                 seen = planning.status(self.wanted)
                 show(seen, self.removed())
@@ -166,6 +166,10 @@ class Command:
                     break
                 time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
         return 0
+
+    def followed(self) -> AbstractContextManager[None]:
+        """MLflow is kept up to date meanwhile, where these runs may be written."""
+        return following(self.args.runs) if os.access(self.args.runs, os.W_OK) else nullcontext()
 
     def removed(self) -> list[planning.Extra]:
         return planning.extras(self.wanted, list(runs_of(self.everything)))
@@ -207,7 +211,7 @@ class Command:
         seen = planning.status(self.wanted)
         if seen.count("done") == len(seen.entries):
             self.console.print("Everything is done already.")
-            with _following(args.runs):
+            with self.followed():
                 return self.table()
         print_status(self.console, seen, self.removed())
         again = self.again()
@@ -241,7 +245,7 @@ class Command:
             return 0
         backend, progress = Local(self.runtime, self.slots), Progress(self.console, planned, self.slots)
         if planned.todo or planned.count(*UNDER_WAY):
-            with _following(self.args.runs), progress:
+            with self.followed(), progress:
                 for event in backend.work(planned):
                     progress.update(event)
         if backend.stops:
@@ -299,17 +303,6 @@ def _tell(stopped: planning.Stopped, nothing: str) -> int:
     for line in stopped.left:
         print(f"{line}; it goes on", file=sys.stderr)
     return int(bool(stopped.left))
-
-
-@contextmanager
-def _following(runs: Path) -> Iterator[None]:
-    """Keep MLflow up to date meanwhile, where these runs may be written."""
-    follower = start_follower(runs) if os.access(runs, os.W_OK) else None
-    try:
-        yield
-    finally:
-        if follower and not follower.stop():
-            print(f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.")
 
 
 def _parser(study: Study) -> argparse.ArgumentParser:

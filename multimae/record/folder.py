@@ -150,8 +150,8 @@ class RunFolder:
                 raise FolderError(f"{self.weights} is not what was written; {self.remake}")
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[None]:
-        """Be the one process that writes this run; the lock goes with the process. Raises RunLocked.
+    def claim(self, seconds: float = 0.0) -> Iterator[None]:
+        """Be the one process that writes this run; the lock goes with the process. Raises RunLocked after `seconds`.
 
         Raises FolderError where this process cannot write here, ConfigError where the run is a colleague's who does
         not share it.
@@ -163,7 +163,7 @@ class RunFolder:
             with usable(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 try:
-                    held.enter_context(locked(lock))
+                    held.enter_context(locked(lock, seconds))
                 except Locked as error:
                     raise RunLocked(
                         f"run {self.signature} is being written by {error.holder}. If that machine is gone for good "

@@ -127,9 +127,8 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
         for _, config in stages:
             if config.data.allow_missing:
                 for split in ("train", "eval"):
-                    listed(
-                        folder / config.data.split(split)[0], config.fields
-                    )  # which tells of a modality that is not there
+                    # Which tells of a modality that is not there.
+                    listed(folder / config.data.split(split)[0], config.fields)
             else:
                 contents(folder, config.data, config.fields)
 

@@ -10,6 +10,6 @@ Imports neither torch nor, until something is sent, mlflow.
 """
 
 from .command import main
-from .follower import Follower, start_follower
+from .follower import Follower, following, start_follower
 from .store import is_server
 from .syncer import SyncReport, sync

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..record.sharing import share
@@ -56,6 +56,22 @@ def start_follower(runs: Path, uri: str | None = None, signature: str | None = N
             start_new_session=True,  # Ctrl-C is for the parent, which then calls stop
         )
     return Follower(process, log)
+
+
+@contextlib.contextmanager
+def following(
+    runs: Path, uri: str | None = None, signature: str | None = None, seconds: float = 30.0
+) -> Iterator[None]:
+    """Keep MLflow up to date within, and give it `seconds` for the rest; says so where that was too short."""
+    follower = start_follower(runs, uri, signature)
+    try:
+        yield
+    finally:
+        if not follower.stop(seconds):
+            print(
+                f"MLflow has not taken everything yet ({follower.log} says why); `multimae sync` sends the rest.",
+                file=sys.stderr,
+            )
 
 
 def follow(runs: Path, signatures: Sequence[str] | None = None) -> int:

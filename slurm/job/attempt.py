@@ -16,7 +16,7 @@ from pathlib import Path
 from multimae.engine.retry import retry
 from multimae.engine.task import RunFailed
 from multimae.record.environment import cpus
-from multimae.record.folder import RunFolder, RunLocked
+from multimae.record.folder import RunFolder
 
 from . import logs
 from .rendezvous import JobProcess
@@ -62,16 +62,8 @@ class Attempt:
     def begin(self, restarts_without_progress: int) -> None:
         """Raises RunLocked where another job writes the run, NoProgress after too many starts in vain."""
         retry(self._leave.touch, OSError, lambda told: print(told, file=sys.stderr))
-        until = time.monotonic() + (LOCK_SECONDS if self.place.restart else 0)
-        while True:
-            try:
-                with self.run.claim():
-                    self._begin(restarts_without_progress)
-                return
-            except RunLocked:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(1)
+        with self.run.claim(LOCK_SECONDS if self.place.restart else 0):
+            self._begin(restarts_without_progress)
 
     def _begin(self, restarts_without_progress: int) -> None:
         step = self.run.saved_step

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from multimae.engine.task import Diverged, RunFailed
 from multimae.record.folder import RunLocked
 from multimae.record.sharing import share
 from multimae.study.local import INTERRUPTED, Job
-from multimae.tracking import is_server, start_follower
+from multimae.tracking import following, is_server
 
 from .. import scheduler
 from .attempt import Attempt, NoProgress
@@ -78,16 +77,12 @@ class ClusterJob(Job):
         Attempt.of(self.folder, JobProcess.here()).release()
         return DelayedSubmission(self)
 
-    @contextlib.contextmanager
-    def _followed(self, attempt: Attempt) -> Iterator[None]:
+    def _followed(self, attempt: Attempt) -> contextlib.AbstractContextManager[None]:
         """MLflow is kept up to date within, where it is a server: many jobs must not write one file."""
         uri = self.runtime.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-        follower = start_follower(self.runtime.runs, uri, self.signature) if attempt.first and is_server(uri) else None
-        try:
-            yield
-        finally:
-            if follower and not follower.stop(LAST_NEWS):
-                print(f"MLflow has not taken everything yet ({follower.log} says why)", file=sys.stderr)
+        if not attempt.first or not is_server(uri):
+            return contextlib.nullcontext()
+        return following(self.runtime.runs, uri, self.signature, LAST_NEWS)
 
     def _hand_over(self, attempt: Attempt, store: "TCPStore | None") -> None:
         """Give the job back to the queue; does not return. Were another process to end first, srun would kill all."""
