@@ -73,7 +73,7 @@ def launcher(tmp_path):
     def start(runs: Path, slots: int = 2) -> subprocess.Popen:
         code = tmp_path / "launcher.py"
         code.write_text(LAUNCHER)
-        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
         started.append(
             subprocess.Popen(
                 [sys.executable, str(code), str(runs), str(slots)],

@@ -26,7 +26,7 @@ assert "mlflow" not in sys.modules and "mpi4py" not in sys.modules
 
 
 def python(*arguments, **variables) -> subprocess.CompletedProcess:
-    here = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", **variables}
+    here = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(
         [sys.executable, *map(str, arguments)], env=os.environ | here, capture_output=True, text=True, timeout=300
     )
@@ -112,7 +112,7 @@ def test_the_environment_names_commit_changes_and_versions(tmp_path):
 def test_the_environment_does_without_git(tmp_path, monkeypatch):
     assert environment.checkout(tmp_path)["commit"] is None
     monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
-    assert environment.checkout(Path(__file__).parent)["commit"] is None
+    assert environment.checkout(Path(__file__).parents[1])["commit"] is None
     assert environment.capture()["python"] == sys.version.split()[0]
 
 

@@ -301,7 +301,7 @@ def test_a_look_that_fails_hides_no_other(tmp_path):
 def job(*options: str, environment=os.environ, **how) -> subprocess.Popen:
     command = [sys.executable, "-m", "slurm.doctor", *options]
     how |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, **how)
+    return subprocess.Popen(command, cwd=Path(__file__).parents[2], env=environment, **how)
 
 
 def test_without_slurm_it_says_where_to_go(tmp_path):

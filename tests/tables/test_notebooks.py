@@ -14,7 +14,7 @@ from synthetic_runs import SyntheticRun
 from analysis import figures as pictures
 from sweeps.alpha_ablation import study
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "analysis").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "analysis").glob("*.ipynb"))
 TABLE_10 = next(n for n in NOTEBOOKS if n.name == "table_10_alpha.ipynb")
 
 

@@ -17,7 +17,7 @@ from sweeps.alpha_ablation import study
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-NO_SERVER = SimpleNamespace(uri=None)  # what MLflow gets is tests/test_faults.py's
+NO_SERVER = SimpleNamespace(uri=None)  # what MLflow gets is tests/cluster/test_faults.py's
 FEW = {"epochs": 1, "data.train_samples": 256, "data.eval_samples": 64}
 
 

@@ -14,7 +14,7 @@ from multimae.study.study import Row, Study
 from sweeps.alpha_ablation import study
 from sweeps.command import main
 
-GOLDEN = Path(__file__).with_name("golden") / "table_10.txt"
+GOLDEN = Path(__file__).parents[1] / "golden" / "table_10.txt"
 ROWS = study.build("smoke")
 
 

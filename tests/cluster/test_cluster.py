@@ -1,6 +1,6 @@
 """What the SLURM back end submits: scripts as text, on any machine; then for real, on the dev cluster.
 
-After a change that is meant, `UPDATE_GOLDEN=1 python -m pytest -n 0 tests/test_cluster.py -k golden` rewrites
+After a change that is meant, `UPDATE_GOLDEN=1 python -m pytest -n 0 tests/cluster/test_cluster.py -k golden` rewrites
 tests/golden/*.sbatch.
 """
 
@@ -32,7 +32,7 @@ from slurm.submission.arrays import Array, arrays
 from slurm.submission.cluster import Cluster
 from slurm.submission.script import RESTARTS, UNCOUNTED, BatchScript
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS = tiny_study.build("smoke")
 PRETRAIN, CLASSIFY = ROWS[0].stages["pretrain"], ROWS[0].stages["classify"]
 
@@ -299,7 +299,7 @@ def test_two_launchers_at_once_submit_each_run_once(site):
         code = "import sys; sys.path.insert(0, {!r}); from pathlib import Path; from test_cluster import *\n"
         code += "site = Site(None, Path({!r})); plan = site.plan(); print('planned', flush=True); input()\n"
         code += "list(Cluster(site.profile, site.runs).work(plan))"  # of a plan in which all is missing
-        words = [sys.executable, "-c", code.format(str(Path(__file__).parent), str(site.runs))]
+        words = [sys.executable, "-c", code.format(str(Path(__file__).parents[1]), str(site.runs))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         launchers = [subprocess.Popen(words, **pipes) for _ in range(2)]
         assert [launcher.stdout.readline() for launcher in launchers] == ["planned\n", "planned\n"]

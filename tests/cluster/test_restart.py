@@ -9,7 +9,7 @@ import psutil
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
-SCRIPT = Path(__file__).parents[1] / "slurm/restart.sh"
+SCRIPT = Path(__file__).parents[2] / "slurm/restart.sh"
 DEADLINE = SCRIPT.with_name("deadline.sh")
 
 

@@ -115,7 +115,7 @@ def test_a_run_beside_a_dead_server_tells_no_secret(tmp_path, closed_port, addre
     seen = set()
     with open(tmp_path / "printed", "wb") as printed:
         # Without git: this file may be changed, and the diff of a test is no secret.
-        own = {"GIT_DIR": "/nowhere", "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(Path(__file__).parents[1])}
+        own = {"GIT_DIR": "/nowhere", "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": str(Path(__file__).parents[2])}
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=printed, stderr=printed)
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
@@ -358,7 +358,7 @@ def test_the_doctor_tells_no_secret(dev_cluster, tmp_path, closed_port, nodes):
     (tmp_path / "mine.yaml").chmod(0o600)
     command = [sys.executable, "-m", "slurm.doctor", str(tmp_path / "mine.yaml")]
     own = dev_cluster.environment | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=own, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=own, capture_output=True, text=True, timeout=300)
     assert f"http://127.0.0.1:{closed_port}: [Errno 111] Connection refused" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0 and f"{2 * nodes} processes met" in done.stdout
     assert_kept(tmp_path, done.stdout, done.stderr)
