@@ -117,10 +117,6 @@ class Selection:
     membership: Float[Tensor, "slots modalities"]  # one-hot; zero for the global token and padding
     real: Bool[Tensor, "batch length_and_global"] | None  # None: every sample has `length` tokens, no padding
 
-    @property
-    def attention_mask(self) -> Bool[Tensor, "batch 1 1 length_and_global"] | None:
-        return None if self.real is None else self.real[:, None, None]
-
     def full_slots(self) -> Int[Tensor, " visible"]:
         """Where the visible rows stand in a sequence of all tokens and the global token."""
         groups = self.groups.values()

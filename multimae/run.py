@@ -16,6 +16,9 @@ from .engine.loop import train
 from .engine.task import RunFailed, Task
 from .flops import check_size
 from .record.folder import RunFolder
+from .tasks.classify import ClassifyTask
+from .tasks.pretrain import PretrainTask
+from .tasks.segment import SegmentTask
 
 
 class DataTask(Task, Protocol):
@@ -149,15 +152,9 @@ def _before(config: RunConfig, folder: RunFolder) -> list[str]:
 def make_task(config: RunConfig, runtime: Runtime) -> DataTask:
     match config:
         case Pretrain():
-            from .tasks.pretrain import PretrainTask
-
             return PretrainTask(config, runtime)
         case Classify():
-            from .tasks.classify import ClassifyTask
-
             return ClassifyTask(config, runtime)
         case Segment():
-            from .tasks.segment import SegmentTask
-
             return SegmentTask(config, runtime)
     raise ConfigError(f"task: nothing runs '{config.task}'")

@@ -102,9 +102,9 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     *parents, last = error["loc"] or ("",)
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return unknown_key(key, str(last), list(_section(cls, parents).model_fields))
+        return unknown_key(key, str(last), _keys(_section(cls, parents)))
     if error["type"] in ("model_type", "model_attributes_type"):
-        keys = ", ".join(_section(cls, error["loc"]).model_fields)
+        keys = ", ".join(_keys(_section(cls, error["loc"])))
         return f"{key} is a section, with the keys {keys}; found {shown(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     secret = any(field.repr is False and key.startswith(name) for name, field in cls.model_fields.items())
@@ -116,3 +116,7 @@ def _section(cls: Any, loc: Iterable[str]) -> type[BaseModel]:
     for name in loc:
         cls = cls.model_fields[name].annotation
     return cls
+
+
+def _keys(cls: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in cls.model_fields.items()]

@@ -10,7 +10,6 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -82,7 +81,7 @@ def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
         if watched:
             watched.watching = True
         try:
-            tensor = _TENSORS[field](image)
+            tensor = _tensor(image, field)
         except (OSError, SyntaxError, ValueError) as error:
             raise Unusable(f"cannot be read as {KINDS[field][0]}: {error}") from None
     if watched:
@@ -90,21 +89,12 @@ def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
     return tensor
 
 
-def _rgb(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-
-
-def _depth(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image, dtype=np.float32) * np.float32(METRES_PER_UNIT))[None]
-
-
-def _classes(image: Image.Image) -> torch.Tensor:
+def _tensor(image: Image.Image, field: str) -> torch.Tensor:
+    if field == "rgb":
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if field == "depth":
+        return torch.from_numpy(np.array(image, dtype=np.float32) * np.float32(METRES_PER_UNIT))[None]
     return torch.from_numpy(np.array(image))
-
-
-_TENSORS: dict[str, Callable[[Image.Image], torch.Tensor]] = {
-    "rgb": _rgb, "depth": _depth, "semseg": _classes, "pseudo_semseg": _classes,
-}  # fmt: skip
 
 
 def _reason(file: IO[bytes], error: Exception) -> str:

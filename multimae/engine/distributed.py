@@ -9,7 +9,6 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from types import ModuleType
@@ -26,25 +25,17 @@ from .task import RunFailed
 LAST_WORDS = 3.0  # seconds that a process which failed has to say of what
 
 
-@contextlib.contextmanager
-def hidden(module: str) -> Iterator[None]:
-    """Within, importing `module` fails as if it were not installed, unless it is imported already."""
-    hide = module not in sys.modules
-    if hide:
-        sys.modules[module] = None  # type: ignore[assignment]  # as Python documents it
-    try:
-        yield
-    finally:
-        if hide:
-            del sys.modules[module]
-
-
 def load_deepspeed(device: str = "cpu") -> ModuleType:
     """DeepSpeed, imported quietly. Starts no thread and no process group."""
     os.environ.setdefault("DS_ACCELERATOR", device)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    with hidden("mlflow"):  # its autotuner imports MLflow where it can: two seconds for nothing
+    # Its autotuner imports MLflow where it can, two seconds for nothing: as if that were not installed.
+    hidden = sys.modules.setdefault("mlflow", None) is None  # type: ignore[arg-type]  # as Python documents it
+    try:
         deepspeed = importlib.import_module("deepspeed")
+    finally:
+        if hidden:
+            del sys.modules["mlflow"]
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its import set another
     # DeepSpeed would build this shared-memory operator with the C++ compiler, tens of seconds on each new machine.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -31,9 +31,8 @@ class TargetDecoder(nn.Module):
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
         super().__init__()
         self.modality = TARGETS[target].modality
-        kind = MODALITIES[self.modality]
         self.patches = Patches(self.modality, model.patch_size)
-        channels = kind.channels or model.semseg_classes
+        channels = MODALITIES[self.modality].channels or model.semseg_classes
         grid = (model.image_size // model.patch_size,) * 2
         self.project = nn.Linear(model.dim, decoder.dim)
         self.mask_token = learned_token(decoder.dim)
@@ -70,7 +69,7 @@ class TargetDecoder(nn.Module):
                 group = selection.groups[self.modality]
                 queries = queries.index_copy_(0, group.visible, context.flatten(0, 1).index_select(0, group.slots))
             queries = queries.unflatten(0, (batch, -1))
-        mask = None if selection is None else selection.attention_mask
+        mask = None if selection is None or selection.real is None else selection.real[:, None, None]
         return self.decode(queries, context, mask).flatten(0, 1)
 
     def decode(self, queries: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:

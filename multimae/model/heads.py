@@ -32,8 +32,6 @@ class ConvNeXtHead(nn.Module):
     def __init__(self, dim: int, head_dim: int, depth: int, classes: int, patch_size: int):
         super().__init__()
         self.sub = patch_size // self.stride  # sub-patches along a side of a patch
-        if head_dim % self.sub**2:
-            raise ValueError(f"head_dim {head_dim} must be a multiple of the {self.sub**2} sub-patches of a patch")
         width = head_dim // self.sub**2
         self.widen = nn.Linear(dim, head_dim)
         self.blocks = nn.Sequential(*(ConvNeXtBlock(width, ls_init_value=None) for _ in range(depth)))

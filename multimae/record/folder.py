@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -91,8 +90,8 @@ class RunFolder:
 
     def check_shared(self) -> None:
         """Raises ConfigError where this run cannot go on, because a colleague who began it does not share it."""
-        own = (self.path, self.path / ".writer", self.jobs.path, self.journal.path, self.checkpoints, self.log)
-        check_shared([*own, *self.checkpoints.glob("*")])
+        folders = (self.path, self.checkpoints, self.samples, self.log)
+        check_shared([*folders, self.path / ".writer", *self._appended, *self.checkpoints.glob("*")])
 
     def create(self, config: RunConfig) -> None:
         """Make the folder and write its config, if it is not there yet or torn. Raises FolderError as `check`."""
@@ -169,8 +168,6 @@ class RunFolder:
                         f"run {self.signature} is being written by {error.holder}. If that machine is gone for good "
                         f"and its lock stays, remove {lock}"
                     ) from None
-            self._check_writable()
-            with usable(self.path):
                 for written in (self.heartbeat, self.environment, self.weights):
                     for half in self.path.glob(f".{written.name}.*"):  # of a writer that was killed
                         half.unlink()
@@ -182,8 +179,3 @@ class RunFolder:
             check_folder(path)
         for path in (self.config_file, self.environment, self.heartbeat, self.weights, *self._appended):
             regular(path)
-
-    def _check_writable(self) -> None:
-        for path in (self.path, self.checkpoints, self.samples, self.log, *self._appended):
-            if path.exists() and not os.access(path, os.W_OK):
-                raise FolderError(f"{path}: you may not write to it. See to its owner and permissions")

@@ -37,9 +37,8 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
         raise ConfigError(unknown("scale", args.scale, list(SCALES)))
     rows = study.build(args.scale)
     stages = stages_of(rows)
-    edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-    if folder := own_folder(args.data, {config.data.name for config in stages.values()}):
-        edits |= own_data(folder, stages)
+    folder = own_folder(args.data, {config.data.name for config in stages.values()})
+    edits: dict[str, dict[str, Any]] = own_data(folder, stages) if folder else {stage: {} for stage in stages}
     if args.seed is not None:
         for stage in edits:
             edits[stage]["seed"] = args.seed
