@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from multimae.config import ConfigError
+from multimae.config.settings import nearest
 
 FILE = Path(__file__).with_name("paper.yaml")
 
@@ -32,7 +33,8 @@ class PaperTable:
 
 @functools.cache
 def paper_tables() -> dict[str, PaperTable]:
-    """Every table of paper.yaml, by its number. Raises ConfigError where a row does not fit its columns."""
+    """Every table of paper.yaml, by its number. Raises ConfigError where a row does not fit its columns, and for a
+    metric that is not declared."""
     content = yaml.safe_load(FILE.read_text())
     return {number: _table(number, entry, content["metrics"]) for number, entry in content["tables"].items()}
 
@@ -45,8 +47,14 @@ def paper_table(number: str) -> PaperTable:
 
 
 def _table(number: str, entry: dict, metrics: dict) -> PaperTable:
-    columns = {key: Column(**metrics[values["metric"]] | values) for key, values in entry["columns"].items()}
-    rows = {}
+    columns, rows = {}, {}
+    for key, values in entry["columns"].items():
+        if (metric := values["metric"]) not in metrics:
+            raise ConfigError(
+                f"{FILE.name}: Table {number}, {key}: metric '{metric}' is not declared{nearest(metric, list(metrics))} "
+                f"Add it to `metrics`, as in: {metric}: {{unit: '%', better: higher}}"
+            )
+        columns[key] = Column(**metrics[metric] | values)
     for name, values in entry["rows"].items():
         if len(values) != len(columns):
             raise ConfigError(f"{FILE.name}: Table {number}, {name}: {len(values)} values for {len(columns)} columns")

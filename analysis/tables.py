@@ -143,7 +143,7 @@ def wide(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
         column = published.columns[stage]
         head = f"{stage}: {column.metric} ({column.unit})"
         by_row = dict(list(cells.groupby("row", sort=False)))
-        for side, show in (("ours", _ours), ("paper", _papers)):
+        for side, show in (("ours", _ours), ("paper", _papers))[: 2 if published.rows else 1]:
             table[head, side] = [show(by_row[row], column.unit) if row in by_row else "-" for row in rows]
     return pd.DataFrame(table, index=rows)
 
@@ -185,10 +185,9 @@ def notes(study: Study, frame: pd.DataFrame) -> list[str]:
     lines = [f"{c.row} {c.stage} {c.state}: {c.reason}" for c in wrong.itertuples()]
     for stage, cells in frame[frame["state"] == "done"].groupby("stage", sort=False):
         cell = cells.iloc[0]
-        lines.append(
-            f"{stage}: ours on {cell['dataset']} {cell['split']}, {cell['n']} samples (fingerprint "
-            f"{cell['fingerprint']}); the paper's on {published.columns[stage].dataset}."
-        )
+        line = f"{stage}: ours on {cell['dataset']} {cell['split']}, {cell['n']} samples "
+        line += f"(fingerprint {cell['fingerprint']})"
+        lines.append(line + (f"; the paper's on {published.columns[stage].dataset}." if published.rows else "."))
         lines += _trained(stage, cells)
     scale = frame["scale"].iloc[0]
     return lines if scale == "paper" else [*lines, NOT_COMPARABLE.format(scale=scale)]

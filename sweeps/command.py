@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analysis.paper import paper_table
 from multimae.config import ConfigError
 from multimae.flops import check_size
 from multimae.record.environment import cpus
@@ -112,6 +113,7 @@ class Command:
             return self.cancel_removed()
         if args.table:
             return self.table()
+        paper_table(self.study.table)  # or the training would be done before it is known that there is no table
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
         planned = planning.plan(self.wanted, args.retry_failed)

@@ -56,8 +56,9 @@ def pinned(name: str) -> dict:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_no_row_has_changed(name):
-    golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    found = pinned(name)
+    file, found = GOLDEN / f"{name}.json", pinned(name)
+    assert file.exists(), f"{file} pins this study's runs, and is not there: python tests/test_sweeps.py, and commit it"
+    golden = json.loads(file.read_text())
     was, now = flatten(golden), flatten(found)
     changed = [f"{key}: {was.get(key)} -> {now.get(key)}" for key in was | now if was.get(key) != now.get(key)]
     assert found == golden, (

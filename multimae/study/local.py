@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, Runtime
+from ..config import Runtime
 from ..record.environment import cpus
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
@@ -35,7 +35,7 @@ GRACE = 60.0  # seconds that a child has to save after it was asked to stop
 LOCKED, INTERRUPTED = 73, 75  # exit codes
 
 # What is slow to import, and starts no thread.
-PRELOAD = ("multimae.engine.preload", "multimae.run", *(f"multimae.tasks.{task}" for task in RunConfig.tasks))
+PRELOAD = ("multimae.engine.preload", "multimae.run")
 
 
 @dataclass(frozen=True)

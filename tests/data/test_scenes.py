@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +30,9 @@ def images():
 
 
 def test_scenes_are_equal_in_another_process():
-    code = "from tests.test_scenes import digest; print(digest('val', [3, 1, 4]))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "from test_scenes import digest; print(digest('val', [3, 1, 4]))"
+    here = Path(__file__).parent
+    other = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digest("val", [3, 1, 4])
 
 

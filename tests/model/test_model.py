@@ -385,6 +385,8 @@ print(len(graphs))
 def test_one_graph_after_the_masks():
     """torch.compile makes one graph for the first sizes it meets and one for all others, whatever the masks."""
     # A fresh interpreter: the shape checks of the tests would be compiled too.
-    run = subprocess.run([sys.executable, "-c", COMPILED], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED], cwd=Path(__file__).parents[1], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == "2"

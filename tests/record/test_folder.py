@@ -9,7 +9,6 @@ import pytest
 
 from multimae.config import Pretrain
 from multimae.files import write_atomic
-from multimae.record import folder as folder_module
 from multimae.record.folder import RunFolder, RunLocked
 from multimae.record.reading import read_json
 
@@ -44,7 +43,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path, monkeypatc
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder_module.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
         write_atomic(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
