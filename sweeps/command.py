@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.paper import paper_table
+from analysis.paper import check_table
 from multimae.config import ConfigError
 from multimae.flops import check_size
 from multimae.record.environment import cpus
@@ -113,7 +113,7 @@ class Command:
             return self.cancel_removed()
         if args.table:
             return self.table()
-        paper_table(self.study.table)  # or the training would be done before it is known that there is no table
+        check_table(self.study.table, stages_of(self.everything))
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
         planned = planning.plan(self.wanted, args.retry_failed)

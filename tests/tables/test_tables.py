@@ -1,6 +1,8 @@
 """Tables: a study joined with its runs, and what a table refuses."""
 
+import contextlib
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import SyntheticRun
 
-from analysis import tables
+from analysis import paper, tables
 from multimae.config import ConfigError
 from multimae.study.study import Row, Study
 from sweeps.alpha_ablation import study
@@ -170,3 +172,25 @@ def test_building_a_table_imports_no_torch(tmp_path):
         "assert not {'torch', 'deepspeed', 'mlflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "table, stages, message",
+    [
+        ("10", ["pretrain", "classify"], None),  # a part of the paper's table
+        ("10", ["pretrain", "clasify"], "has no stage 'classify'; did you mean 'clasify'?"),
+        ("ours", ["pretrain", "classify_macro"], "has no stage 'classify_mcro'; did you mean 'classify_macro'?"),
+        ("99", ["pretrain"], "has no Table 99"),
+    ],
+)
+def test_a_table_that_a_study_cannot_fill_is_told_before_it_is_trained(table, stages, message, monkeypatch):
+    ours = paper.PaperTable("Ours", {"classify_mcro": paper.Column(metric="accuracy", label="")}, {})
+    monkeypatch.setattr(paper, "paper_tables", lambda tables={**paper.paper_tables(), "ours": ours}: tables)
+    with pytest.raises(ConfigError, match=re.escape(message)) if message else contextlib.nullcontext():
+        paper.check_table(table, stages)
+
+
+def test_a_metric_that_is_not_declared_is_told_with_the_line_that_declares_it():
+    entry = {"title": "", "columns": {"classify": {"metric": "acuracy", "label": ""}}, "rows": {}}
+    with pytest.raises(ConfigError, match=r"'acuracy' is declared; did you mean 'accuracy'\? To add it"):
+        paper._table("ours", entry, {"accuracy": {"unit": "%", "better": "higher"}})
