@@ -314,7 +314,7 @@ def _parser(study: Study) -> argparse.ArgumentParser:
         row = "ROW"
     parser = argparse.ArgumentParser(
         prog=study.command,
-        description=f"{study.title} (Table {study.table} of the paper), run on this machine or on a SLURM cluster.",
+        description=f"{study.title} (Table {study.table}), run on this machine or on a SLURM cluster.",
         epilog=EXAMPLES.format(command=study.command, row=row),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
