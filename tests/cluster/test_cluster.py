@@ -296,10 +296,11 @@ def test_a_study_from_nothing_to_done(site):
 @pytest.mark.slurm
 def test_two_launchers_at_once_submit_each_run_once(site):
     with site.closed():
-        code = "import sys; sys.path.insert(0, {!r}); from pathlib import Path; from test_cluster import *\n"
+        code = "import sys; sys.path[:0] = {!r}; from pathlib import Path; from test_cluster import *\n"
         code += "site = Site(None, Path({!r})); plan = site.plan(); print('planned', flush=True); input()\n"
         code += "list(Cluster(site.profile, site.runs).work(plan))"  # of a plan in which all is missing
-        words = [sys.executable, "-c", code.format(str(Path(__file__).parents[1]), str(site.runs))]
+        here = Path(__file__).parent
+        words = [sys.executable, "-c", code.format([str(here), str(here.parent)], str(site.runs))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         launchers = [subprocess.Popen(words, **pipes) for _ in range(2)]
         assert [launcher.stdout.readline() for launcher in launchers] == ["planned\n", "planned\n"]
