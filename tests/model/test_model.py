@@ -385,8 +385,9 @@ print(len(graphs))
 def test_one_graph_after_the_masks():
     """torch.compile makes one graph for the first sizes it meets and one for all others, whatever the masks."""
     # A fresh interpreter: the shape checks of the tests would be compiled too.
-    run = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=Path(__file__).parents[1], capture_output=True, text=True
-    )
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    own = os.environ | {"PYTHONPATH": path}
+    run = subprocess.run([sys.executable, "-c", COMPILED], env=own, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[-1] == "2"
