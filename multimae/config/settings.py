@@ -185,19 +185,19 @@ def nearest(name: str, valid: list[str], alike: float = 0.6) -> str:
 
 
 def plain(value: Any) -> Any:
-    """As YAML can hold it: no tuples, no paths."""
-    if isinstance(value, Mapping):
+    """What pydantic dumps, as YAML can hold it: no tuples, no paths."""
+    if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
         return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def difference(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def difference(values: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """What in `values` differs from `base`, which has the same keys."""
     delta: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             if inner := difference(value, base[key]):
                 delta[key] = inner
         elif value != base[key]:

@@ -87,14 +87,15 @@ def plan(wanted: Wanted, retry_failed: bool = False) -> Plan:
     """What is, and what a back end would do. Reads only, and asks the scheduler at most once."""
     runs = runs_of(wanted.rows)
     configs = {signature: run.config for signature, run in runs.items()}
-    statuses = read_all(map(wanted.folder, runs), configs, wanted.scheduler)
+    folders = {signature: wanted.folder(signature) for signature in runs}
+    statuses = read_all(folders.values(), configs, wanted.scheduler)
     entries: dict[str, Entry] = {}
     for signature, run in runs.items():
         status, needed = statuses[signature], entries.get(run.needs or "")
         action = _action(status, needed, retry_failed)
         if action and run.needs and (reason := obstacle(run.needs, needed, wanted)):
             status, action = replace(status, state="blocked", reason=reason), None
-        entries[signature] = Entry(run, wanted.folder(signature), status, action)
+        entries[signature] = Entry(run, folders[signature], status, action)
     return Plan(wanted, entries, retry_failed)
 
 
