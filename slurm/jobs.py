@@ -92,7 +92,7 @@ def _active(run: Traces, job: SchedulerJob) -> Status:
 def _unseen(run: Traces) -> Status:
     """Of a colleague's job, on a site that shows a user only his own: what its records say, and whom to ask."""
     if run.ended and run.ended["time"] >= run.attempted:
-        return Status(run.ended["state"], line(run.ended["reason"]), run.beat)
+        return Status.told(run.ended["state"], run.ended["reason"], run.beat)
     who, silent = run.submitted["user"], time.time() - max(run.attempted, run.beat.get("time", 0.0))
     words = f"a job of {who}, which this site does not show you"
     mend = f"if {who} says that it has ended, remove {run.folder.jobs.path}, and it goes on here"
@@ -109,15 +109,15 @@ def _ended(run: Traces, job: SchedulerJob) -> Status:
     """Of a job that ended for good, without the run being done."""
     last = run.record if run.record and run.record["time"] >= run.attempted else {"kind": "nothing"}
     if run.ended and run.ended["time"] >= run.attempted:
-        return Status(run.ended["state"], line(run.ended["reason"]), run.beat)
+        return Status.told(run.ended["state"], run.ended["reason"], run.beat)
     if job.state == "CANCELLED":
         if not run.begun:
             return Status("missing", "cancelled before it began")
         return Status("interrupted", "its job was cancelled", run.beat)
     if last["kind"] == "interrupted" or (job.state == "COMPLETED" and last["kind"] == "failed"):
-        return Status(last["kind"], line(last["reason"]), run.beat)
+        return Status.told(last["kind"], last["reason"], run.beat)
     if job.state in ("FAILED", "OUT_OF_MEMORY"):
-        return Status("failed", line(_cause(run, job, last.get("reason", ""))), run.beat)
+        return Status.told("failed", _cause(run, job, last.get("reason", "")), run.beat)
     if job.state == "COMPLETED":
         return Status("dead", "its job completed, but the run did not finish", run.beat)
     return Status("dead", f"{job.state} on {job.nodes}" if job.nodes else job.state, run.beat)

@@ -30,7 +30,7 @@ from .listing import (
     fingerprint,
     images_folder,
     summary,
-)  # fmt: skip
+)
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
 CHECK = 3  # the version of what is checked; verdicts of others are not taken from the cache

@@ -195,7 +195,7 @@ class DistributedOptimizer:
 
 
 def load_module(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put the parameters and buffers of an `DistributedOptimizer.state` into a module that DeepSpeed has not seen yet.
+    """Put the parameters and buffers of a `DistributedOptimizer.state` into a module that DeepSpeed has not seen yet.
 
     Raises RunFailed where they are of another module: of another version of the code.
     """

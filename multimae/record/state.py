@@ -36,11 +36,22 @@ REASON = 160  # characters of a reason; all of it is in the journal
 @dataclass(frozen=True)
 class Status:
     state: str
-    reason: str = ""  # one line: why it failed, what it waits for, ...
+    reason: str = ""  # why it failed, what it waits for, ...: of what was written down, not more than a line
     heartbeat: Mapping[str, Any] = field(default_factory=dict)  # the last one, {} where there is none
     seconds: float | None = None  # that the training took, of a run that is done
     job: str = ""  # SLURM's id of its last submission: `123`, or `123_4` of an array
     node: str = ""  # where that job runs or ran last, as SLURM names nodes: `n[1-2]`
+    words: str = field(default="", compare=False)  # the reason as it was written down, where it was
+
+    @classmethod
+    def told(cls, state: str, words: str, beat: Mapping[str, Any]) -> "Status":
+        """For a reason of any length, such as the message of an error."""
+        return cls(state, line(words), beat, words=words)
+
+    @property
+    def in_full(self) -> str:
+        """The whole reason."""
+        return self.words or self.reason
 
     @property
     def under_way(self) -> bool:
@@ -111,14 +122,13 @@ class Traces:
         """Of a run that is in no queue, and that no process works on."""
         record, ended = self.record, self.ended
         if record and record["kind"] in ("failed", "interrupted"):
-            return Status(record["kind"], line(record["reason"]), self.beat)
+            return Status.told(record["kind"], record["reason"], self.beat)
         if ended and ended["time"] >= self.seen:
-            return Status(ended["state"], ended["reason"], self.beat)
+            return Status.told(ended["state"], ended["reason"], self.beat)
         if self.begun:
+            whose = "its process" if self.beat or not self.job else "its job"
             where = f" {self.beat['pid']} on {self.beat['host']}" if self.beat else ""
-            return Status(
-                "dead", f"{f'its process{where}' if self.beat or not self.job else 'its job'} is gone", self.beat
-            )
+            return Status("dead", f"{whose}{where} is gone", self.beat)
         return Status("missing", "submitted, but never begun" if self.submitted else "")
 
     @property

@@ -161,9 +161,9 @@ class Progress:
         bad = [(e, self.statuses[s]) for s, e in self.plan.entries.items() if self.statuses[s].state != "done"]
         told: dict[str, list[str]] = {}
         for entry, status in bad:
-            record = entry.folder.journal.last("failed") if status.state == "failed" else None
-            reason = record["reason"] if record else status.reason
-            told.setdefault(f"{status.state}: {reason}", []).append(f"{entry.run.label} ({entry.run.signature})")
+            told.setdefault(f"{status.state}: {status.in_full}", []).append(
+                f"{entry.run.label} ({entry.run.signature})"
+            )
         for reason, runs in told.items():
             self.console.print(Text(f"{', '.join(runs)} {reason}", style="red"), soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):

@@ -5,7 +5,7 @@ Knows the journal's records and nothing of MLflow's calls.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from ..config import RunConfig
@@ -182,10 +182,7 @@ def cells_of(folder: RunFolder, root: str) -> list[Cell]:
 def state_of(folder: RunFolder) -> tuple[Status, float]:
     """(what the run is doing, as far as its files tell; seconds since the epoch of its last sign of life)."""
     run = Traces(folder)
-    status = run.status
-    if status.state in ("failed", "interrupted") and run.record and "reason" in run.record:
-        status = replace(status, reason=run.record["reason"])  # in full
-    return status, run.seen
+    return run.status, run.seen
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, float]:

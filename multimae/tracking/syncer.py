@@ -139,7 +139,7 @@ class Syncer:
                 self._flush(folder, news, rows, report)
         cursor.cells, cursor.jobs = cells, jobs
         status, seen = state_of(folder)
-        news.tags |= {"state": status.state, "reason": status.reason} if status.state != cursor.state else {}
+        news.tags |= {"state": status.state, "reason": status.in_full} if status.state != cursor.state else {}
         self._flush(folder, news, rows, report)
         if status.state != cursor.state:
             self._store.status(cursor.run_id, STATUS.get(status.state, STOPPED), round(seen * 1000))
