@@ -121,10 +121,12 @@ class Traces:
     def left(self) -> Status:
         """Of a run that is in no queue, and that no process works on."""
         record, ended = self.record, self.ended
-        if record and record["kind"] in ("failed", "interrupted"):
-            return Status.told(record["kind"], record["reason"], self.beat)
-        if ended and ended["time"] >= self.seen:
+        said = record is not None and record["kind"] in ("failed", "interrupted")
+        # A later attempt may have ended before it could say a word; one that never began changes nothing.
+        if ended and ended["time"] >= self.seen and not (said and ended["state"] == "missing"):
             return Status.told(ended["state"], ended["reason"], self.beat)
+        if record and said:
+            return Status.told(record["kind"], record["reason"], self.beat)
         if self.begun:
             whose = "its process" if self.beat or not self.job else "its job"
             where = f" {self.beat['pid']} on {self.beat['host']}" if self.beat else ""

@@ -154,6 +154,20 @@ def test_how_a_process_ended_that_could_not_say_so(folder, process):
     assert read(folder) == Status("dead", "killed by SIGKILL")
 
 
+def test_a_retry_that_could_not_say_so_ended_otherwise_than_the_failure_before_it(folder, process):
+    folder.journal.write("failed", step=3, reason="long ago")
+    submit(folder, process.pid)
+    folder.jobs.write("ended", state="dead", reason="killed by SIGKILL", exit_code=-9)
+    assert read(folder) == Status("dead", "killed by SIGKILL")
+
+
+def test_a_retry_that_never_began_leaves_the_failure(folder, process):
+    folder.journal.write("failed", step=3, reason="as before")
+    submit(folder, process.pid)
+    folder.jobs.write("ended", state="missing", reason="its launcher was stopped")
+    assert read(folder) == Status("failed", "as before")
+
+
 def test_unknown_is_what_cannot_be_known(folder):
     submit(folder, 1, host="another-machine")
     assert seen(folder) == "unknown"
