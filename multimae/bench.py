@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import Pretrain
+from .config import Dirichlet, Pretrain
 from .config.settings import shown
 from .masking import sample_visible
 from .model.multimae import MultiMAE
@@ -33,12 +33,12 @@ MAE: dict[str, Any] = {
     "inputs": ["rgb"],
     "targets": ["rgb_standardized"],
     "masking.visible_tokens": 49,
-    "decoder.kind": "self_attention",
+    "decoder": {"kind": "self_attention", "dim": 256, "depth": 2, "heads": 8},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "MultiMAE": {},
     "MAE D2": MAE,
-    "MAE D8": MAE | {"decoder.dim": 512, "decoder.depth": 8, "decoder.heads": 16},
+    "MAE D8": MAE | {"decoder": {"kind": "self_attention"}},  # its published size
     "MultiMAE w/ [M]": {"masking.mask_tokens_in_encoder": True},
 }
 
@@ -107,6 +107,7 @@ class Variant:
 
     def losses_and_gradients(self) -> None:
         masking = self.config.masking
+        assert isinstance(masking, Dirichlet)
         counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():

@@ -4,10 +4,9 @@ import argparse
 import contextlib
 import os
 import sys
-from pathlib import Path
 
-from .config import RECIPES, ConfigError, RunConfig, Runtime, load, recipes
-from .config.fields import validate
+from .config import ConfigError, RunConfig, Runtime, load, recipes
+from .config.schema import validate
 from .config.settings import pairs, parse_overrides, shown
 from .data.listing import data_roots
 from .record.folder import RunLocked, make_runs
@@ -67,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     _check_launch()
-    config = load(RECIPES / f"{args.recipe}.yaml" if args.recipe in recipes() else Path(args.recipe), args.set)
+    config = load(args.recipe, args.set)
     runtime = _runtime(args, config)
     writer = int(os.environ.get("RANK", 0)) == 0
     if writer:

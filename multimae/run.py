@@ -1,31 +1,31 @@
 """The only place where a task and the engine meet."""
 
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from .config import Classify, ConfigError, Pretrain, RunConfig, Runtime, Segment
+from .config import ConfigError, RunConfig, Runtime, TrainingConfig
 from .data.datasets import Dataset, open_dataset
 from .data.listing import SHOWN, lacking
 from .engine.loop import train
-from .engine.task import RunFailed, Task
-from .flops import check_size
+from .engine.task import RunFailed
+from .engine.work import work
 from .record.folder import RunFolder
-from .tasks.classify import ClassifyTask
-from .tasks.pretrain import PretrainTask
-from .tasks.segment import SegmentTask
 
 
-class DataTask(Task, Protocol):
-    """A task, and what is journalled of it."""
+class DataTask(Protocol):
+    """A `Task` or a `Work`, and what is journalled of it."""
 
-    train_set: Dataset
-    eval_set: Dataset
+    sets: Mapping[str, Dataset]  # `train` and `eval`, or one of them: what it reads
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
 
     @property
     def config(self) -> RunConfig: ...
@@ -56,12 +56,12 @@ def run(config: RunConfig, runtime: Runtime) -> str:
             for note in config.notes():
                 print(f"note: {note}", file=sys.stderr, flush=True)
         try:
-            check_size(config, runtime)
-            if config.needs:
-                _check_source(RunFolder.of(runtime.runs, config.needs))
+            runtime.check_size(config)
+            _check_needs(config, runtime)
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
-            config.total_steps(task.train_samples)  # there is one
+            if isinstance(config, TrainingConfig):
+                config.total_steps(task.train_samples)  # there is one
             if writer:
                 same_data(task, folder, runtime.data_roots.get(config.data.name))
         except (ValueError, OSError) as error:  # a setting, the data or a checkpoint that cannot be used
@@ -71,25 +71,32 @@ def run(config: RunConfig, runtime: Runtime) -> str:
                 raise
             # A file system may do better the next time.
             raise (RunFailed if isinstance(error, OSError) else ConfigError)(str(error)) from error
-        return train(task, config, runtime, folder)
+        if isinstance(config, TrainingConfig):
+            return train(task, config, runtime, folder)
+        return work(task, config, runtime, folder)
 
 
-def _check_source(folder: RunFolder) -> None:
-    """Raises ConfigError where a transfer cannot start from this run."""
-    try:
-        folder.check()
-        if problem := folder.weights_problem:
-            raise ConfigError(problem)
-        folder.check_weights()
-    except ConfigError as error:
-        raise ConfigError(f"init: {error}") from None
+def _check_needs(config: RunConfig, runtime: Runtime) -> None:
+    """Raises ConfigError where a run cannot start from those that it names."""
+    needed = {}
+    for signature in config.needs:
+        folder = RunFolder.of(runtime.runs, signature)
+        try:
+            folder.check()
+            if problem := folder.weights_problem:
+                raise ConfigError(problem)
+            folder.check_weights()
+            needed[signature] = folder.config()
+        except ConfigError as error:
+            raise ConfigError(f"init: {error}") from None
+    config.check_needs(needed)
 
 
 def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
-    sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
+    sets, classes = task.sets, list(task.class_names)
     begun = folder.learnt_from
-    lacks = list(task.eval_set.lacks) if classes else []
+    lacks = list(sets["eval"].lacks) if classes and "eval" in sets else []
     if lacks:
         print(
             f"note: the evaluation split has no sample of {len(lacks)} of {len(classes)} classes: "
@@ -104,7 +111,11 @@ def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
                 f"{folder.journal.path} is gone or damaged. Put it back, or begin anew: rm -r {folder.path}"
             )
         where = str(Path(root).absolute()) if root else None
-        more = {"before": _before(task.config, folder), "fields": list(task.train_set.fields), "classes": classes}
+        more = {
+            "before": _before(task.config, folder),
+            "fields": list(next(iter(sets.values())).fields),
+            "classes": classes,
+        }
         more |= {"eval_lacks": lacks} if lacks else {}
         folder.journal.write("data", root=where, **_samples(sets), **more)
         return
@@ -124,7 +135,7 @@ def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
         return
     try:
-        sets = {split: open_dataset(config.data, split, runtime, begun["fields"]) for split in ("train", "eval")}
+        sets = {split: open_dataset(config.data, split, runtime, begun["fields"]) for split in config.splits}
     except (ValueError, OSError) as error:
         raise ConfigError(f"run {folder.signature} is done and learnt from {begun.get('root')}; {error}") from error
     _refuse_others(sets, begun, folder, root)
@@ -135,7 +146,7 @@ def _samples(sets: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder: RunFolder, root: Path | None) -> None:
-    if differ := [split for split, samples in _samples(sets).items() if samples != begun[split]]:
+    if differ := [split for split, samples in _samples(sets).items() if samples != begun.get(split)]:
         raise ConfigError(
             f"run {folder.signature} was begun on other data: its {' and '.join(differ)} samples were those of "
             f"{begun.get('root')}, and {root} differs (number, names or sizes of files). Give other data another name, "
@@ -144,17 +155,16 @@ def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder
 
 
 def _before(config: RunConfig, folder: RunFolder) -> list[str]:
-    """Fingerprints of what the run was trained on that this one starts from, and of what that one started from."""
-    said = RunFolder.of(folder.path.parent, config.needs).learnt_from if config.needs else None
-    return [said["train"]["fingerprint"], *(said.get("before") or [])] if said else []
+    """Fingerprints of what the runs were trained on that this one starts from, and of what those started from."""
+    before: list[str] = []
+    for needed in config.needs:
+        said = RunFolder.of(folder.path.parent, needed).learnt_from or {}
+        before += [said["train"]["fingerprint"]] if said.get("train") else []
+        before += said.get("before") or []
+    return before
 
 
-def make_task(config: RunConfig, runtime: Runtime) -> DataTask:
-    match config:
-        case Pretrain():
-            return PretrainTask(config, runtime)
-        case Classify():
-            return ClassifyTask(config, runtime)
-        case Segment():
-            return SegmentTask(config, runtime)
-    raise ConfigError(f"task: nothing runs '{config.task}'")
+def make_task(config: RunConfig, runtime: Runtime) -> Any:
+    """What carries out a run: a `Task` of the engine where it trains, else a `Work`."""
+    module, _, name = config.runs.partition(":")
+    return getattr(importlib.import_module(module), name)(config, runtime)

@@ -95,10 +95,10 @@ def load_official(source: Source, encoder_heads: int = 12, decoder_heads: int = 
 def to_official(model: MultiMAE) -> State:
     """The state dict of the authors' form, key for key."""
     config = model.config
-    if config.decoder.kind != "cross_attention" or config.masking.mask_tokens_in_encoder:
+    if config.decoder.kind != "cross_attention" or config.mask_tokens_in_encoder:
         raise ValueError(
             "to_official: the official form has cross-attention decoders and no mask tokens in the encoder; found "
-            f"decoder.kind {config.decoder.kind}, mask_tokens_in_encoder {config.masking.mask_tokens_in_encoder}"
+            f"decoder.kind {config.decoder.kind}, mask_tokens_in_encoder {config.mask_tokens_in_encoder}"
         )
     state = {}
     for name, value in model.state_dict().items():

@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from multimae.config import ConfigError, RunConfig
-from multimae.flops import parameters, training_flops
+from multimae.config import ConfigError
 from multimae.record.folder import RunFolder
 from multimae.record.reading import read_json
 from multimae.study.cost import CHECKPOINT, CORE_RATE, FILES, GPU_RATE, disk_text
 from multimae.study.planning import Entry
+from multimae.study.study import Run
 from multimae.units import counted, duration, operations
 
 from .profile import Profile, Resources
@@ -23,10 +23,9 @@ RATES = {"GPU": GPU_RATE, "core": CORE_RATE}
 OF_A_JOB, OF_A_PROCESS = 7, 3  # files in .slurm: script, pickle, log, ...; what a process prints and returns
 
 
-def job_seconds(config: RunConfig, resources: Resources) -> float | None:
-    """Of training a run in one job, however often that is queued again; None where it cannot be counted."""
-    rate = resources.units * RATES[resources.unit]
-    return training_flops(config) / rate if config.data.train_samples else None
+def job_seconds(run: Run, resources: Resources) -> float | None:
+    """Of a run in one job, however often that is queued again; None where it cannot be counted."""
+    return None if run.operations is None else run.operations / (resources.units * RATES[resources.unit])
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,20 @@ class StageCost:
     """What the jobs of one stage take on a cluster."""
 
     stage: str
+    level: int  # 0: waits for no other jobs; 1: for those of level 0; ...
     resources: Resources
     seconds: tuple[float, ...]  # of each job that can be counted
     jobs: int
     side: int  # jobs at the same time
-    waits: bool  # for another stage's jobs
 
     @classmethod
-    def of(cls, stage: str, arrays: Sequence[Array], profile: Profile) -> "StageCost":
-        resources = profile.resources(stage)
-        mine = [array for array in arrays if array.stage == stage]
-        seconds = [job_seconds(entry.run.config, resources) for array in mine for entry in array.entries]
-        side = sum(min(len(array.tasks), profile.max_jobs) for array in mine)
+    def of(cls, arrays: Sequence[Array], profile: Profile) -> "StageCost":
+        """`arrays`: those of one stage and kind."""
+        stage, resources = arrays[0].stage, arrays[0].resources
+        seconds = [job_seconds(entry.run, resources) for array in arrays for entry in array.entries]
+        side = sum(min(len(array.tasks), profile.max_jobs) for array in arrays)
         known = tuple(s for s in seconds if s is not None)
-        return cls(stage, resources, known, len(seconds), side, any(array.after for array in mine))
+        return cls(stage, max(array.level for array in arrays), resources, known, len(seconds), side)
 
     @property
     def hours(self) -> float:
@@ -76,8 +75,10 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     """For a person: what would be submitted, how long it takes and what it costs."""
     if not arrays:
         return "\nNothing to submit."
-    stages = dict.fromkeys(array.stage for array in arrays)
-    costs = [StageCost.of(stage, arrays, profile) for stage in stages]
+    stages: dict[tuple[str, str], list[Array]] = {}
+    for array in arrays:
+        stages.setdefault((array.stage, array.kind), []).append(array)
+    costs = [StageCost.of(mine, profile) for mine in stages.values()]
     jobs, several = sum(cost.jobs for cost in costs), sum(len(array.tasks) > 1 for array in arrays)
     calls = counted(len(arrays), "sbatch call")
     lines = [f"\nWould submit {counted(jobs, 'job')} ({counted(several, 'array')}) by {calls}"]
@@ -88,10 +89,11 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     configs = [entry.run.config for array in arrays for entry in array.entries]
     together, most = sum(cost.side for cost in costs), max(cost.resources.processes for cost in costs)
     lines.append(disk_text(configs, min(together, len(configs)), FILES + OF_A_JOB + OF_A_PROCESS * most))
-    first = max((cost.wall_seconds for cost in costs if not cost.waits), default=0.0)
-    then = max((cost.wall_seconds for cost in costs if cost.waits), default=0.0)
-    if first or then:
-        lines.append(f"  {duration(first + then)} from the first start to the last result, if nodes are free at once")
+    levels: dict[int, float] = {}
+    for cost in costs:
+        levels[cost.level] = max(levels.get(cost.level, 0.0), cost.wall_seconds)
+    if wall := sum(levels.values()):
+        lines.append(f"  {duration(wall)} from the first start to the last result, if nodes are free at once")
     return "\n".join(lines)
 
 
@@ -116,7 +118,7 @@ def check_time_to_save(entries: Sequence[Entry], profile: Profile, runs: Path) -
             if not (rate := disk.get("write_bytes_per_second")):
                 continue
             how = f"estimated: the doctor wrote {rate / 1e6:,.0f} MB/s to {runs}"
-            seconds = longest = max(CHECKPOINT * parameters(entry.run.config) / rate for entry in of)
+            seconds = longest = max(CHECKPOINT * entry.run.config.parameters() / rate for entry in of)
         where = f"profile {profile.name}, stage {stage}"
         mend = f"write `signal_seconds: {10 * math.ceil(longest / 5)}` in the profile"
         warned = f"a job is killed {profile.signal_seconds} s after it is asked to"

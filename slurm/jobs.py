@@ -65,9 +65,9 @@ def _scheduled(run: Traces, job: SchedulerJob | None, needs: Needs) -> Status:
 
 def _queued(run: Traces, job: SchedulerJob, needs: Needs) -> Status:
     if job.reason == "Dependency":
-        return Status("waiting", f"for {needs.of(run) or 'another job'}", run.beat)
+        return Status("waiting", f"for {needs.awaited(run) or 'another job'}", run.beat)
     if job.reason == "DependencyNeverSatisfied":
-        needed = needs.of(run) or "what it needs"
+        needed = needs.awaited(run) or "what it needs"
         return Status("blocked", f"{needed} did not finish; its job stays in the queue until it is cancelled", run.beat)
     why = job.reason + (f"; `scontrol release {job.id}` lets it go on" if "held" in job.reason.lower() else "")
     if not run.began:

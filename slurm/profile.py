@@ -1,6 +1,7 @@
 """A profile: what belongs to a site, not to a study. One YAML file for each cluster, in slurm/profiles/.
 
-`profile.resources(stage)` is what a job of a stage asks the scheduler for; `profile.runtime(stage)` is how it computes.
+`profile.resources(kind, stage)` is what a job asks the scheduler for; `profile.runtime(kind, stage)` is how it
+computes: by the kind of its run (`pretrain`, `segment`, ...), and where the profile names it by the stage of the study.
 Imports neither torch nor submitit.
 """
 
@@ -14,8 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from multimae.config import Classify, ConfigError, RunConfig, Runtime, recipes
-from multimae.config.fields import Count, Name, NotNegative, PathTo, Section, Text, Whole, validate
+from multimae.config import SCALES, ConfigError, RunConfig, Runtime, recipes
+from multimae.config.fields import Count, Name, NotNegative, PathTo, Text, Whole
+from multimae.config.schema import Section, validate
 from multimae.config.settings import merged, nearest, read_mapping, shown, unknown_key
 
 ROOT = Path(__file__).parent.parent  # of the checkout, or of where this is installed
@@ -221,8 +223,8 @@ class Resources(Section):
         return self.nodes * self.gpus_per_node or self.processes * self.cpus_per_task
 
 
-class Stage(Resources):
-    """What the jobs of one stage have otherwise than the profile says."""
+class Other(Resources):
+    """What the jobs of a kind of run, or of one stage, have otherwise than the profile says."""
 
     settings: TrainingSettings = Field({}, alias="runtime")
 
@@ -231,7 +233,8 @@ class Profile(Resources):
     """A cluster: `resources` of a job by default, where things lie on it, and how it treats jobs."""
 
     name: Name
-    stages: dict[StageName, Stage] = {}
+    kinds: dict[StageName, Other] = {}  # of runs: `task` in their config
+    stages: dict[StageName, Other] = {}  # of studies; go before the kinds
     settings: TrainingSettings = Field({}, alias="runtime")  # of multimae.config.Runtime
     # Between the signal that asks a job to save and the moment it is killed; sbatch takes no more.
     signal_seconds: Annotated[Count, Field(le=65_535)] = 120
@@ -245,30 +248,44 @@ class Profile(Resources):
     data_roots: dict[Name, SitePath] = {}
     weights: dict[Name, SitePath] = {}
     tracking_uri: Text | None = Field(None, repr=False)  # may hold a password
-    scale: Literal["smoke", "mini", "paper"] = "smoke"  # unless --scale says another
+    scale: Literal[SCALES] = "smoke"  # type: ignore[valid-type]  # unless --scale says another
     max_jobs: Annotated[Count, Field(le=100_000)] = 32  # of an array that run at the same time
     # Jobs of one array; the cluster's MaxArraySize - 1 at most.
     max_array_size: Annotated[Count, Field(le=4_000_000)] = 1000
     restarts_without_progress: Count = 3  # at one checkpoint, before a run counts as failed
     slurm_conf: Annotated[SitePath, AfterValidator(lambda path: _home() / path)] | None = None
 
-    @field_validator("stages", mode="before")
+    @field_validator("kinds", "stages", mode="before")
     @classmethod
-    def _name_the_stage(cls, stages: Any) -> Any:
-        if not isinstance(stages, Mapping):
-            return stages
-        return {name: _within(name, Stage, values) for name, values in stages.items()}
+    def _name_them(cls, others: Any) -> Any:
+        if not isinstance(others, Mapping):
+            return others
+        return {name: _within(name, Other, values) for name, values in others.items()}
 
-    def resources(self, stage: str) -> Resources:
-        """What a job of this stage asks for."""
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, kinds: dict[str, Other]) -> dict[str, Other]:
+        for name in kinds:
+            if name not in (known := sorted(RunConfig.tasks)):
+                raise ValueError(f"'{name}' is no kind of run{nearest(name, known)} They are: {', '.join(known)}")
+        return kinds
+
+    def _others(self, kind: str, stage: str) -> list[Other]:
+        found = (self.kinds.get(kind), self.stages.get(stage))
+        return [other for other in found if other]
+
+    def resources(self, kind: str, stage: str = "") -> Resources:
+        """What a job asks for."""
         values = {key: getattr(self, key) for key in Resources.model_fields}
-        other = self.stages.get(stage, Stage())
-        changes = {key: getattr(other, key) for key in other.model_fields_set & Resources.model_fields.keys()}
-        return validate(Resources, merged(values, changes))
+        for other in self._others(kind, stage):
+            changes = {key: getattr(other, key) for key in other.model_fields_set & Resources.model_fields.keys()}
+            values = merged(values, changes)
+        return validate(Resources, values)
 
-    def runtime(self, stage: str, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None) -> Runtime:
-        """How a job of this stage computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
-        other = self.stages.get(stage, Stage())
+    def runtime(
+        self, kind: str, stage: str = "", runs: Path | None = None, data_roots: Mapping[str, Path] | None = None
+    ) -> Runtime:
+        """How a job computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         folder = _absolute(runs or self.runs or "runs")
         if set(str(folder)) & set("%\\"):
             why = "which SLURM reads otherwise in the names of a job's files"
@@ -280,11 +297,14 @@ class Profile(Resources):
             "weights": {name: _absolute(path) for name, path in self.weights.items()},
             "tracking_uri": self.tracking_uri,
         }
-        return validate(Runtime, {**self.settings, **other.settings, **where})
+        settings = dict(self.settings)
+        for other in self._others(kind, stage):
+            settings |= other.settings
+        return validate(Runtime, settings | where)
 
     def check(self, config: RunConfig, stage: str, resources: Resources) -> list[str]:
-        """What to tell of training `config` with these resources. Raises ConfigError where that cannot work."""
-        runtime = self.runtime(stage)
+        """What to tell of computing `config` with these resources. Raises ConfigError where that cannot work."""
+        runtime = self.runtime(config.task, stage)
         where = f"profile {self.name}, stage {stage}"
         gpus, tasks, notes = resources.gpus_per_node, resources.tasks, []
         if gpus and tasks > gpus:
@@ -304,14 +324,9 @@ class Profile(Resources):
         if runtime.device == "cuda" and not gpus:
             raise ConfigError(f"{where}: runtime.device is cuda, but gpus_per_node is 0")
         try:
-            together = resources.processes * runtime.micro_batches(config.batch_size, resources.processes)
+            config.check_processes(resources.processes, runtime)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-        if isinstance(config, Classify) and config.mixes and config.batch_size // together % 2:
-            raise ConfigError(
-                f"{where}: mixup and cutmix pair the samples of a micro-batch, but of batch_size {config.batch_size} "
-                f"each has {config.batch_size // together}; choose an even micro_batch_size or fewer processes"
-            )
         if self.signal_seconds >= resources.minutes * 60:
             raise ConfigError(
                 f"{where}: signal_seconds {self.signal_seconds} is not less than the time limit of "
@@ -326,7 +341,7 @@ class Profile(Resources):
 
     def check_stages(self, stages: Iterable[str], study: str) -> list[str]:
         """What to tell of the profile's stages beside those of a study. Raises ConfigError for a misspelt one."""
-        known = [*stages, *(name.partition("/")[2] for name in recipes())]
+        known = list(dict.fromkeys([*stages, *(name.partition("/")[2] for name in recipes())]))
         others = [stage for stage in self.stages if stage not in known]
         for stage in others:
             if (hint := nearest(stage, known, alike=0.8)) != ".":

@@ -14,12 +14,11 @@ from rich.console import Console
 
 from analysis.paper import check_table
 from multimae.config import ConfigError
-from multimae.flops import check_size
 from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
 from multimae.record.state import UNDER_WAY
 from multimae.redact import parse_arguments, redact
-from multimae.study import Study, only, planning, runs_of, stages_of
+from multimae.study import Study, only, planning, runs_of, stages_of, twins
 from multimae.study import data as study_data
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
 from multimae.study.cost import Estimate, disk_text
@@ -97,12 +96,14 @@ class Command:
         _check_options(args)
         self.runtime = runtime_from(args)
         if self.profile:
-            self.profile.runtime("", args.runs)  # which knows what folders a job can be given
+            self.profile.runtime("", runs=args.runs)  # which knows what folders a job can be given
         self.study, self.args = study, args
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
-        self.wanted = planning.Wanted(study, args.scale, self.rows, args.runs, variant(args), Slurm())
-        self.slots = min(args.jobs or min(4, len(gpus()) or cpus()), len(runs_of(self.rows)))
+        self.wanted = planning.Wanted(
+            study, args.scale, self.rows, args.runs, variant(args), Slurm(), among=self.everything
+        )
+        self.slots = min(args.jobs or min(4, len(gpus()) or cpus()), len(runs_of(self.rows, self.everything)))
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
 
     def run(self) -> int:
@@ -133,11 +134,13 @@ class Command:
         for entry in planned.todo:
             _, stage = entry.run.cells[0]
             try:
-                check_size(entry.run.config, self.profile.runtime(stage) if self.profile else self.runtime)
+                config = entry.run.config
+                runtime = self.profile.runtime(config.task, stage) if self.profile else self.runtime
+                runtime.check_size(config)
             except ConfigError as error:
                 raise ConfigError(f"{stage}: {error}") from None
-            notes += [f"{stage}: {note}" for note in entry.run.config.notes()]
-        return list(dict.fromkeys(notes))
+            notes += [f"{stage}: {note}" for note in config.notes()]
+        return [*twins(self.everything), *dict.fromkeys(notes)]
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data that cannot be what the runs read."""
@@ -177,7 +180,7 @@ class Command:
         return planning.extras(self.wanted, list(runs_of(self.everything)))
 
     def cancel(self, planned: planning.Plan) -> int:
-        others = runs_of(row for row in self.everything if row not in self.rows)
+        others = runs_of([row for row in self.everything if row not in self.rows], self.everything)
         mine = {signature: entry for signature, entry in planned.entries.items() if signature not in others}
         kept = [e for s, e in planned.entries.items() if s in others and e.status.under_way]
         if kept:
@@ -242,7 +245,7 @@ class Command:
                 print(SLOW.format(runs=slow), file=sys.stderr)
         if self.args.dry_run:
             configs = [entry.run.config for entry in planned.todo]
-            cost = Estimate.of(configs).text(self.slots, "GPU" if gpus() else "core")
+            cost = Estimate.of([entry.run for entry in planned.todo]).text(self.slots, "GPU" if gpus() else "core")
             print_plan(self.console, planned, f"{cost}\n{disk_text(configs, self.slots)}" if configs else cost)
             return 0
         backend, progress = Local(self.runtime, self.slots), Progress(self.console, planned, self.slots)

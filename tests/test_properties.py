@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from training import tiny_study
 
 from multimae import config as c
-from multimae.config.fields import Section, validate
+from multimae.config.schema import Section, validate
 from multimae.config.settings import flatten, parse_overrides, parse_yaml
 from multimae.engine.schedule import evaluation_steps, learning_rate
 from multimae.flops import check_size, flops, parameters, training_flops

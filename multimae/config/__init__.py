@@ -2,15 +2,22 @@
 
 An experiment is a value. A config is frozen and validated; its *signature* is a hash of what makes it different from
 the defaults of its task, and the defaults are the paper's published settings (Tables 5, 6 and 8). One file a kind of
-run. Imports no torch.
+run; every module here is imported, so a new kind is known by its file alone. Imports no torch.
 """
 
-from .base import SIGNATURE_LENGTH, RunConfig, build, defaults
+import importlib
+import pkgutil
+
+from .base import SIGNATURE_LENGTH, VERSION, RunConfig, build, defaults
 from .classify import Classify, ClassifyAugmentation
 from .loading import RECIPES, SCALES, load, recipe, recipes
-from .pretrain import Decoder, Masking, Pretrain
+from .pretrain import CrossAttending, Decoder, Dirichlet, NoMasking, Pretrain, SelfAttending
 from .runtime import Runtime
-from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Model, Optimizer
-from .segment import Segment, SegmentAugmentation
+from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Folder, Model, Optimizer, Scenes
+from .segment import ConvNeXt, Linear, Segment, SegmentAugmentation
 from .settings import ConfigError
+from .training import TrainingConfig
 from .transfer import Transfer
+
+for module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{module.name}")

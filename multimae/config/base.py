@@ -1,153 +1,182 @@
-"""What every kind of run has: its identity, how it is edited, and durations. Imports no torch."""
+"""What every kind of run has: its identity, what it starts from, how it is edited, what it costs. Imports no torch."""
 
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
-from .fields import Count, Section, Whole, validate
-from .sections import Data, Epochs, Modalities, Model, Optimizer
-from .settings import ConfigError, Dumper, difference, merged, plain, set_dotted, shown
+from .fields import Whole
+from .schema import Section, changed, defaults_of, difference, validate
+from .sections import AnyData, Folder
+from .settings import ConfigError, Dumper, flatten, nearest, plain, shown
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 SIGNATURE_LENGTH = 10
-MOST_EVALUATIONS = 100_000
+VERSION = 2  # of what a signature means. Raised where equal settings are no longer the same experiment
+STARTS_FROM = re.compile(rf"run:([0-9a-f]{{{SIGNATURE_LENGTH}}})")  # a setting of this form names a run by signature
 
 
 class RunConfig(Section):
-    """What every task has. One run is a `Pretrain`, `Classify` or `Segment`."""
+    """One run. A kind of run is a subclass, which registers itself:
+
+        class Classify(Transfer, task="classify", runs="multimae.tasks.classify:ClassifyTask"):
+
+    `runs` names what carries it out, which is imported by the run alone.
+    """
 
     tasks: ClassVar[dict[str, type["RunConfig"]]] = {}
+    runs: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]] = ("train", "eval")  # of its data, that it reads
 
     task: str
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0  # torch's generator on a CPU knows 32 bits: others would repeat
-    epochs: Epochs
-    batch_size: Annotated[Count, Field(le=10**6)]  # of all processes and accumulation steps together
     precision: Literal["fp32", "bf16"] = "bf16"  # bf16 is mixed: parameters and optimizer stay float32
-    data: Data = Data()
-    model: Model = Model()
-    optimizer: Optimizer = Optimizer()
-    eval_every_epochs: Epochs | None = None  # None: at the end only
-    if TYPE_CHECKING:  # each kind of run declares it, after these
-        inputs: Modalities
+    data: AnyData = Folder()
 
-    @model_validator(mode="after")
-    def _check_schedule(self) -> Self:
-        opt = self.optimizer
-        if self.lr * opt.weight_decay >= 1:
-            raise ValueError(
-                f"optimizer.weight_decay {opt.weight_decay:g} at the learning rate {self.lr:g} takes more than all of "
-                "a weight at each step; lower one of them"
-            )
-        if self.eval_every_epochs and self.epochs / self.eval_every_epochs > MOST_EVALUATIONS:
-            raise ValueError(
-                f"eval_every_epochs {self.eval_every_epochs:g} in {self.epochs:g} epochs is more than "
-                f"{MOST_EVALUATIONS:,} evaluations; choose a larger one"
-            )
-        return self
-
-    def __init_subclass__(cls, task: str | None = None, **kwargs):
+    def __init_subclass__(cls, task: str | None = None, runs: str | None = None, **kwargs):
         super().__init_subclass__(**kwargs)
         if task:
+            assert runs, f"what carries out '{task}'?"
+            cls.runs = runs
             RunConfig.tasks[task] = cls
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        """Settings that change nothing here are the defaults, so that equal experiments are equal."""
+        for section, keys in self.idle().items():
+            usual, held = type(self).model_fields[section].default, getattr(self, section)
+            settled = held.model_copy(update={key: getattr(usual, key) for key in keys})
+            self.__dict__[section] = settled  # a config is frozen, but this one is not yet handed out
+        return self
+
+    def idle(self) -> dict[str, Collection[str]]:
+        """By section, the settings that cannot change what this run computes."""
+        return {}
 
     @property
     def fields(self) -> tuple[str, ...]:
         """What a sample must hold."""
         raise NotImplementedError
 
-    @property
-    def needs(self) -> str | None:
-        """The signature of the run that must be done before this one can start."""
-        return None
+    # ---- the runs it starts from
+
+    @functools.cached_property
+    def needs(self) -> tuple[str, ...]:
+        """Signatures of the runs that must be done before this one can start: those that its settings name."""
+        texts = (value for value in flatten(self.resolved()).values() for value in _texts(value))
+        return tuple(dict.fromkeys(found[1] for text in texts if (found := STARTS_FROM.fullmatch(text))))
+
+    def moved(self, moved: Mapping[str, str]) -> dict[str, Any]:
+        """The edits by which it starts from others: {signature now: signature then}."""
+
+        def of(value: Any) -> Any:
+            if isinstance(value, list):
+                return [of(inner) for inner in value]
+            found = STARTS_FROM.fullmatch(value) if isinstance(value, str) else None
+            return f"run:{moved.get(found[1], found[1])}" if found else value
+
+        settings = flatten(self.resolved())
+        return {key: of(value) for key, value in settings.items() if of(value) != value}
+
+    def check_needs(self, needed: Mapping[str, "RunConfig"]) -> None:
+        """Raises ConfigError where it cannot start from these: {signature: config}, of the needed ones that are known."""
 
     # ---- identity
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting, as plain YAML-able values."""
+        """Every setting, as plain YAML-able values; not to be changed."""
+        return self._resolved
+
+    @functools.cached_property
+    def _resolved(self) -> dict[str, Any]:
         return plain(self.model_dump())
 
     def delta(self) -> dict[str, Any]:
         """What differs from the defaults of this task, and the task."""
-        return {"task": self.task} | difference(self.resolved(), defaults(self.task))
+        return {"task": self.task} | difference(type(self), self.resolved(), defaults(self.task))
 
-    @property
+    @functools.cached_property
     def signature(self) -> str:
-        canonical = json.dumps(self.delta(), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps({"version": VERSION} | self.delta(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:SIGNATURE_LENGTH]
 
     def edit(self, changes: Mapping[str, Any]) -> Self:
         """A new config with dotted keys changed: `config.edit({"masking.alpha": 0.2})`."""
-        values = self.resolved()
         if changes.get("task", self.task) != self.task:
             raise ConfigError(f"task: this is {self.task}, and no other; each task has recipes of its own")
-        for key, value in changes.items():
-            set_dotted(values, key, value)
-        return validate(type(self), values)
+        return validate(type(self), changed(type(self), self.resolved(), changes))
 
     def to_yaml(self) -> str:
-        return yaml.dump(self.resolved(), Dumper=Dumper, sort_keys=False)
+        return yaml.dump({"version": VERSION} | self.resolved(), Dumper=Dumper, sort_keys=False)
 
-    # ---- durations, converted once
+    # ---- cost
 
-    def steps_per_epoch(self, samples: int) -> int:
-        """Optimizer steps in an epoch over `samples` training samples; the last, incomplete batch is dropped."""
-        if samples < self.batch_size:
-            raise ConfigError(
-                f"batch_size: {self.batch_size} is more than the {samples} training samples of '{self.data.name}'; set "
-                f"batch_size={samples} or less"
-            )
-        return samples // self.batch_size
+    def parameters(self) -> int:
+        """Weights that it trains."""
+        return 0
 
-    def total_steps(self, samples: int) -> int:
-        steps = self.epochs * self.steps_per_epoch(samples)
-        if round(steps) < 1:
-            raise ConfigError(
-                f"epochs: {self.epochs:g} is less than one step (an epoch has {self.steps_per_epoch(samples)}); set "
-                f"epochs={1 / self.steps_per_epoch(samples):.2g} or more"
-            )
-        return round(steps)
+    def tokens(self) -> int:
+        """Of an image, all inputs together."""
+        return 0
 
-    @property
-    def lr(self) -> float:
-        """The peak learning rate (paper Section A: linear scaling)."""
-        opt = self.optimizer
-        return opt.base_lr if opt.base_batch is None else opt.base_lr * self.batch_size / opt.base_batch
+    def images(self) -> int | None:
+        """How many it computes, evaluations beside it left out; None where that is not in the settings."""
+        raise NotImplementedError
+
+    def operations(self, needed: Mapping[str, "RunConfig"]) -> float | None:
+        """Floating-point operations of the whole run, without evaluations beside it; None where they cannot be counted.
+        `needed`: as of `check_needs`."""
+        raise NotImplementedError
+
+    # ---- for whoever runs it
+
+    def own_data(self, classes: Collection[str]) -> dict[str, Any]:
+        """The edits by which it reads a folder of images of one's own, but for the folder's name and numbers of
+        samples. `classes`: the folder's. Raises ConfigError where they are too few."""
+        return {}
+
+    def check_processes(self, processes: int, runtime: "Runtime") -> None:
+        """Raises ConfigError where so many processes cannot share the work."""
 
     def notes(self) -> list[str]:
         """What to tell of a run that is possible, and perhaps not meant."""
-        notes, warmup, start = [], self.optimizer.warmup_epochs, self.optimizer.warmup_lr
-        if warmup and start > self.lr:
-            notes.append(
-                f"optimizer.warmup_lr {start:g} is above the learning rate {self.lr:g} (base_lr x batch_size / "
-                "base_batch): the warm-up falls to it; lower warmup_lr, or set warmup_epochs to 0"
-            )
-        if warmup >= self.epochs:
-            notes.append(
-                f"optimizer.warmup_epochs {warmup:g} leaves nothing of epochs {self.epochs:g}: the learning rate rises "
-                f"to {self.lr:g} over the whole run, which ends before the cosine begins; "
-                f"--set optimizer.warmup_epochs={self.epochs / 10:g}, or train longer"
-            )
-        if self.eval_every_epochs and self.eval_every_epochs > self.epochs:
-            notes.append(
-                f"eval_every_epochs {self.eval_every_epochs:g} is more than epochs {self.epochs:g}: evaluated at the "
-                "end only"
-            )
-        return notes
+        return []
+
+
+def _texts(value: Any) -> list[str]:
+    return (
+        [text for inner in value for text in _texts(inner)]
+        if isinstance(value, list)
+        else [value] * isinstance(value, str)
+    )
 
 
 def build(values: Mapping[str, Any]) -> RunConfig:
-    """The config of `values`, a (possibly partial) mapping that names its `task`; the rest are the task's defaults."""
+    """The config of `values`, a (possibly partial) mapping that names its `task`; the rest are the task's defaults.
+
+    Keys may be dotted. A `version` is that of a run's folder, and must be today's.
+    """
+    values = dict(values)
+    if (version := values.pop("version", VERSION)) != VERSION:
+        raise ConfigError(
+            f"version: these settings are those of a run of version {shown(version)}, and today's are of version "
+            f"{VERSION}, in which equal settings may be another experiment. Remove the line, and see to the settings"
+        )
     task = values.get("task")
     if not isinstance(task, str) or task not in RunConfig.tasks:
-        raise ConfigError(f"task: expected one of {sorted(RunConfig.tasks)}, found {shown(task)}")
-    return validate(RunConfig.tasks[task], merged(defaults(task), values))
+        valid = sorted(RunConfig.tasks)
+        raise ConfigError(f"task: expected one of {', '.join(valid)}, found {shown(task)}{nearest(str(task), valid)}")
+    kind = RunConfig.tasks[task]
+    return validate(kind, changed(kind, defaults(task), values))
 
 
-@functools.cache
 def defaults(task: str) -> Mapping[str, Any]:
     """Every setting of a task; not to be changed."""
-    return RunConfig.tasks[task].model_validate({}).resolved()
+    return defaults_of(RunConfig.tasks[task])

@@ -1,12 +1,15 @@
 """Image classification (paper Section B.1)."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from .fields import Count, Number, Share, Text, between
-from .sections import Augmentation, Classes, Epochs, Optimizer
+from .fields import Number, Share, Text, between
+from .sections import Augmentation, Classes, Epochs, LayerwiseOptimizer
+from .settings import ConfigError
+from .training import BatchSize
 from .transfer import Transfer
 
 # timm's notation: magnitude, operations an image, probability, deviation, highest magnitude, increasing, a set of them
@@ -42,14 +45,16 @@ class ClassifyAugmentation(Augmentation):
         return value
 
 
-class Classify(Transfer, task="classify"):
+class Classify(Transfer, task="classify", runs="multimae.tasks.classify:ClassifyTask"):
     """Image classification. Defaults: paper Table 6."""
 
     task: Literal["classify"] = "classify"
     epochs: Epochs = 100
-    batch_size: Annotated[Count, Field(le=10**6)] = 1024
+    batch_size: BatchSize = 1024
     classes: Classes = 1000
-    optimizer: Optimizer = Optimizer(base_lr=5e-4, betas=(0.9, 0.999), layer_decay=0.65, warmup_epochs=5)
+    optimizer: LayerwiseOptimizer = LayerwiseOptimizer(
+        base_lr=5e-4, betas=(0.9, 0.999), layer_decay=0.65, warmup_epochs=5
+    )
     augmentation: ClassifyAugmentation = ClassifyAugmentation()
     # The short side at evaluation / image_size, which is cut from its centre.
     eval_resize: Annotated[Number, Field(ge=1, le=4)] = 256 / 224
@@ -79,3 +84,21 @@ class Classify(Transfer, task="classify"):
                 "choose an even one, or set augmentation.mixup=0 and augmentation.cutmix=0"
             )
         return self
+
+    def check_micro_batch(self, size: int) -> None:
+        if self.mixes and size % 2:
+            raise ConfigError(
+                f"mixup and cutmix pair the samples of a micro-batch, but of batch_size {self.batch_size} each has "
+                f"{size}; choose an even micro_batch_size or fewer processes"
+            )
+
+    def own_data(self, classes: Collection[str]) -> dict[str, Any]:
+        if len(classes) < 2:
+            raise ConfigError(f"classification needs at least two class folders with images, found {len(classes)}")
+        return super().own_data(classes) | {"classes": len(classes)}
+
+    def head_flops(self) -> dict[str, float]:
+        return {"linear": 2 * self.model.dim * self.classes}
+
+    def head_parameters(self) -> int:
+        return self.model.dim * self.classes

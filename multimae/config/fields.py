@@ -1,4 +1,4 @@
-"""The kinds of settings: numbers, names and text that mean what they look like, and the sections that hold them.
+"""The kinds of settings: numbers, names and text that mean what they look like.
 
 A yes or no is no number, and infinity only where it is allowed; bounds are far above what a study needs and far below
 what a machine can carry. Imports no torch.
@@ -6,20 +6,14 @@ what a machine can carry. Imports no torch.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from .settings import SHOWN, ConfigError, shown, unknown_key
-
-AnyModel = TypeVar("AnyModel", bound=BaseModel)
+from pydantic import AfterValidator, BeforeValidator, Field
 
 # As a person writes it in quotes or on a command line. ASCII, and few enough digits for any number that is meant.
 WHOLE = re.compile(r"[-+]?[0-9]{1,40}(_[0-9]{1,10}){0,9}")
 DECIMAL = re.compile(r"[-+]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(e[-+]?[0-9]{1,3})?|[-+]?\.?inf")
-TOLD = 5  # mistakes in a message
 LONGEST = 10_000  # characters of a text
 
 
@@ -82,41 +76,3 @@ def between(least: float, most: float) -> AfterValidator:
         return ends
 
     return AfterValidator(check)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-def validate(cls: type[AnyModel], values: Mapping[str, Any]) -> AnyModel:
-    """`cls(**values)`, with errors that name the key and the nearest valid one."""
-    try:
-        return cls.model_validate(dict(values))
-    except ValidationError as error:
-        told = [_explain(cls, e) for e in error.errors()]
-        more = [f"and {len(told) - TOLD} settings more"] if len(told) > TOLD else []
-        raise ConfigError("\n".join(told[:TOLD] + more)) from None
-
-
-def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
-    *parents, last = error["loc"] or ("",)
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return unknown_key(key, str(last), _keys(_section(cls, parents)))
-    if error["type"] in ("model_type", "model_attributes_type"):
-        keys = ", ".join(_keys(_section(cls, error["loc"])))
-        return f"{key} is a section, with the keys {keys}; found {shown(error['input'])}"
-    message = error["msg"].removeprefix("Value error, ")
-    secret = any(field.repr is False and key.startswith(name) for name, field in cls.model_fields.items())
-    found = "" if secret or isinstance(error["input"], Mapping | BaseModel) else f", found {shown(error['input'])}"
-    return f"{key[:SHOWN]}: {message}{found}" if key else message
-
-
-def _section(cls: Any, loc: Iterable[str]) -> type[BaseModel]:
-    for name in loc:
-        cls = cls.model_fields[name].annotation
-    return cls
-
-
-def _keys(cls: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in cls.model_fields.items()]

@@ -1,40 +1,68 @@
-"""The published settings, read from multimae/recipes/<scale>/<name>.yaml."""
+"""The published settings, read from multimae/recipes/<name>.yaml, and at which scales they can be run."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .base import RunConfig, build
+from .schema import changed, validate
 from .settings import ConfigError, nearest, parse_overrides, read_mapping, shown
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SCALES = ("smoke", "mini", "paper")
+PAPER = "paper"  # the scale of what is published
+SCALES = ("smoke", "laptop", "mini", PAPER)
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
-    """The config in a YAML file, with `key.sub=value` overrides applied."""
-    path = Path(path)
+    """The config in a YAML file, or of a recipe's name (`smoke/pretrain`), with `key.sub=value` overrides applied."""
     try:
-        values = read_mapping(path)
+        config = recipe(*reversed(str(path).split("/"))) if str(path) in recipes() else build(read_mapping(Path(path)))
+        return config.edit(parse_overrides(overrides))
     except FileNotFoundError:
         known = recipes()
         raise ConfigError(
             f"no recipe at {shown(str(path))[1:-1]}{nearest(str(path), known)} Recipes that come with this project: "
             f"{', '.join(known)}"
         ) from None
-    try:
-        return build(values).edit(parse_overrides(overrides))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
 @functools.cache  # a large study asks for the same recipes again and again, and YAML is slow to read
 def recipe(name: str, scale: str) -> RunConfig:
-    """A published setting at a scale: `recipe("pretrain", "smoke")`."""
+    """A published setting at a scale: `recipe("pretrain", "smoke")`.
+
+    Scales other than the paper's are overlays: first what all recipes have otherwise (recipes/scales/<scale>.yaml),
+    then what this one has (`scales` in its file, or in that of its task).
+    """
     if scale not in SCALES:
         raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, found '{scale}'")
-    return load(RECIPES / scale / f"{name}.yaml")
+    values = dict(_contents(f"{name}.yaml"))
+    overlays = values.pop("scales", None)
+    config = build(values)
+    if scale == PAPER:
+        return config
+    kind, settings = type(config), config.resolved()
+    if overlays is None:
+        overlays = _contents(f"{config.task}.yaml").get("scales", {})
+    for layer in _layers(scale):
+        common = {key: value for key, value in _contents(f"scales/{layer}.yaml").items() if key in settings}
+        settings = changed(kind, changed(kind, settings, common), overlays.get(layer, {}))
+    return validate(kind, settings)
+
+
+def _layers(scale: str) -> list[str]:
+    """The overlays of a scale: those that it lies over come first."""
+    below = _contents(f"scales/{scale}.yaml").get("over")
+    return [*(_layers(below) if below else []), scale]
+
+
+@functools.cache
+def _contents(file: str) -> Mapping[str, Any]:
+    return read_mapping(RECIPES / file)
 
 
 def recipes() -> list[str]:
-    return sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.glob("*/*.yaml"))
+    """The names of all recipes at all scales: `scale/name`."""
+    return [f"{scale}/{path.stem}" for scale in SCALES for path in sorted(RECIPES.glob("*.yaml"))]

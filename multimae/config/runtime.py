@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from .fields import Count, Name, Number, PathTo, Positive, Section, Text, Whole
+from .base import RunConfig
+from .fields import Count, Name, Number, PathTo, Positive, Text, Whole
+from .schema import Section
 from .settings import ConfigError
 
 
@@ -55,3 +57,13 @@ class Runtime(Section):
                 "choose a micro_batch_size (or a number of processes) that divides it"
             )
         return batch_size // (processes * micro)
+
+    def check_size(self, config: RunConfig) -> None:
+        """Raises ConfigError for a model that no machine is meant for: one digit too many takes its memory, or the
+        day."""
+        for what, size in {"parameters": config.parameters(), "tokens": config.tokens()}.items():
+            if size > (limit := getattr(self, f"max_{what}")):
+                raise ConfigError(
+                    f"model: {size:,.0f} {what} are more than the {limit:,} that runtime.max_{what} allows; look at "
+                    f"model.image_size, patch_size, dim and depth, or if it is meant, raise max_{what} there"
+                )

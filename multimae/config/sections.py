@@ -1,12 +1,13 @@
 """The sections that configs of several kinds have: data, model, optimizer, augmentation."""
 
-from collections.abc import Iterable
-from typing import Annotated, Self
+from collections.abc import Collection, Iterable
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..modalities import IGNORE, MODALITIES, TARGETS
-from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Section, Share, Size, Text, Whole, between
+from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Share, Size, Text, Whole, between
+from .schema import Choice, Section
 
 SCENES = "scenes"  # the data set that is made, not read from a folder
 SCENES_SPLITS = ("train", "val", "test")
@@ -30,41 +31,63 @@ Modalities = Annotated[tuple[str, ...], _in_order(MODALITIES)]
 Targets = Annotated[tuple[str, ...], _in_order(TARGETS)]
 Classes = Annotated[Whole, Field(ge=2, le=10**6)]
 Epochs = Annotated[Positive, Field(le=10**6)]
-SplitName = Annotated[Text, Field(pattern=r"^[^/]+(/[^/]+)*$")]  # a folder in the data's own
+
+
+# ---- data: made, or read from a folder
+
+
+def _within(split: str) -> str:
+    if ".." in split.split("/"):
+        raise ValueError("expected a folder within the data's own")
+    return split
+
+
+SplitName = Annotated[Text, Field(pattern=r"^[^/]+(/[^/]+)*$"), AfterValidator(_within)]  # a folder in the data's own
+SceneCount = Annotated[Count, Field(le=MOST_SCENES)]
 
 
 class Data(Section):
-    """Which samples. `name` is the embedded `scenes` or a key of `Runtime.data_roots`: a path is never identity."""
+    """Which samples; one of `Scenes` and `Folder`, which the name tells apart. A path is never identity."""
 
-    name: Name = "imagenet"
+    name: Name
     train_split: SplitName = "train"
     eval_split: SplitName = "val"
-    # Drawn over all classes, so that each keeps its share; None: all. The run refuses a split that has fewer.
-    train_samples: Count | None = None
+    train_samples: Count | None = None  # None: all there are. A run refuses a split that has fewer
     eval_samples: Count | None = None
-    subset_seed: Annotated[Whole, Field(ge=0)] = 0  # of that draw; never the run's seed: seeds share their samples
-    render_size: Annotated[Size, Field(ge=8, le=1024)] = 64  # px; of the embedded scenes only
-    allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.subset_seed and self.name == SCENES:
-            raise ValueError(f"subset_seed chooses among the images of a folder; '{SCENES}' are made, so leave it at 0")
-        if self.subset_seed and not (self.train_samples or self.eval_samples):
-            raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
-        for key, value in (("train_samples", self.train_samples), ("eval_samples", self.eval_samples)):
-            if self.name == SCENES and (value or 0) > MOST_SCENES:
-                raise ValueError(f"{key}: at most {MOST_SCENES:,} scenes are rendered, found {value}")
-        for key, split in (("train_split", self.train_split), ("eval_split", self.eval_split)):
-            if ".." in split.split("/"):
-                raise ValueError(f"{key}: expected a folder within the data's own, found '{split}'")
-            if self.name == SCENES and split not in SCENES_SPLITS:
-                raise ValueError(f"{key}: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{split}'")
-        return self
 
     def split(self, name: str) -> tuple[str, int | None]:
         """The name of the "train" or "eval" split, and how many of its samples are asked for."""
         return (self.train_split, self.train_samples) if name == "train" else (self.eval_split, self.eval_samples)
+
+
+class Scenes(Data):
+    """The embedded data set: as many scenes as are asked for, rendered once."""
+
+    name: Literal["scenes"] = "scenes"
+    train_split: Literal["train", "val", "test"] = "train"
+    eval_split: Literal["train", "val", "test"] = "val"
+    train_samples: SceneCount = 8192
+    eval_samples: SceneCount = 1024
+    render_size: Annotated[Size, Field(ge=8, le=1024)] = 64  # px
+
+
+class Folder(Data):
+    """A folder of images (see `multimae.data.listing`): where it lies is what `Runtime.data_roots` says of its name."""
+
+    name: Name = "imagenet"
+    # Of the draw of train_samples and eval_samples, in which each class keeps its share. Never the run's seed: seeds
+    # share their samples.
+    subset_seed: Annotated[Whole, Field(ge=0)] = 0
+    allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.subset_seed and not (self.train_samples or self.eval_samples):
+            raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
+        return self
+
+
+AnyData = Annotated[Scenes | Folder, Choice("name")]
 
 
 class Model(Section):
@@ -96,6 +119,11 @@ class Model(Section):
         """Tokens of one modality."""
         return (self.image_size // self.patch_size) ** 2
 
+    def idle(self, inputs: Collection[str], predicted: Collection[str] = ()) -> list[str]:
+        """The settings that change nothing with these modalities."""
+        of_input = [] if "semseg" in inputs else ["semseg_embedding", "semseg_padding"]
+        return of_input + ([] if "semseg" in (*inputs, *predicted) else ["semseg_classes"])
+
 
 class Optimizer(Section):
     """AdamW with linear warm-up and cosine decay to zero."""
@@ -104,7 +132,6 @@ class Optimizer(Section):
     base_batch: Count | None = 256  # lr = base_lr x batch_size / base_batch; None: base_lr is the lr
     weight_decay: NotNegative = 0.05
     betas: tuple[Share, Share] = (0.9, 0.95)
-    layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
     warmup_epochs: Annotated[NotNegative, Field(le=10**6)] = 40.0
     warmup_lr: NotNegative = 1e-6
     clip_grad: Annotated[Number, Field(ge=SMALLEST)] | None = None
@@ -115,6 +142,12 @@ class Optimizer(Section):
         if betas[0] > betas[1]:
             raise ValueError("expected that of the mean first, then that of the square, which is no smaller")
         return betas
+
+
+class LayerwiseOptimizer(Optimizer):
+    """Of a fine-tuning, where early layers learn more slowly."""
+
+    layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
 
 
 class Augmentation(Section):

@@ -1,4 +1,4 @@
-"""Settings as nested mappings: compared, merged, changed by a dotted key, and errors that name the key."""
+"""Settings as nested mappings: read from YAML, merged, flattened, and errors that name the key."""
 
 import difflib
 import math
@@ -173,9 +173,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def unknown_key(key: str, last: str, valid: list[str]) -> str:
-    """Says so, with the nearest valid key."""
-    return f"unknown key {shown(key)}{nearest(last, valid)} Valid here: {', '.join(map(str, valid))}"
+def unknown_key(key: str, last: str, valid: list[str], where: str = "") -> str:
+    """Says so, with the nearest valid key. `where`: under which setting these are valid."""
+    at = f"with {where}" if where else "here"
+    return f"unknown key {shown(key)}{nearest(last, valid)} Valid {at}: {', '.join(map(str, valid))}"
 
 
 def nearest(name: str, valid: list[str], alike: float = 0.6) -> str:
@@ -193,19 +194,6 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def difference(values: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """What in `values` differs from `base`, which has the same keys."""
-    delta: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            if inner := difference(value, base[key]):
-                delta[key] = inner
-        elif value != base[key]:
-            # JSON has no infinity; a string keeps the hash portable.
-            delta[key] = "inf" if isinstance(value, float) and math.isinf(value) else value
-    return delta
-
-
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, section by section."""
     values = dict(base)
@@ -213,20 +201,3 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         inner = base.get(key)
         values[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return values
-
-
-def set_dotted(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Change `a.b.c` in place; of a section, what `value` names. Raises ConfigError for a key that is not there."""
-    *parents, last = dotted.split(".")
-    here = values
-    for i, parent in enumerate(parents):
-        key = ".".join(parents[: i + 1])
-        if parent not in here:
-            raise ConfigError(unknown_key(key, parent, list(here)))
-        if not isinstance(here[parent], dict):
-            raise ConfigError(f"unknown key {shown(dotted)}: {key} is a value, not a section; write {key}=VALUE")
-        here = here[parent]
-    if last not in here:
-        raise ConfigError(unknown_key(dotted, last, list(here)))
-    section = isinstance(here[last], dict) and isinstance(value, Mapping)
-    here[last] = merged(here[last], value) if section else value

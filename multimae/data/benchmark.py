@@ -19,7 +19,7 @@ from rich.table import Table
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ..config import Data, Masking, Model, Pretrain, Runtime
+from ..config import SCENES, Dirichlet, Folder, Model, Pretrain, Runtime, Scenes
 from ..modalities import RGB_MEAN, RGB_STD
 from ..shards import Shard
 from .datasets import open_dataset
@@ -80,9 +80,9 @@ def _loading(name: str, size: int, runtime: Runtime) -> Callable[[], object]:
     """What reads a batch of pre-training as the engine gets it, without workers."""
     config = Pretrain(
         batch_size=BATCH,
-        data=Data(name=name, train_samples=512 if name == "scenes" else None),
+        data=Scenes(train_samples=512) if name == SCENES else Folder(name=name),
         model=Model(image_size=size, patch_size=8),
-        masking=Masking(visible_tokens=4),
+        masking=Dirichlet(visible_tokens=4),
     )
     dataset = open_dataset(config.data, "train", runtime, FIELDS)
     batches = train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], first_step=0)

@@ -5,11 +5,9 @@ from typing import Protocol
 
 import torch
 
-from ..config import SCENES, ConfigError, Data, Runtime
+from ..config import SCENES, ConfigError, Data, Folder, Runtime, Scenes
 from .imagefolder import FolderDataset
 from .scenes.dataset import RenderedScenes
-
-DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many as are asked for
 
 
 class Dataset(Protocol):
@@ -41,13 +39,14 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     `fields` are what the samples must hold; None: all that is there. Raises ValueError where anything of that is
     missing or unreadable, unless `data.allow_missing`.
     """
-    if data.name == SCENES:
+    if isinstance(data, Scenes):
         if SCENES in runtime.data_roots:
             raise ConfigError(f"data_roots: '{SCENES}' are embedded and lie in no folder; give the folder another name")
         name, samples = data.split(split)
         fields = tuple(fields) if fields is not None else RenderedScenes.usual
         cache = runtime.cache or runtime.runs / ".cache"
-        return RenderedScenes(name, samples or DEFAULT_SAMPLES[split], data.render_size, cache, fields)
+        return RenderedScenes(name, samples or 0, data.render_size, cache, fields)
+    assert isinstance(data, Folder)
     if data.name not in runtime.data_roots:
         known = ", ".join([SCENES, *sorted(runtime.data_roots)])
         raise ConfigError(

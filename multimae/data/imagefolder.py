@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 import torch
 
-from ..config import Data, Runtime
+from ..config import Folder, Runtime
 from ..files import write_atomic
 from .images import Unusable, open_image, read
 from .listing import (
@@ -42,7 +42,7 @@ class FolderDataset:
 
     semseg_classes: int | None = None  # files do not say
 
-    def __init__(self, root: Path, data: Data, split: str, runtime: Runtime, fields: Iterable[str] | None):
+    def __init__(self, root: Path, data: Folder, split: str, runtime: Runtime, fields: Iterable[str] | None):
         """The samples of `split` ("train" or "eval") that `data` asks for.
 
         Raises ValueError with the path expected for whatever is missing or damaged, unless `data.allow_missing`, which

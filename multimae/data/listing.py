@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import SCENES, ConfigError, Data
+from ..config import SCENES, ConfigError, Data, Folder
 from ..config.settings import nearest
 from ..seeds import derive
 
@@ -248,7 +248,7 @@ def _images(folder: str) -> Iterator[str]:
 # ---- which samples
 
 
-def choose(stems: Sequence[str], data: Data, split: str) -> list[str]:
+def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
     """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`.
 
     All classes keep their shares, as exactly as whole numbers allow. Which samples is a function of `data.subset_seed`,
@@ -300,7 +300,7 @@ def _smallest(sizes: Mapping[str, int]) -> int:
     return total
 
 
-def fingerprint(stems: Sequence[str], sizes: np.ndarray, data: Data, whole: bool) -> str:
+def fingerprint(stems: Sequence[str], sizes: np.ndarray, data: Folder, whole: bool) -> str:
     """Of stems and file sizes, which change when samples are added, lost or rewritten; cheap at a million files.
 
     Not of the `whole` split: how many samples, and what chose them, stand beside it.
@@ -314,14 +314,16 @@ listed = functools.cache(Listing)  # runs of a study take different parts of one
 
 
 @functools.cache  # many runs of a study read the same
-def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[str, str | int]]:
-    """What a run on this folder would journal of its `train` and `eval` samples, where none is damaged.
+def contents(
+    root: Path, data: Folder, fields: tuple[str, ...], splits: tuple[str, ...] = ("train", "eval")
+) -> dict[str, dict[str, str | int]]:
+    """What a run on this folder would journal of its samples, where none is damaged.
 
     `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
     fields = tuple(field for field in ENDINGS if field in fields)
     found: dict[str, dict[str, str | int]] = {}
-    for split in ("train", "eval"):
+    for split in splits:
         listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
@@ -331,16 +333,16 @@ def contents(root: Path, data: Data, fields: tuple[str, ...]) -> dict[str, dict[
     return found
 
 
-def differing(begun: Mapping[str, Any], root: Path, data: Data) -> list[str] | None:
+def differing(begun: Mapping[str, Any], root: Path, data: Data, splits: tuple[str, ...]) -> list[str] | None:
     """The splits whose samples in the folder `root` are not those of a run's `data` record.
 
     None where a listing cannot tell: the record names no fields, or `data` leave out what is damaged. Raises ValueError
     where `root` cannot be what the run read.
     """
-    if begun.get("fields") is None or data.allow_missing:
+    if begun.get("fields") is None or not isinstance(data, Folder) or data.allow_missing:
         return None
-    now = contents(Path(root), data, tuple(begun["fields"]))
-    return [split for split, samples in now.items() if samples != begun[split]]
+    now = contents(Path(root), data, tuple(begun["fields"]), splits)
+    return [split for split, samples in now.items() if samples != begun.get(split)]
 
 
 def summary(problems: Mapping[str, str], samples: int, folder: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from ..config import RunConfig
+from ..config import TrainingConfig
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..seeds import derive
 from ..shards import Batch, Shard
@@ -21,7 +21,12 @@ from .transforms import Transform
 
 
 def train_batches(
-    dataset: Dataset, transform: Transform, config: RunConfig, shards: list[Shard], first_step: int, workers: int = 0
+    dataset: Dataset,
+    transform: Transform,
+    config: TrainingConfig,
+    shards: list[Shard],
+    first_step: int,
+    workers: int = 0,
 ) -> Iterator[list[Batch]]:
     """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,),
     says which sample each row is."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..config import ConfigError, RunConfig, Runtime
+from ..config import ConfigError, Runtime, TrainingConfig
 from ..seeds import derive
 from ..shards import Shard
 from .task import RunFailed
@@ -108,7 +108,7 @@ class Processes:
             "node is gone. What it printed last may tell"
         )
 
-    def shards(self, config: RunConfig, runtime: Runtime) -> list[Shard]:
+    def shards(self, config: TrainingConfig, runtime: Runtime) -> list[Shard]:
         """This process's micro-batches of a step, as slices of the global batch."""
         accumulated = runtime.micro_batches(config.batch_size, self.count)
         return [Shard(self.rank * accumulated + i, self.count * accumulated) for i in range(accumulated)]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import safetensors.torch
 import torch
 
-from ..config import RunConfig, Runtime
+from ..config import Runtime, TrainingConfig
 from ..files import write_atomic
 from ..record.folder import RunFolder
 from ..shards import Batch, Shard
@@ -31,7 +31,7 @@ from .schedule import evaluation_steps, learning_rate
 from .task import Diverged, RunFailed, Task
 
 
-def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) -> str:
+def train(task: Task, config: TrainingConfig, runtime: Runtime, folder: RunFolder) -> str:
     """Train until done or asked to stop, continuing from the newest checkpoint of the folder.
 
     Returns "finished" or "interrupted" (by SIGTERM, SIGINT or SIGUSR2, after a checkpoint). Raises RunFailed, Diverged
@@ -55,7 +55,7 @@ def train(task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder) ->
 class Training:
     """One attempt at a run, in one of its processes."""
 
-    def __init__(self, task: Task, config: RunConfig, runtime: Runtime, folder: RunFolder, preemption: Preemption):
+    def __init__(self, task: Task, config: TrainingConfig, runtime: Runtime, folder: RunFolder, preemption: Preemption):
         self.task, self.config, self.runtime, self.folder = task, config, runtime, folder
         self.preemption = preemption
         self.processes = Processes.join(runtime)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..config import RunConfig, Runtime
+from ..config import Runtime, TrainingConfig
 from .distributed import Processes, load_deepspeed
 from .task import RunFailed, Task
 
@@ -43,7 +43,7 @@ def autocast(precision: str, device: torch.device):
 class DistributedOptimizer:
     """AdamW on a task's module: `accumulate` each micro-batch of a step, look at `finite`, then `step` or `skip`."""
 
-    def __init__(self, task: Task, config: RunConfig, runtime: Runtime, processes: Processes):
+    def __init__(self, task: Task, config: TrainingConfig, runtime: Runtime, processes: Processes):
         self.module = task.module
         self.device = processes.device
         self.stage = runtime.zero_stage

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..config import RunConfig
+from ..config import RunConfig, TrainingConfig
 from ..config.settings import flatten
 from ..files import write_atomic
 from ..record.environment import capture
@@ -24,7 +24,8 @@ class Recorder:
     def __init__(self, folder: RunFolder, config: RunConfig, processes: Processes):
         self.folder, self.config, self.processes = folder, config, processes
         if processes.main:
-            self._heartbeat = Heartbeat(folder, epochs=config.epochs)
+            epochs = {"epochs": config.epochs} if isinstance(config, TrainingConfig) else {}
+            self._heartbeat = Heartbeat(folder, **epochs)
             self._log = TrainingLog(folder.log, f"{config.task} {folder.signature}")
 
     def close(self) -> None:
@@ -82,6 +83,8 @@ class Recorder:
                 f"epoch {now['epoch']:.1f}/{now['epochs']:g}  step {now['step']}/{now['total_steps']}  "
                 f"{now['images_per_second']:.0f} images/s  loss {now['loss']:.4f}  left {duration(now['seconds_left'])}"
             )
+        elif state == "working" and now.get("seconds_left") is not None:
+            self._log.show(f"piece {now['step']}/{now['total_steps']}  left {duration(now['seconds_left'])}")
 
     def end(self, kind: str, **fields: Any) -> None:
         """The last record of an attempt (finished, interrupted or failed), and its last heartbeat. Raises RunFailed."""

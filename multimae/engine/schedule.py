@@ -2,10 +2,10 @@
 
 import math
 
-from ..config import RunConfig
+from ..config import TrainingConfig
 
 
-def learning_rate(config: RunConfig, step: int, samples: int) -> float:
+def learning_rate(config: TrainingConfig, step: int, samples: int) -> float:
     """The lr of optimizer step `step` (0 is the first): linear warm-up, then a cosine to zero (paper Section A).
 
     `samples` is the number of training samples, by which epochs are turned into steps.
@@ -18,7 +18,7 @@ def learning_rate(config: RunConfig, step: int, samples: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def evaluation_steps(config: RunConfig, samples: int) -> set[int]:
+def evaluation_steps(config: TrainingConfig, samples: int) -> set[int]:
     """After which steps to evaluate, besides the last one, after which a run always does."""
     if config.eval_every_epochs is None:
         return set()

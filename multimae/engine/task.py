@@ -1,6 +1,6 @@
 """What the engine asks of a task. The engine knows nothing else about it: no model, no data, no metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..shards import Batch, Shard
@@ -54,3 +54,21 @@ class Task(Protocol):
 
     def pictures(self, module: "torch.nn.Module", device: "torch.device") -> "dict[str, Image]":
         """Prediction pictures by name. Called by all processes; the first one's are kept."""
+
+
+Progress = Callable[[int, int], None]  # (done, of all) of whatever a piece counts
+
+
+class Work(Protocol):
+    """What a run does that trains nothing: evaluating, labelling, timing. It is done piece by piece, and a piece that a
+    run was stopped in is done again."""
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """Names of what is to be done, in order."""
+
+    def do(self, piece: str, device: "torch.device", shard: Shard, progress: Progress) -> list[dict[str, Any]]:
+        """Called by all processes. Returns what `Task.evaluate` returns, or nothing where the result is in files.
+
+        To be called now and then, equally often by all processes: `progress`, which may raise to stop.
+        """

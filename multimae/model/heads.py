@@ -45,3 +45,23 @@ class ConvNeXtHead(nn.Module):
         x = self.widen(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
         x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, width, rows x sub, columns x sub
         return F.interpolate(self.scores(self.blocks(x)), scale_factor=self.stride, mode="bilinear")
+
+
+class LinearHead(nn.Module):
+    """Class scores of each sub-patch of 4x4 pixels from its token alone, by one linear layer; resized bilinearly."""
+
+    stride = 4
+
+    def __init__(self, dim: int, classes: int, patch_size: int):
+        super().__init__()
+        self.sub = patch_size // self.stride
+        self.scores = nn.Linear(dim, classes * self.sub**2)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """As of `ConvNeXtHead`."""
+        (rows, columns), sub = grid, self.sub
+        x = self.scores(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
+        x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, classes, rows x sub, columns x sub
+        return F.interpolate(x, scale_factor=self.stride, mode="bilinear")

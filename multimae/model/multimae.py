@@ -25,7 +25,7 @@ class MultiMAE(nn.Module):
     def __init__(self, config: Pretrain):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.model, config.inputs, mask_tokens=config.masking.mask_tokens_in_encoder)
+        self.encoder = Encoder(config.model, config.inputs, mask_tokens=config.mask_tokens_in_encoder)
         kind = DECODERS[config.decoder.kind]
         decoders = nn.ModuleDict({t: kind(t, config.inputs, config.model, config.decoder) for t in config.targets})
         self.decoders = cast(Mapping[str, TargetDecoder], decoders)

@@ -133,8 +133,13 @@ class RunFolder:
 
     @property
     def weights_problem(self) -> str | None:
-        """Why a transfer cannot start from this run, and what mends it; None if it can, as far as is seen quickly."""
-        if not self.weights.exists() and not self.done:
+        """Why a transfer cannot start from this run, and what mends it; None if it can, as far as is seen quickly, and
+        of a run that is done and leaves no weights."""
+        last = self.journal.last()
+        done = last is not None and last["kind"] == "finished"
+        if last and done and last.get("weights_sha256", "") is None:  # as such a run says
+            return None
+        if not self.weights.exists() and not done:
             return f"run {self.signature} has no weights yet: expected {self.weights}; run that pre-training first"
         fault = weights_fault(self.weights, self.signature)
         return f"{self.weights} {fault}; {self.remake}" if fault else None

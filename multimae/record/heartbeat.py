@@ -14,7 +14,7 @@ from .folder import RunFolder
 from .reading import read_json
 from .shape import count, fits, maybe, number, process, strict, text
 
-AT_WORK = ("starting", "training", "evaluating", "saving")
+AT_WORK = ("starting", "training", "evaluating", "saving", "working")
 SHAPE = {
     "time": number, "pid": process, "host": text, "state": text,
     **dict.fromkeys(("step", "total_steps"), maybe(count)),
@@ -69,7 +69,7 @@ class Heartbeat:
         self.beat("starting")
 
     def beat(self, state: str, **fields: Any) -> None:
-        """`state`: starting, training, evaluating, saving, finished, interrupted or failed."""
+        """`state`: one of `AT_WORK`, finished, interrupted or failed."""
         now = time.monotonic()
         due = state != self.fields["state"] or now - self._written >= SECONDS_BETWEEN
         self.fields |= {"state": state, **fields}

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError, RunConfig, build, defaults
+from ..config import VERSION, ConfigError, RunConfig, build
 from ..config.settings import LARGEST, flatten, parse_yaml
 from .reading import FolderError
 from .shape import strict
@@ -34,6 +34,13 @@ class Identity:
             return self.expected
         if self.values is None:
             return self._of_torn_file()
+        if (version := self.values.get("version", 1)) != VERSION:
+            folder = self.file.parent
+            raise FolderError(
+                f"{folder} is refused: its settings are of version {version}, and today's are of version {VERSION}, in "
+                "which they may mean another experiment and have another signature. It stays as it is, for the code "
+                f"that made it (the commit is in environment.json); to have it out of the way: mv {folder} {folder}.old"
+            )
         try:
             found = build(self.values)
         except ConfigError as error:
@@ -53,7 +60,7 @@ class Identity:
         if self.params is None:
             return self.expected
         try:
-            begun = _of_params(self.params)
+            begun = build(self.params)
         except ConfigError as error:
             raise FolderError(
                 f"{self.file} is not there, and the settings in the journal are none of today's code: "
@@ -119,7 +126,7 @@ class Identity:
     def _begun(self) -> RunConfig | None:
         """With which the run was begun. None where the journal does not say, or names settings that are no more."""
         try:
-            return _of_params(self.params) if self.params is not None else None
+            return build(self.params) if self.params is not None else None
         except ConfigError:
             return None
 
@@ -151,25 +158,6 @@ class Identity:
         else:
             mend = f"Its journal is of yet another run. To begin anew: rm -r {folder}"
         return FolderError(f"{folder} is refused: {told}. {mend}")
-
-
-def _of_params(params: Mapping[str, Any]) -> RunConfig:
-    """Of a start's settings. Raises ConfigError for those of other code."""
-    task = params.get("task")
-    if task not in RunConfig.tasks:
-        raise ConfigError(f"task: found {task!r}")
-    usual = flatten(defaults(task))
-    values: dict[str, Any] = {}
-    for dotted, value in flatten(params).items():
-        *parents, last = dotted.split(".")
-        here = values
-        for parent in parents:
-            here = here.setdefault(parent, {})
-            if not isinstance(here, dict):
-                raise ConfigError(f"{dotted}: '{parent}' is no section")
-        # JSON has no infinity: the journal says it as text.
-        here[last] = float(value) if isinstance(usual.get(dotted), float) and value in ("inf", "-inf") else value
-    return build(values)
 
 
 def _difference(found: RunConfig, expected: RunConfig) -> str:

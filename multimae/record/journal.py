@@ -33,8 +33,7 @@ KINDS: dict[str, Mapping[str, Shape]] = {
     # of journal.jsonl
     "data": {
         "root": maybe(text),
-        "train": SAMPLES,
-        "eval": SAMPLES,
+        **dict.fromkeys(("train", "eval"), maybe(SAMPLES)),
         **dict.fromkeys(("before", "fields", "classes"), maybe(list_of(text))),
     },
     "start": {"step": count, "params": maybe(mapping_of()), "pid": maybe(process), "host": maybe(text)},
@@ -49,6 +48,7 @@ KINDS: dict[str, Mapping[str, Shape]] = {
         "seconds": maybe(number),
     },
     "sample": {"step": count, "file": text},
+    "piece": {"step": count, "piece": text, "seconds": number},
     "checkpoint": {"step": count, "seconds": number},
     "nonfinite": {"step": count, "rank": maybe(count)},
     "interrupted": {"step": count, "reason": text},

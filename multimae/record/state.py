@@ -115,7 +115,8 @@ class Traces:
 
     @property
     def running(self) -> Status:
-        return Status("running", "" if self.beat["state"] == "training" else self.beat["state"], self.beat)
+        doing = self.beat["state"]
+        return Status("running", "" if doing in ("training", "working") else doing, self.beat)
 
     @property
     def left(self) -> Status:

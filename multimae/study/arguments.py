@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SCALES, ConfigError, Runtime
-from ..config.fields import validate
+from ..config.schema import validate
 from ..config.settings import parse_overrides, shown
 from ..data.listing import data_roots
 from .data import own_data, own_folder

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..config import SCENES, RunConfig, Runtime
-from ..flops import flops, parameters, training_flops
+from ..config import RunConfig, Runtime, Scenes, TrainingConfig
 from ..record.state import Status
 from ..units import counted, duration, operations, size
+from .study import Run
 
 # Operations a second that a training step really gets, assumed until something has been measured.
 CORE_RATE = 20e9  # of one CPU core in fp32, small models
@@ -27,9 +27,9 @@ class Estimate:
     uncounted: int  # runs whose number of training samples is not in the config
 
     @classmethod
-    def of(cls, configs: Sequence[RunConfig]) -> "Estimate":
-        counted = [config for config in configs if config.data.train_samples]
-        return cls(sum(map(training_flops, counted)), len(configs), len(configs) - len(counted))
+    def of(cls, runs: Sequence[Run]) -> "Estimate":
+        counted = [run.operations for run in runs if run.operations is not None]
+        return cls(sum(counted), len(runs), len(runs) - len(counted))
 
     def text(self, slots: int, device: str) -> str:
         """For a person; `slots` devices, each a `core` or a `GPU`."""
@@ -49,34 +49,38 @@ class Estimate:
         return text + f" at {operations(rate)}/s each (assumed; start-up not counted)"
 
     @staticmethod
-    def left(runs: Iterable[tuple[RunConfig, Status]], slots: int) -> float | None:
+    def left(runs: Iterable[tuple[Run, Status]], slots: int) -> float | None:
         """Seconds until all is done, if what has not begun computes as fast as what runs now."""
         todo, rates = 0.0, []
-        for config, status in runs:
-            if not config.data.train_samples or status.state in ("done", "failed", "refused", "blocked"):
+        for run, status in runs:
+            if run.operations is None or status.state in ("done", "failed", "refused", "blocked"):
                 continue
             beat = status.heartbeat
             share = beat["step"] / beat["total_steps"] if beat.get("total_steps") else 0.0
-            todo += training_flops(config) * (1 - share)
-            if status.state == "running" and beat.get("images_per_second"):
-                rates.append(beat["images_per_second"] * flops(config).training)
+            todo += run.operations * (1 - share)
+            if status.state == "running" and share and beat.get("seconds_left"):
+                rates.append(run.operations * (1 - share) / beat["seconds_left"])
         return todo / (sum(rates) / len(rates)) / slots if rates else None
 
 
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
     """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
     every = Runtime.model_fields["log_every_steps"].default
-    steps = [c.total_steps(c.data.train_samples) if c.data.train_samples else 0 for c in configs]
-    kept = sum(PARAMETER * parameters(c) + RECORD * n / every for c, n in zip(configs, steps, strict=True))
-    largest = sorted((CHECKPOINT * parameters(c) for c in configs), reverse=True)[:together]
+    counted_steps = (c.total_steps(c.data.train_samples) for c in _trainings(configs) if c.data.train_samples)
+    kept = sum(PARAMETER * c.parameters() for c in configs) + sum(RECORD * n / every for n in counted_steps)
+    largest = sorted((CHECKPOINT * c.parameters() for c in _trainings(configs)), reverse=True)[:together]
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
     text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
     text += f" ({CHECKPOINTS} checkpoints each)"
     scenes: dict[tuple[str, int], int] = {}  # of each split and size the most that a run reads
-    for data in (config.data for config in configs if config.data.name == SCENES):
+    for data in (config.data for config in configs if isinstance(config.data, Scenes)):
         for split, samples in (data.split("train"), data.split("eval")):
             of = (split, data.render_size)
             scenes[of] = max(scenes.get(of, 0), samples or 0)
     if scenes:
         text += f"; {size(sum(SCENE * n * side**2 for (_, side), n in scenes.items()))} of rendered scenes, once"
     return text
+
+
+def _trainings(configs: Iterable[RunConfig]) -> list[TrainingConfig]:
+    return [config for config in configs if isinstance(config, TrainingConfig)]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import SCENES, Classify, ConfigError, RunConfig, Segment
+from ..config import SCENES, ConfigError, Folder, RunConfig, TrainingConfig
 from ..data.listing import (
     class_names,
     contents,
@@ -74,24 +74,18 @@ def _telling() -> Iterator[None]:
 
 
 def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
-    edits = {"data.name": folder.name, "model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
+    edits: dict[str, Any] = {"data.name": folder.name}
     # The recipe's number of images where there are as many, else all of them, however many can be read.
-    for split in ("train", "eval"):
+    for split in config.splits:
         name, limit = config.data.split(split)
         images = _images(folder / name)
-        if limit:
-            edits[f"data.{split}_samples"] = limit if count_images(images, limit) == limit else None
-    if isinstance(config, Classify):
-        train = images_folder(folder / config.data.train_split)
-        classes = _classes(folder / config.data.train_split)
-        if len(classes) < 2:
-            raise ConfigError(
-                f"--data: classification needs at least two class folders with images in {train}, found {len(classes)}"
-            )
-        edits["classes"] = len(classes)
-    if isinstance(config, Segment):
-        edits |= {"classes": 133, "zero_is_unlabelled": False}
-    return edits
+        edits[f"data.{split}_split"] = name
+        edits[f"data.{split}_samples"] = limit if limit and count_images(images, limit) == limit else None
+    train = folder / config.data.train_split
+    try:
+        return edits | config.own_data(_classes(train))
+    except ConfigError as error:
+        raise ConfigError(f"--data: {images_folder(train)}: {error}") from None
 
 
 def _images(split: Path) -> Path:
@@ -109,13 +103,15 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
     told: dict[str, str] = {}
     with _telling():
         for stage, config in stages:
-            for split in ("train", "eval"):
+            for split in config.splits:
                 name, asked = config.data.split(split)
                 there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
                 if asked and there < asked:
                     told[f"{stage}.data.{split}_samples={there}"] = f"not {asked}: there are no more"
                 elif asked and asked < classes:
                     told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave out classes"
+            if not isinstance(config, TrainingConfig):
+                continue
             batch, (name, asked) = config.batch_size, config.data.split("train")
             samples = count_images(_images(folder / name), asked or batch)
             if samples < batch:
@@ -125,12 +121,12 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
         raise ConfigError(f"--data: what is asked for does not fit the images in {folder}; give {edits}")
     with _telling():
         for _, config in stages:
-            if config.data.allow_missing:
-                for split in ("train", "eval"):
+            if isinstance(config.data, Folder) and config.data.allow_missing:
+                for split in config.splits:
                     # Which tells of a modality that is not there.
                     listed(folder / config.data.split(split)[0], config.fields)
             else:
-                contents(folder, config.data, config.fields)
+                contents(folder, config.data, config.fields, config.splits)
 
 
 # ---- what a plan's runs learnt from, and are to read
@@ -158,7 +154,7 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
         if absent and os.path.realpath(before) == os.path.realpath(now):  # its data were cleared away
             continue
         try:
-            differ = None if absent else differing(begun, now, data)
+            differ = None if absent else differing(begun, now, data, entry.run.config.splits)
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"{entry.run.label} learnt from what was {before}, and {now} is not that now: {error}"

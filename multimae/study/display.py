@@ -14,7 +14,6 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ..flops import training_flops
 from ..record.state import Status
 from ..redact import HIDDEN
 from ..units import duration, operations
@@ -55,9 +54,7 @@ def print_plan(console: Console, plan: Plan, cost: str) -> None:
     lines: list[tuple[str | Text, ...]] = []
     above = None
     for row, stage, entry, again in _cells(plan):
-        run = entry.run.config
-        images = run.total_steps(run.data.train_samples) * run.batch_size if run.data.train_samples else None
-        work = training_flops(run) if images else None
+        images, work = entry.run.config.images(), entry.run.operations
         would = "same run as above" if again else entry.action or ""
         counts = (f"{images:,}" if images else "?", operations(work) if work else "?")
         lines.append(("" if row == above else row, stage, entry.run.signature, _state(entry.status), would, *counts))
@@ -180,7 +177,7 @@ class Progress:
     def _render(self) -> Group:
         cells = [(row, stage, self.statuses[e.run.signature], "") for row, stage, e, _ in _cells(self.plan)]
         table = _table(cells, signatures=False, room=self.console.height - FRAME)
-        left = Estimate.left([(e.run.config, self.statuses[s]) for s, e in self.plan.entries.items()], self.slots)
+        left = Estimate.left([(e.run, self.statuses[s]) for s, e in self.plan.entries.items()], self.slots)
         summary = _summary(Counter(status.state for status in self.statuses.values()), left)
         if self.hint:
             summary.append(f" · {self.hint}", style="not bold dim")

@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from ..config import Runtime
+from ..config import RunConfig, Runtime
 from ..record.environment import cpus
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
@@ -35,7 +35,11 @@ GRACE = 60.0  # seconds that a child has to save after it was asked to stop
 LOCKED, INTERRUPTED = 73, 75  # exit codes
 
 # What is slow to import, and starts no thread.
-PRELOAD = ("multimae.engine.preload", "multimae.run")
+PRELOAD = (
+    "multimae.engine.preload",
+    "multimae.run",
+    *(kind.runs.partition(":")[0] for kind in RunConfig.tasks.values()),
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Local:
         self._children: dict[str, Child] = {}
         self._elsewhere: dict[str, Entry] = {}  # runs of another launcher, which this one's may wait for
         self._clusters: dict[str, Entry] = {}  # runs that a cluster has, for as long as it takes
+        self._blocked: set[str] = set()  # runs that were taken out of the queue
         self._processes = multiprocessing.get_context(start_method())
         self._processes.set_forkserver_preload(list(preload))
 
@@ -184,26 +189,30 @@ class Local:
     def _start(self, plan: Plan) -> Iterator[Event]:
         """Start what can start; take out what never will."""
         for entry in list(self._queue):
-            needs = entry.run.needs
             if self.stops or len(self._children) >= self.slots:
                 return
-            if needs and self._to_come(needs):
+            if any(map(self._to_come, entry.run.needs)):
                 continue
             self._queue.remove(entry)
-            needed = plan.entries.get(needs or "")
-            if needed and (reason := self._obstacle(needed, plan.wanted)):
+            if reason := self._obstacle(plan.needed(entry.run), plan.wanted):
+                self._blocked.add(entry.run.signature)
                 _withdraw(entry, reason)
                 yield Event(entry, "blocked", Status("blocked", reason))
             else:
                 self._children[entry.run.signature] = self._child(entry)
                 yield Event(entry, "started", Status("pending"))
 
-    def _obstacle(self, needed: Entry, wanted: Wanted) -> str | None:
-        needs = needed.run.signature
-        if needs in self._clusters:
-            return f"starts from {needed.run.label}, job {needed.status.job} of the cluster; run it when that is done"
-        now = replace(needed, status=read(needed.folder, wanted.scheduler), action=None)
-        return obstacle(needs, now, wanted)
+    def _obstacle(self, needed: Sequence[Entry], wanted: Wanted) -> str | None:
+        for entry in needed:
+            signature = entry.run.signature
+            if signature in self._clusters:
+                return f"starts from {entry.run.label}, job {entry.status.job} of the cluster; run it when that is done"
+            if signature in self._blocked:
+                return f"{entry.run.label} blocked"
+            now = replace(entry, status=read(entry.folder, wanted.scheduler), action=None)
+            if reason := obstacle(signature, now, wanted):
+                return reason
+        return None
 
     def _wait(self) -> None:
         sentinels = [child.process.sentinel for child in self._children.values() if child.process.is_alive()]

@@ -35,6 +35,7 @@ class Wanted:
     runs: Path  # the folder of run folders
     variant: str = ""  # the edits that make these rows others than the study's
     scheduler: Scheduler | None = None
+    among: tuple[Row, ...] = ()  # rows that may have runs which those need
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
@@ -63,12 +64,16 @@ class Extra:
 @dataclass(frozen=True)
 class Plan:
     wanted: Wanted
-    entries: dict[str, Entry]  # by signature, those that others need first
+    entries: dict[str, Entry]  # by signature, each after those that it needs
     retry_failed: bool = False
 
     @property
     def todo(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.action]
+
+    def needed(self, run: Run) -> list[Entry]:
+        """The entries of the runs that it needs, as far as they are in the plan."""
+        return [self.entries[need] for need in run.needs if need in self.entries]
 
     def count(self, *states: str) -> int:
         return sum(entry.status.state in states for entry in self.entries.values())
@@ -85,28 +90,39 @@ class Event:
 
 def plan(wanted: Wanted, retry_failed: bool = False) -> Plan:
     """What is, and what a back end would do. Reads only, and asks the scheduler at most once."""
-    runs = runs_of(wanted.rows)
+    runs = runs_of(wanted.rows, wanted.among)
     configs = {signature: run.config for signature, run in runs.items()}
     folders = {signature: wanted.folder(signature) for signature in runs}
     statuses = read_all(folders.values(), configs, wanted.scheduler)
-    entries: dict[str, Entry] = {}
+    made = Plan(wanted, {}, retry_failed)
     for signature, run in runs.items():
-        status, needed = statuses[signature], entries.get(run.needs or "")
-        action = _action(status, needed, retry_failed)
-        if action and run.needs and (reason := obstacle(run.needs, needed, wanted)):
+        status = statuses[signature]
+        action = _action(status, made.needed(run), retry_failed)
+        if (action or _queued(status)) and (reason := obstacles(run, made.entries, wanted)):
             status, action = replace(status, state="blocked", reason=reason), None
-        entries[signature] = Entry(run, folders[signature], status, action)
-    return Plan(wanted, entries, retry_failed)
+        made.entries[signature] = Entry(run, folders[signature], status, action)
+    return made
 
 
-def _action(status: Status, needed: Entry | None, retry_failed: bool) -> str | None:
+def _queued(status: Status) -> bool:
+    """Whether it has a job that waits for others, which never starts where one of them will not be done."""
+    return bool(status.job) and status.state == "waiting"
+
+
+def _action(status: Status, needed: Sequence[Entry], retry_failed: bool) -> str | None:
     # A job that waits in a scheduler's queue for one that ended badly would wait for ever.
-    orphaned = status.state in ("pending", "waiting") and needed is not None and needed.action is not None
+    orphaned = status.state in ("pending", "waiting") and any(entry.action for entry in needed)
     if status.job and (status.state == "blocked" or orphaned):
         return "run"
     if status.state == "failed" and retry_failed:
         return "retry"
     return ACTIONS.get(status.state)
+
+
+def obstacles(run: Run, entries: Mapping[str, Entry], wanted: Wanted) -> str | None:
+    """Why a run cannot start now or later; None if it can."""
+    found = (obstacle(need, entries.get(need), wanted) for need in run.needs)
+    return next((reason for reason in found if reason), None)
 
 
 def obstacle(needed: str, entry: Entry | None, wanted: Wanted) -> str | None:
@@ -135,7 +151,7 @@ def status(wanted: Wanted) -> Plan:
 
 def _awaiting(entry: Entry, seen: Plan) -> Status:
     """Of a run that has not begun: the run it waits for, by name."""
-    needed = seen.entries.get(entry.run.needs or "")
+    needed = next((other for other in seen.needed(entry.run) if other.status.state != "done"), None)
     if entry.status.state == "waiting" and needed:
         return replace(entry.status, reason=f"for {needed.run.label}")
     return entry.status

@@ -82,8 +82,8 @@ def _launched(run: Traces, needs: "Needs") -> Status:
         )
     if not lives:
         return run.left
-    needed = needs.of(run)
-    return Status("waiting", f"for {needed}") if needed and not needs.done(run, needed) else Status("pending")
+    needed = needs.awaited(run)
+    return Status("waiting", f"for {needed}") if needed else Status("pending")
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class Needs:
     runs: Mapping[str, Traces]
     configs: Mapping[str, RunConfig]
 
-    def of(self, run: Traces) -> str | None:
-        """None, too, where its folder does not tell."""
+    def awaited(self, run: Traces) -> str | None:
+        """The first that is not done; None, too, where its folder does not tell."""
         try:
             config = self.configs.get(run.folder.signature) or run.folder.config()
         except FolderError:
             return None
-        return config.needs
+        return next((needed for needed in config.needs if not self._done(run, needed)), None)
 
-    def done(self, run: Traces, needed: str) -> bool:
+    def _done(self, run: Traces, needed: str) -> bool:
         seen = self.runs.get(needed)
         return seen.done if seen else RunFolder.of(run.folder.path.parent, needed).done

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigError, RunConfig, Transfer
+from ..config import ConfigError, RunConfig
 from ..config.settings import flatten, nearest, shown
 
 Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
@@ -17,7 +17,7 @@ STAGE = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its runs, by stage. A stage stands after the stage that it needs."""
+    """A line of a table: its runs, by stage."""
 
     name: str
     stages: dict[str, RunConfig]
@@ -33,20 +33,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """One training, and every place in the table where its result is used."""
+    """One run, and every place in the table where its result is used."""
 
     signature: str
     config: RunConfig
     cells: tuple[tuple[str, str], ...]  # (row, stage)
+    needed: Mapping[str, RunConfig]  # those it starts from, as far as the study has them
 
     @property
-    def needs(self) -> str | None:
-        """The signature of the run that must be done before this one can start."""
+    def needs(self) -> tuple[str, ...]:
+        """The signatures of the runs that must be done before this one can start."""
         return self.config.needs
 
     @property
     def label(self) -> str:
         return " ".join(self.cells[0])
+
+    @property
+    def operations(self) -> float | None:
+        """Floating-point operations of it all; None where they cannot be counted."""
+        return self.config.operations(self.needed)
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,9 @@ class Study:
     def build(self, scale: str, edits: Edits | None = None) -> tuple[Row, ...]:
         """The rows at a scale, with edits made to stages.
 
-        A transfer names its pre-training by signature, so an edited pre-training moves the transfers that start from
-        it: they are pointed at the new signature. Raises ConfigError for a stage or key that does not exist, and for an
-        edit of what the rows vary: they keep their names, and would no longer be what those say.
+        A run names those it starts from by signature, so an edited pre-training moves all that start from it, and what
+        starts from those: they are pointed at the new signatures. Raises ConfigError for a stage or key that does not
+        exist, and for an edit of what the rows vary: they keep their names, and would no longer be what those say.
         """
         rows = tuple(self.rows(scale))
         if not edits:
@@ -79,11 +85,9 @@ class Study:
         for stage in edits:
             if stage not in stages:
                 raise ConfigError(unknown("stage", stage, stages))
-        moves: list[Move] = []
-        moved: dict[str, str] = {}  # signature in the study -> signature after the edits
-        edited = tuple(_edited(row, edits, moves, moved) for row in rows)
+        moves = _moves(rows, edits)
         _check_names(rows, edits, moves)
-        return edited
+        return tuple(Row(row.name, {stage: moves[row.name, stage].config for stage in row.stages}) for row in rows)
 
 
 def stages_of(rows: Iterable[Row]) -> dict[str, RunConfig]:
@@ -95,27 +99,70 @@ def stages_of(rows: Iterable[Row]) -> dict[str, RunConfig]:
     return stages
 
 
-def runs_of(rows: Iterable[Row]) -> dict[str, Run]:
-    """Each run once, by signature; those that others need come first, else in the order of the rows.
+def runs_of(rows: Iterable[Row], among: Iterable[Row] = ()) -> dict[str, Run]:
+    """Each run once, by signature, after all that it needs, else in the order of the rows; with them those of the rows
+    `among` that they need, to any depth.
 
-    Raises ConfigError for a transfer whose encoder is not the one it starts from.
+    Raises ConfigError for a run that cannot start from what it names, such as a transfer from another encoder.
     """
     cells: dict[str, list[tuple[str, str]]] = {}
     configs: dict[str, RunConfig] = {}
+    wanted: list[str] = []
+    for theirs, table in ((False, rows), (True, among)):
+        for row in table:
+            for stage, config in row.stages.items():
+                configs.setdefault(config.signature, config)
+                places = cells.setdefault(config.signature, [])
+                if (row.name, stage) not in places:
+                    places.append((row.name, stage))
+                if not theirs:
+                    wanted.append(config.signature)
+    runs = {}
+    for signature in _in_order(configs, wanted):
+        config = configs[signature]
+        needed = {need: configs[need] for need in config.needs if need in configs}
+        runs[signature] = Run(signature, config, tuple(cells[signature]), needed)
+        try:
+            config.check_needs(needed)
+        except ConfigError as error:
+            raise ConfigError(f"{runs[signature].label}: {error}") from None
+    return runs
+
+
+def _in_order(configs: Mapping[str, RunConfig], wanted: Iterable[str]) -> list[str]:
+    """The signatures that are wanted and those that they need, each after its own needs.
+
+    Level by level, and within a level as they come: what starts from nothing first.
+    """
+    graph: dict[str, list[str]] = {}
+    pending = list(wanted)
+    while pending:
+        if (signature := pending.pop()) not in graph:
+            graph[signature] = [need for need in configs[signature].needs if need in configs]
+            pending += graph[signature]
+    place = {signature: i for i, signature in enumerate(configs)}
+    sorter = TopologicalSorter(graph)
+    sorter.prepare()
+    order: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=place.__getitem__)
+        order += ready
+        sorter.done(*ready)
+    return order
+
+
+def twins(rows: Iterable[Row]) -> list[str]:
+    """What to tell of rows that are the same runs under two names."""
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+    told = []
     for row in rows:
-        for stage, config in row.stages.items():
-            signature = config.signature
-            configs[signature] = config
-            cells.setdefault(signature, []).append((row.name, stage))
-    runs = {signature: Run(signature, config, tuple(cells[signature])) for signature, config in configs.items()}
-    for run in runs.values():
-        if run.needs in runs and isinstance(run.config, Transfer):
-            try:
-                run.config.check_source(runs[run.needs].config)
-            except ConfigError as error:
-                raise ConfigError(f"{run.label}: {error}") from None
-    needed = {run.needs for run in runs.values()}
-    return {s: runs[s] for s in sorted(runs, key=lambda s: s not in needed)}
+        runs = tuple((stage, config.signature) for stage, config in row.stages.items())
+        if (other := first.setdefault(runs, row.name)) != row.name:
+            told.append(
+                f"the rows {other} and {row.name} are one experiment: every setting of every stage is the same, so "
+                f"each run is done once and stands in both ({', '.join(f'{stage} {s}' for stage, s in runs)})"
+            )
+    return told
 
 
 def only(rows: tuple[Row, ...], names: Iterable[str]) -> tuple[Row, ...]:
@@ -136,44 +183,64 @@ def unknown(noun: str, name: str, valid: Iterable[str]) -> str:
 class Move:
     """What edits make of a row's run."""
 
-    row: str
-    stage: str
-    before: str  # signatures
-    after: str
+    before: str  # its signature in the study
+    config: RunConfig  # after the edits
 
 
-def _check_names(rows: tuple[Row, ...], edits: Edits, moves: list[Move]) -> None:
+Moves = Mapping[tuple[str, str], Move]  # by row and stage
+
+
+def _moves(rows: tuple[Row, ...], edits: Edits) -> Moves:
+    """Runs are edited after those that they start from, whose signatures they name."""
+    stages = {(row.name, stage): config for row in rows for stage, config in row.stages.items()}
+    places: dict[str, list[tuple[str, str]]] = {}
+    for place, config in stages.items():
+        places.setdefault(config.signature, []).append(place)
+    configs = {config.signature: config for config in stages.values()}
+    moves: dict[tuple[str, str], Move] = {}
+    moved: dict[str, dict[str, str]] = {}  # signature in the study -> stage -> signature after the edits
+    for signature in _in_order(configs, configs):
+        for row, stage in places[signature]:
+            config = configs[signature]
+            changes = dict(edits.get(stage, {}))
+            start = {need: _moved(moved[need], (row, stage), need) for need in config.needs if need in moved}
+            changes = {key: value for key, value in config.moved(start).items() if key not in changes} | changes
+            try:
+                moves[row, stage] = Move(signature, config.edit(changes) if changes else config)
+            except ConfigError as error:
+                raise ConfigError(f"{stage}: {error}") from None
+            moved.setdefault(signature, {})[stage] = moves[row, stage].config.signature
+    return moves
+
+
+def _moved(stages: Mapping[str, str], place: tuple[str, str], need: str) -> str:
+    """What a run that is needed became. Raises ConfigError where edits made it two: it is not known which is meant."""
+    if len(set(stages.values())) > 1:
+        row, stage = place
+        raise ConfigError(
+            f"{stage} of {row} starts from a run ({need}) that the stages {' and '.join(stages)} share, and the edits "
+            "make it two. Edit both stages alike"
+        )
+    return next(iter(stages.values()))
+
+
+def _check_names(rows: tuple[Row, ...], edits: Edits, moves: Moves) -> None:
     """Refuse edits by which a row is no longer what its name says."""
     for stage, changes in edits.items():
+        settings = {row.name: flatten(row.stages[stage].resolved()) for row in rows if stage in row.stages}
         for key in flatten(changes):
-            with_stage = [row for row in rows if stage in row.stages]
-            values = {row.name: shown(reduce(getattr, key.split("."), row.stages[stage])) for row in with_stage}
+            values = {name: shown(found.get(key)) for name, found in settings.items()}
             if len(set(values.values())) > 1:
                 told = ", ".join(f"{name}: {value}" for name, value in list(values.items())[:TOLD])
                 raise ConfigError(
                     f"{stage}.{key} is what the rows vary ({told}); edited, they would keep names that are no longer "
                     "true. Choose rows with --only, or write a study of your own in sweeps/"
                 )
-    first: dict[tuple[str, str], Move] = {}  # stage, signature after the edits
-    for move in moves:
-        other = first.setdefault((move.stage, move.after), move)
-        if other.before != move.before:
+    first: dict[tuple[str, str], tuple[str, Move]] = {}  # stage, signature after the edits
+    for (row, stage), move in moves.items():
+        other, its = first.setdefault((stage, move.config.signature), (row, move))
+        if its.before != move.before:
             raise ConfigError(
-                f"{move.stage}: with these edits the rows {other.row} and {move.row} would be one run under two names. "
+                f"{stage}: with these edits the rows {other} and {row} would be one run under two names. "
                 "Choose other edits, or write a study of your own in sweeps/"
             )
-
-
-def _edited(row: Row, edits: Edits, moves: list[Move], moved: dict[str, str]) -> Row:
-    stages = {}
-    for stage, config in row.stages.items():
-        changes = dict(edits.get(stage, {}))
-        if config.needs in moved:
-            changes = {"init": f"run:{moved[config.needs]}"} | changes
-        try:
-            stages[stage] = config.edit(changes) if changes else config
-        except ConfigError as error:
-            raise ConfigError(f"{stage}: {error}") from None
-        moves.append(Move(row.name, stage, config.signature, stages[stage].signature))
-        moved[moves[-1].before] = moves[-1].after
-    return Row(row.name, stages)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..config import RunConfig, Runtime
+from ..config import Runtime, TrainingConfig
 from ..data.datasets import open_dataset
 from ..data.loaders import eval_batches, train_batches
 from ..shards import Batch, Shard
@@ -19,11 +19,12 @@ class ImageTask:
     class_names: Sequence[str] = ()
     transform: type
 
-    def __init__(self, config: RunConfig, runtime: Runtime):
+    def __init__(self, config: TrainingConfig, runtime: Runtime):
         self.config = config
         self.transforms = {train: self.transform(config, train) for train in (True, False)}
         self.train_set = open_dataset(config.data, "train", runtime, config.fields)
         self.eval_set = open_dataset(config.data, "eval", runtime, config.fields)
+        self.sets = {"train": self.train_set, "eval": self.eval_set}
         self.train_samples = len(self.train_set)
 
     def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[Batch]]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..config import Pretrain, Runtime
+from ..config import Dirichlet, Pretrain, Runtime
 from ..data.loaders import normalize
 from ..data.transforms import PretrainTransform
 from ..masking import sample_visible
@@ -69,7 +69,7 @@ class PretrainTask(ImageTask):
 
     def masks(self, samples: int, device: torch.device, *key: str | int) -> dict[str, Tensor] | None:
         masking = self.config.masking
-        if masking.kind == "none":
+        if not isinstance(masking, Dirichlet):
             return None
         counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
         generator = torch.Generator(device).manual_seed(derive(self.config.seed, *key))

@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ConfigError, Runtime, Segment
+from ..config import ConfigError, Linear, Runtime, Segment
 from ..data.loaders import normalize
 from ..data.transforms import SegmentTransform
 from ..metrics import MeanIoU
 from ..modalities import IGNORE
-from ..model.heads import ConvNeXtHead
+from ..model.heads import ConvNeXtHead, LinearHead
 from ..pictures import segmentation_sheet
 from ..shards import Shard
 from .transfer import TransferModel, TransferTask
@@ -57,8 +57,10 @@ class SegmentTask(TransferTask):
         self.module = TrainingModule(self.model, config.model.patch_size)
 
     def make_head(self) -> nn.Module:
-        c = self.config
-        return ConvNeXtHead(c.model.dim, c.head_dim, c.head_depth, c.classes, c.model.patch_size)
+        model, head, classes = self.config.model, self.config.head, self.config.classes
+        if isinstance(head, Linear):
+            return LinearHead(model.dim, classes, model.patch_size)
+        return ConvNeXtHead(model.dim, head.dim, head.depth, classes, model.patch_size)
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
         return normalize(batch, device), batch["target"].to(device)

@@ -5,7 +5,7 @@ from pathlib import Path
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from ..config import ConfigError, Runtime, Transfer, load
+from ..config import ConfigError, Runtime, Transfer
 from ..model.encoder import Encoder
 from ..weights import load_encoder, pretrained_vit
 from .base import ImageTask
@@ -72,8 +72,6 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
         weights = runtime.runs / name / "weights.safetensors"
         if not weights.exists():
             raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; run that pre-training first")
-        if (source := weights.with_name("config.yaml")).exists():
-            config.check_source(load(source))
         return weights
     if name in runtime.weights:
         if not runtime.weights[name].is_file():

@@ -196,12 +196,10 @@ class Syncer:
 
     def _root(self, config: RunConfig) -> str:
         """What the stages of a row have in common: the pre-training they start from, or another `init`."""
-        if not isinstance(config, Transfer):
-            return config.signature
-        if config.needs is None:
-            return config.init
-        needed = RunFolder.of(self.runs, config.needs)
-        return self._root(needed.config()) if _told(needed) else config.needs
+        if not config.needs:
+            return config.init if isinstance(config, Transfer) else config.signature
+        needed = RunFolder.of(self.runs, config.needs[0])
+        return self._root(needed.config()) if _told(needed) else config.needs[0]
 
     def _tell_rows(self) -> None:
         """Give changed rows the state of their stages: of each stage the run that came last."""

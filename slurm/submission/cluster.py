@@ -57,7 +57,7 @@ class Cluster:
         notes = check_time_to_save(list(plan.entries.values()), self.profile, self.runs)
         todo = arrays(plan, self.profile)
         for array in todo:
-            configs = {entry.run.config.batch_size: entry.run.config for entry in array.entries}
+            configs = {getattr(c, "batch_size", None): c for c in (entry.run.config for entry in array.entries)}
             notes += [n for c in configs.values() for n in self.profile.check(c, array.stage, array.resources)]
         if orphans := len(plan.todo) - sum(len(array.tasks) for array in todo):
             notes.append(
@@ -122,7 +122,7 @@ class Cluster:
     def _job(self, array: Array, entry: Entry):
         from ..job.job import ClusterJob
 
-        runtime = self.profile.runtime(array.stage, self.runs, self.data_roots)
+        runtime = self.profile.runtime(array.kind, array.stage, self.runs, self.data_roots)
         runtime = runtime.model_copy(update={"tracking_uri": None})  # it is in the script
         if runtime.device == "auto" and array.resources.gpus_per_node:
             # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.

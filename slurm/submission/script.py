@@ -121,7 +121,7 @@ class BatchScript:
     def restarts(self) -> int:
         """How often each job may go back to the queue: many times what the estimate says it must."""
         resources = self.array.resources
-        seconds = [job_seconds(entry.run.config, resources) for entry in self.array.entries]
+        seconds = [job_seconds(entry.run, resources) for entry in self.array.entries]
         if None in seconds:
             return UNCOUNTED
         return max(RESTARTS, MARGIN * math.ceil(max(seconds) / 60 / resources.minutes))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from dev_cluster import dev_cluster  # noqa: F401 (a fixture)
 
-from multimae.config.fields import validate
+from multimae.config.schema import validate
 from slurm.doctor import BAD, GOOD, NOTE, Check, probe
 from slurm.doctor import command as doctor
 from slurm.doctor.diagnosis import VIT_B, Diagnosis
