@@ -283,7 +283,7 @@ class Profile(Resources):
         return validate(Resources, values)
 
     def runtime(
-        self, kind: str, stage: str = "", runs: Path | None = None, data_roots: Mapping[str, Path] | None = None
+        self, kind: str, stage: str = "", *, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None
     ) -> Runtime:
         """How a job computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
         folder = _absolute(runs or self.runs or "runs")

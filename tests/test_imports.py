@@ -24,7 +24,6 @@ LIBRARY = {
     "shards": set(),
     "units": set(),
     "config": {"modalities"},
-    "flops": BASE,
     "patches": BASE,
     "masking": BASE,
     "losses": BASE | {"masking", "patches"},
@@ -36,9 +35,9 @@ LIBRARY = {
     "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
     "record": BASE,
     "engine": BASE | {"record"},
-    "run": BASE | {"data", "engine", "flops", "record", "tasks"},
+    "run": BASE | {"data", "engine", "record", "tasks"},
     "tracking": BASE | {"record"},
-    "study": BASE | {"data", "flops", "record", "run"},
+    "study": BASE | {"data", "record", "run"},
     "bench": BASE | MODEL | {"data"},
     "cli": BASE | {"bench", "data", "record", "run", "tracking"},
     "__main__": {"cli"},
@@ -129,6 +128,6 @@ def test_the_launchers_side_imports_nothing_heavy(module):
     assert not modules_after(f"import {module}").intersection(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["multimae.record.state", "multimae.flops", "analysis.tables"])
+@pytest.mark.parametrize("module", ["multimae.record.state", "multimae.study.cost", "analysis.tables"])
 def test_reading_runs_imports_no_torch(module):
     assert not modules_after(f"import {module}").intersection({"torch", "deepspeed", "mlflow"})

@@ -86,7 +86,7 @@ def test_table_10_is_the_papers_study(scale):
         assert pretrain.targets == ("rgb", "depth", "semseg")
         assert scale != "paper" or pretrain.epochs == 400
         assert [t.task for t in transfers] == ["classify", "segment"]
-        assert {t.needs for t in transfers} == {pretrain.signature}
+        assert {t.needs for t in transfers} == {(pretrain.signature,)}
         assert {t.inputs for t in transfers} == {("rgb",)}
 
 
@@ -222,7 +222,7 @@ def test_settings_and_seed_reach_the_stages():
     for row in rows_of(args):
         assert {config.seed for config in row.stages.values()} == {7}
         assert row.stages["pretrain"].epochs == 20 and row.stages["classify"].drop_path == 0.3
-        assert row.stages["segment"].needs == row.stages["pretrain"].signature
+        assert row.stages["segment"].needs == (row.stages["pretrain"].signature,)
 
 
 def test_the_words_for_another_command_give_the_same_rows():
@@ -250,7 +250,7 @@ def test_own_data_goes_to_every_stage(images):
         assert {config.data.name for config in row.stages.values()} == {"pets"}
         assert {config.data.train_samples for config in row.stages.values()} == {None}  # all: there are no 4096
         assert row.stages["classify"].classes == 3
-        assert row.stages["classify"].needs == row.stages["pretrain"].signature
+        assert row.stages["classify"].needs == (row.stages["pretrain"].signature,)
     assert runtime_from(args).data_roots == {"pets": images}
 
 

@@ -86,7 +86,7 @@ class RunConfig(Section):
         return {key: of(value) for key, value in settings.items() if of(value) != value}
 
     def check_needs(self, needed: Mapping[str, "RunConfig"]) -> None:
-        """Raises ConfigError where it cannot start from these: {signature: config}, of the needed ones that are known."""
+        """Raises ConfigError where it cannot start from these: {signature: config}, of its needs that are known."""
 
     # ---- identity
 

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from multimae.config import RECIPES, ConfigError, Runtime, recipe
+from multimae.config import ConfigError, Runtime, recipe, recipes
 from multimae.config.settings import nearest
 from multimae.files import write_atomic
 from multimae.record.folder import make_runs
@@ -97,7 +97,7 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
     if not 0 <= args.wait < math.inf:
         raise ConfigError(f"--wait: expected minutes, 0 or more, found {args.wait:g}")
     profile.use_cluster()
-    runtime = profile.runtime(args.stage, args.runs)
+    runtime = profile.runtime(_kind(args.stage), args.stage, runs=args.runs)
     found: list[Check] = []
 
     def tell(checks: Iterator[Check]) -> None:
@@ -118,7 +118,7 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
             return 1
         job = DoctorJob.submit(script, runtime)
     try:
-        ended = job.watch(profile.resources(args.stage).processes, 60 * args.wait, console)
+        ended = job.watch(profile.resources(_kind(args.stage), args.stage).processes, 60 * args.wait, console)
     except KeyboardInterrupt:
         scheduler.cancel([job.id])
         console.print(f"\nStopped; job {job.id} is cancelled.")
@@ -132,7 +132,7 @@ def examine(profile: Profile, args: argparse.Namespace, console: Console) -> int
             scheduler.cancel([job.id])
             console.print("It is cancelled; --wait MIN waits longer, --leave leaves it in the queue.")
         return 1
-    diagnosis = Diagnosis(profile, profile.resources(args.stage), runtime, job.code, job.reports())
+    diagnosis = Diagnosis(profile, profile.resources(_kind(args.stage), args.stage), runtime, job.code, job.reports())
     tell(diagnosis.checks())
     if rate := diagnosis.write_rate:
         measured = {"write_bytes_per_second": rate, "time": time.time(), "host": socket.gethostname(), "job": job.id}
@@ -166,14 +166,14 @@ def has_tools() -> Iterator[Check]:
 
 def before(profile: Profile, stage: str, script: str) -> Iterator[Check]:
     """What can be told of a profile without a job."""
-    resources = profile.resources(stage)
-    stages = [path.stem for path in sorted((RECIPES / profile.scale).glob("*.yaml"))]
+    resources = profile.resources(_kind(stage), stage)
+    stages = _recipes()
     for name in [stage] if stage else [*stages, *(other for other in profile.stages if other not in stages)]:
         if name not in stages:
             yield note(f"stage {name}: no recipe of scale {profile.scale} has this name{nearest(name, stages)}")
             continue
         try:
-            yield from map(note, profile.check(recipe(name, profile.scale), name, profile.resources(name)))
+            yield from map(note, profile.check(recipe(name, profile.scale), name, profile.resources(_kind(name), name)))
         except ConfigError as error:
             yield bad(str(error), f"stages: {{{name}: {{...}}}} in the profile")
     among = partitions()
@@ -308,10 +308,21 @@ def _why(seen: scheduler.SchedulerJob) -> str:
 
 def _script(profile: Profile, stage: str, runtime: Runtime, code: Path) -> BatchScript:
     """As the launcher would ask for it, but for the time limit."""
-    resources = profile.resources(stage)
+    resources = profile.resources(_kind(stage), stage)
     minutes = min(resources.minutes, MINUTES + math.ceil(profile.signal_seconds / 60))
-    array = Examination(profile.name, resources.model_copy(update={"time_limit": str(minutes)}), {None: None})
+    array = Examination(
+        profile.name, _kind(stage), resources.model_copy(update={"time_limit": str(minutes)}), {None: None}
+    )
     return ExaminationScript(array, profile, runtime.runs, code, "doctor")
+
+
+def _recipes() -> list[str]:
+    return [name.removeprefix("paper/") for name in recipes() if name.startswith("paper/")]
+
+
+def _kind(stage: str) -> str:
+    """The kind of run of a stage that is called like a recipe."""
+    return recipe(stage, "paper").task if stage in _recipes() else ""
 
 
 def _bad(found: list[Check]) -> bool:

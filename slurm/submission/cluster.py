@@ -122,7 +122,7 @@ class Cluster:
     def _job(self, array: Array, entry: Entry):
         from ..job.job import ClusterJob
 
-        runtime = self.profile.runtime(array.kind, array.stage, self.runs, self.data_roots)
+        runtime = self.profile.runtime(array.kind, array.stage, runs=self.runs, data_roots=self.data_roots)
         runtime = runtime.model_copy(update={"tracking_uri": None})  # it is in the script
         if runtime.device == "auto" and array.resources.gpus_per_node:
             # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.

@@ -63,7 +63,7 @@ def test_several_transfers_of_a_stage_have_the_task_number_of_their_pre_training
     ]  # fmt: skip
     pretraining = {task: entry.run.signature for task, entry in made[0].tasks.items()}
     for array in made[1:]:
-        assert all(entry.run.needs == pretraining[task] for task, entry in array.tasks.items())
+        assert all(entry.run.needs == (pretraining[task],) for task, entry in array.tasks.items())
     assert sum(len(array.tasks) for array in made) == len(plan.todo)
 
 
@@ -71,7 +71,9 @@ def test_no_array_is_larger_than_the_cluster_takes(tmp_path):
     made = arrays(planned(wide, tmp_path), SITE.model_copy(update={"max_array_size": 30}))
     assert [a.indices for a in made if a.stage == "pretrain"] == ["0-29", "0-29", "0-29", "0-9"]
     assert max(len(a.tasks) for a in made) == 30
-    assert all(e.run.needs == a.after.tasks[t].run.signature for a in made if a.after for t, e in a.tasks.items())
+    assert all(
+        e.run.needs == (a.after[0].job.tasks[t].run.signature,) for a in made if a.after for t, e in a.tasks.items()
+    )
 
 
 def test_many_transfers_of_one_pre_training_are_no_larger_array_either(tmp_path):

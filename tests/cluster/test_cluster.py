@@ -28,7 +28,7 @@ from slurm import scheduler
 from slurm.cost import job_seconds
 from slurm.profile import Profile, load_profile
 from slurm.submission import cluster as cluster_module
-from slurm.submission.arrays import Array, arrays
+from slurm.submission.arrays import After, Array, arrays
 from slurm.submission.cluster import Cluster
 from slurm.submission.script import RESTARTS, UNCOUNTED, BatchScript
 
@@ -88,7 +88,7 @@ def test_a_long_pre_training_may_start_again_often_enough(tmp_path):
 
     assert first(plan_of(tmp_path)).restarts == RESTARTS  # minutes of work
     long = alone(PRETRAIN.edit({"epochs": 1e6}))
-    days = job_seconds(long.array.entries[0].run.config, long.array.resources) / 86400
+    days = job_seconds(long.array.entries[0].run, long.array.resources) / 86400
     assert days > 7 and long.restarts >= 10 * days
     assert alone(PRETRAIN.edit({"data.train_samples": None})).restarts == UNCOUNTED
 
@@ -359,7 +359,7 @@ def test_a_dependency_outlives_the_memory_of_the_job_that_it_names(site):
         first = site.cluster.sbatch("true", "--array=0-15")
         second = site.cluster.sbatch("sleep 2", "--array=0-15%1", f"--dependency=aftercorr:{first}", "--nodes=1")
         tasks = dict.fromkeys(range(16), plan_of(site.runs).todo[0])
-        waiting = Array("classify", site.profile.resources("classify"), tasks, after=first, each=True)
+        waiting = Array("classify", "classify", site.profile.resources("classify"), tasks, after=(After(first, 0),))
         waiting.job = second
         Cluster(site.profile, site.runs)._split(waiting, "tiny")
         site.cluster.wait(lambda: not _queue(site, first), "all of the first ended", 60)

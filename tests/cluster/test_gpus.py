@@ -61,7 +61,7 @@ def gpus(cluster, tmp_path, monkeypatch):
         python = f"{sys.executable} {tmp_path}/look.py {tmp_path} {seconds}"
         asked = {"nodes": nodes, "gpus_per_node": gpus, "tasks_per_node": tasks, "sbatch": sbatch, "time_limit": "30"}
         profile = Profile(name="gpus", partition="main", python=python, **asked)
-        script = doctor._script(profile, "", profile.runtime("", tmp_path), code)
+        script = doctor._script(profile, "", profile.runtime("", runs=tmp_path), code)
         done = scheduler.sbatch(script.text, "--parsable")
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

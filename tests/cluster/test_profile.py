@@ -79,7 +79,7 @@ def test_the_example_names_every_key_or_its_default(monkeypatch):
         ("sbatch: {time: 3}", "'time' is said by the key time_limit"),
         ("sbatch: {job_name: x}", "'job_name' is set by the launcher"),
         ("sbatch: {exclusive: false}", "'exclusive' is false; leave it out"),
-        ("scale: huge", "scale: .*'smoke', 'mini' or 'paper'"),
+        ("scale: huge", "scale: .*'smoke', 'laptop', 'mini' or 'paper'"),
         ("stages: [pretrain]", "stages: .*dictionary"),
         ("stages: {pretrain: 2}", "pretrain: expected a mapping"),
         ("- partition", "expected a mapping of settings, found list"),
@@ -122,14 +122,14 @@ def test_plain_yaml_reads_a_time_as_a_number():
 # ---- what a job gets
 
 
-def test_a_stage_changes_what_it_names_and_nothing_else(make):
+def test_a_kind_changes_what_it_names_and_nothing_else(make):
     profile = make("""
         partition: gpu
         gpus_per_node: 8
         cpus_per_task: 12
         sbatch: {exclusive: true, nice: 1}
         runtime: {workers: 11, zero_stage: 1}
-        stages: {pretrain: {nodes: 4, time_limit: 2-00, sbatch: {nice: 5}, runtime: {workers: 4}}}
+        kinds: {pretrain: {nodes: 4, time_limit: 2-00, sbatch: {nice: 5}, runtime: {workers: 4}}}
     """)
     base, pretrain = profile.resources("classify"), profile.resources("pretrain")
     assert (base.nodes, base.processes, base.minutes) == (1, 8, 1440)
@@ -139,6 +139,20 @@ def test_a_stage_changes_what_it_names_and_nothing_else(make):
     assert pretrain.sbatch == {"exclusive": True, "nice": 5}
     assert [profile.runtime(s).workers for s in ("classify", "pretrain")] == [11, 4]
     assert profile.runtime("pretrain").zero_stage == 1
+
+
+def test_resources_are_those_of_the_kind_whatever_the_stage_is_called_unless_it_has_its_own(make):
+    profile = make("""
+        gpus_per_node: 8
+        kinds: {segment: {gpus_per_node: 4, runtime: {workers: 6}}}
+        stages: {segment_large: {nodes: 2, runtime: {workers: 5}}}
+    """)
+    found = [profile.resources("segment", stage) for stage in ("segment", "segment_nyuv2_rgb", "segment_large")]
+    assert [(r.nodes, r.gpus_per_node) for r in found] == [(1, 4), (1, 4), (2, 4)]
+    assert [profile.runtime("segment", s).workers for s in ("", "segment_nyuv2_rgb", "segment_large")] == [6, 6, 5]
+    assert profile.resources("classify", "segment").gpus_per_node == 8
+    with pytest.raises(ConfigError, match="kinds: 'segmnt' is no kind of run; did you mean 'segment'"):
+        make("kinds: {segmnt: {nodes: 2}}")
 
 
 def test_processes_are_the_gpus_unless_said_otherwise(make):

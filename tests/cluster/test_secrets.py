@@ -222,7 +222,7 @@ def test_a_profile_that_is_wrong_tells_no_secret(tmp_path, capsys, text):
 def test_the_doctors_job_carries_no_secret(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.scheduler, "sbatch", lambda *_: subprocess.CompletedProcess([], 0, "7\n", ""))
     mine = secret_profile()
-    runtime = mine.runtime("", tmp_path / "runs")
+    runtime = mine.runtime("", runs=tmp_path / "runs")
     script = doctor._script(mine, "", runtime, tmp_path)
     job = doctor.DoctorJob.submit(script, runtime)
     (pickled,) = job.folder.glob("*.pkl")

@@ -3,10 +3,9 @@
 import pytest
 
 from multimae.config import Classify, Pretrain, Segment
-from multimae.flops import flops, parameters, training_flops
 
 MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49}
-MAE |= {"decoder.kind": "self_attention"}
+MAE |= {"decoder.kind": "self_attention", "decoder.heads": 8}
 
 
 @pytest.mark.parametrize(
@@ -20,14 +19,14 @@ MAE |= {"decoder.kind": "self_attention"}
     ids=["MultiMAE", "w/ [M]", "MAE D2", "MAE D8"],
 )
 def test_every_patch_counts_as_the_reference_computes(edits, forward, training):
-    count = flops(Pretrain().edit(edits), every_patch=True)
+    count = Pretrain().edit(edits).flops(every_patch=True)
     assert count.training / 1e9 == pytest.approx(training, abs=0.05)
     if forward:
         assert count.forward / 1e9 == pytest.approx(forward, abs=0.05)
 
 
 def test_parts_at_paper_scale():
-    count = flops(Pretrain(), every_patch=True)
+    count = Pretrain().flops(every_patch=True)
     assert count.projections / 1e9 == pytest.approx(0.6, abs=0.05)
     assert count.encoder / 1e9 == pytest.approx(17.2, abs=0.05)
     heads = {target: round(value / 1e9, 2) for target, value in count.heads.items()}
@@ -35,7 +34,7 @@ def test_parts_at_paper_scale():
 
 
 def test_what_the_lean_step_saves():
-    lean, full = flops(Pretrain()), flops(Pretrain(), every_patch=True)
+    lean, full = Pretrain().flops(), Pretrain().flops(every_patch=True)
     assert lean.encoder == full.encoder
     assert lean.projections == pytest.approx(full.projections / 6)
     assert lean.training / full.training == pytest.approx(0.978, abs=0.001)
@@ -43,18 +42,19 @@ def test_what_the_lean_step_saves():
 
 def test_a_whole_run():
     config = Pretrain().edit({"data.train_samples": 1281167, "epochs": 400})
-    assert training_flops(config) == 625 * 400 * 2048 * flops(config).training
+    assert config.operations({}) == 625 * 400 * 2048 * config.flops().training
 
 
 MAE_DECODER = {"kind": "self_attention", "dim": 32, "depth": 1, "heads": 4}
+MASKED = {"masking.visible_tokens": 12, "masking.alpha": float("inf")}
 SMALL = {"model": {"image_size": 32, "patch_size": 8, "dim": 48, "depth": 2, "heads": 4, "semseg_classes": 5}}
 
 
 @pytest.mark.parametrize(
     "edits",
     [
-        {},
-        {"masking.mask_tokens_in_encoder": True},
+        MASKED,
+        MASKED | {"masking.mask_tokens_in_encoder": True},
         {"masking.kind": "none"},
         {"inputs": ["rgb"], "targets": ["rgb"], "decoder": MAE_DECODER, "masking.visible_tokens": 6},
     ],
@@ -69,8 +69,7 @@ def test_pre_training_as_torch_counts_it(edits):
     from multimae.model.multimae import MultiMAE
 
     decoder = {"decoder": {"dim": 32, "depth": 1, "heads": 4}}
-    masking = {"masking.visible_tokens": 12, "masking.alpha": float("inf")}
-    config = Pretrain().edit(SMALL | decoder | masking | edits)
+    config = Pretrain().edit(SMALL | decoder | edits)
     images = {"rgb": torch.randn(1, 3, 32, 32), "depth": torch.randn(1, 1, 32, 32)}
     images["semseg"] = torch.zeros(1, 8, 8, dtype=torch.int64)
     images = {modality: images[modality] for modality in config.inputs}
@@ -83,7 +82,7 @@ def test_pre_training_as_torch_counts_it(edits):
     # The fused kernels compute attention again in the backward pass, which is no part of the work.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         sum(model.training_losses(images, visible).values()).backward()
-    assert counter.get_total_flops() == pytest.approx(flops(config).training, rel=0.005)
+    assert counter.get_total_flops() == pytest.approx(config.flops().training, rel=0.005)
 
 
 def test_transfers_as_torch_counts_them():
@@ -96,7 +95,7 @@ def test_transfers_as_torch_counts_them():
 
     image = {"rgb": torch.randn(1, 3, 32, 32)}
     classify = Classify().edit(SMALL | {"classes": 7})
-    segment = Segment().edit(SMALL | {"classes": 7, "head_dim": 64, "head_depth": 2})
+    segment = Segment().edit(SMALL | {"classes": 7, "head": {"dim": 64, "depth": 2}})
     for config in (classify, segment):
         encoder = Encoder(config.model, config.inputs)
         # The counter knows the plain form's products; not, at every version of torch, the CPU's fused kernel.
@@ -106,7 +105,7 @@ def test_transfers_as_torch_counts_them():
                 ClassificationHead(48, 7)(tokens)
             else:
                 ConvNeXtHead(48, 64, 2, 7, 8)(tokens[:, :-1], (4, 4))
-        assert counter.get_total_flops() == pytest.approx(flops(config).forward, rel=0.001), config.task
+        assert counter.get_total_flops() == pytest.approx(config.flops().forward, rel=0.001), config.task
 
 
 def test_parameters_as_torch_counts_them():
@@ -120,8 +119,8 @@ def test_parameters_as_torch_counts_them():
     with torch.device("meta"):
         whole = MultiMAE(pretrain)
         classifier = Encoder(classify.model, classify.inputs), ClassificationHead(768, classify.classes)
-        head = ConvNeXtHead(768, segment.head_dim, segment.head_depth, segment.classes, 16)
+        head = ConvNeXtHead(768, segment.head.dim, segment.head.depth, segment.classes, 16)
         segmenter = Encoder(segment.model, segment.inputs), head
     for config, modules in ((pretrain, [whole]), (classify, classifier), (segment, segmenter)):
         count = sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)
-        assert parameters(config) == pytest.approx(count, rel=0.01), config.task
+        assert config.parameters() == pytest.approx(count, rel=0.01), config.task

@@ -3,14 +3,13 @@
 import re
 
 from multimae.config import Pretrain, recipe
-from multimae.flops import parameters
 from multimae.study.cost import disk_text
 from multimae.units import size
 
 
 def test_weights_stay_and_three_checkpoints_are_there_while_runs_train():
     config = Pretrain()
-    weights = parameters(config) * 4
+    weights = config.parameters() * 4
     text = disk_text([config] * 3, 2)
     assert f"about {size(3 * weights)} of disk in 39 files" in text  # the number of samples is not known: no journal
     assert f"and {size(2 * 3 * 3 * weights)} more while 2 runs train (3 checkpoints each)" in text

@@ -13,7 +13,7 @@ def test_an_edited_pre_training_moves_its_transfers():
         assert new.stages["pretrain"].epochs == 20
         assert new.stages["pretrain"].signature != old.stages["pretrain"].signature
         for stage in ("classify", "segment"):
-            assert new.stages[stage].needs == new.stages["pretrain"].signature
+            assert new.stages[stage].needs == (new.stages["pretrain"].signature,)
             assert new.stages[stage].edit({"init": old.stages[stage].init}) == old.stages[stage]
 
 
@@ -27,8 +27,8 @@ def test_an_edited_transfer_leaves_the_rest():
 def test_an_edit_of_init_wins_over_the_move():
     study = Study("s", "t", "10", lambda scale: list(tiny_rows(scale))[:1])
     (row,) = study.build("smoke", {"pretrain": {"epochs": 20}, "classify": {"init": "scratch"}})
-    assert row.stages["classify"].needs is None
-    assert row.stages["segment"].needs == row.stages["pretrain"].signature
+    assert row.stages["classify"].needs == ()
+    assert row.stages["segment"].needs == (row.stages["pretrain"].signature,)
 
 
 def test_a_transfer_may_start_from_another_rows_pre_training():
@@ -36,7 +36,7 @@ def test_a_transfer_may_start_from_another_rows_pre_training():
     borrowed = Row("borrowed", {"classify": first.stages["classify"].edit({"epochs": 3})})
     study = Study("s", "t", "10", lambda scale: [first, second, borrowed])
     rows = study.build("smoke", {"pretrain": {"seed": 1}})
-    assert rows[2].stages["classify"].needs == rows[0].stages["pretrain"].signature
+    assert rows[2].stages["classify"].needs == (rows[0].stages["pretrain"].signature,)
 
 
 def test_a_run_that_rows_share_is_one_run():
@@ -49,7 +49,7 @@ def test_a_run_that_rows_share_is_one_run():
         (("lr=1", "classify"),),
         (("lr=2", "classify"),),
     ]
-    assert [run.needs for run in runs] == [None, pretrain.signature, pretrain.signature]
+    assert [run.needs for run in runs] == [(), (pretrain.signature,), (pretrain.signature,)]
 
 
 def test_pre_trainings_come_first():
