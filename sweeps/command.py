@@ -18,7 +18,7 @@ from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
 from multimae.record.state import UNDER_WAY
 from multimae.redact import parse_arguments, redact
-from multimae.study import Study, only, planning, runs_of, stages_of, twins
+from multimae.study import Study, named, only, planning, runs_of, stages_of, twins
 from multimae.study import data as study_data
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
 from multimae.study.cost import Estimate, disk_text
@@ -117,7 +117,7 @@ class Command:
         check_table(self.study.table, stages_of(self.everything))
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
-        planned = planning.plan(self.wanted, args.retry_failed)
+        planned = planning.plan(self.wanted, args.retry_failed, frozenset(named(self.rows, args.redo)))
         if args.cancel:
             return self.cancel(planned)
         for line in [*self.notes(planned), *self.data_notes(planned)]:
@@ -295,6 +295,8 @@ def _check_options(args: argparse.Namespace) -> None:
         if args.retry_failed and getattr(args, option):
             words = option.replace("_", "-")
             raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
+        if args.redo and getattr(args, option):
+            raise ConfigError(f"--redo runs again, and --{option.replace('_', '-')} runs nothing: give one of them")
     if args.runs.exists() and not args.runs.is_dir():
         raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
 
@@ -338,6 +340,13 @@ def _parser(study: Study) -> argparse.ArgumentParser:
     )
     how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one a core or GPU, at most 4)")
     how.add_argument("--retry-failed", action="store_true", help="run again what failed")
+    how.add_argument(
+        "--redo",
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="run again on purpose, with what starts from it; the old folders stay, as SIGNATURE.1. Also 'ROW STAGE'",
+    )
     how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="with --table: mean and spread over these seeds")
     how.add_argument("--watch", action="store_true", help="with --status: keep looking")
     return parser

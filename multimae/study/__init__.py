@@ -1,3 +1,3 @@
 """How a study of runs is declared, compared with what there is, and carried out. Imports no torch."""
 
-from .study import Row, Run, Study, only, runs_of, stages_of, twins
+from .study import Row, Run, Study, named, only, runs_of, stages_of, twins

@@ -26,7 +26,7 @@ from ..record.environment import cpus
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
 from ..record.state import Status
-from .planning import ACTIONS, Entry, Event, Plan, Wanted, obstacle, submit
+from .planning import ACTIONS, Entry, Event, Plan, Wanted, obstacle, set_aside, submit
 from .status import read
 
 TICK = 0.5  # seconds between two looks at what is under way
@@ -161,6 +161,7 @@ class Local:
         """Catches signals while it runs, so it belongs to the main thread."""
         for entry in plan.todo:
             entry.folder.check_shared()
+        set_aside(plan)
         for entry in plan.todo:
             submit(entry, plan.wanted, self.name)
         self._queue = list(plan.todo)

@@ -5,6 +5,7 @@ runs, or waits in somebody's queue, is left to them.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..config import ConfigError
 from ..files import user
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
@@ -43,7 +45,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, what it is doing, and what a back end does about it: `run`, `resume`, `retry` or nothing."""
+    """A run, what it is doing, and what a back end does about it: `run`, `resume`, `retry`, `redo` or nothing."""
 
     run: Run
     folder: RunFolder
@@ -66,6 +68,7 @@ class Plan:
     wanted: Wanted
     entries: dict[str, Entry]  # by signature, each after those that it needs
     retry_failed: bool = False
+    redo: frozenset[str] = frozenset()  # runs that are done again on purpose
 
     @property
     def todo(self) -> list[Entry]:
@@ -88,16 +91,24 @@ class Event:
     status: Status
 
 
-def plan(wanted: Wanted, retry_failed: bool = False) -> Plan:
-    """What is, and what a back end would do. Reads only, and asks the scheduler at most once."""
+def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = frozenset()) -> Plan:
+    """What is, and what a back end would do. Reads only, and asks the scheduler at most once.
+
+    `redo`: signatures of runs that are done again, with all that start from them. Raises ConfigError where one of these
+    is under way.
+    """
     runs = runs_of(wanted.rows, wanted.among)
     configs = {signature: run.config for signature, run in runs.items()}
     folders = {signature: wanted.folder(signature) for signature in runs}
     statuses = read_all(folders.values(), configs, wanted.scheduler)
-    made = Plan(wanted, {}, retry_failed)
+    made = Plan(wanted, {}, retry_failed, redo)
     for signature, run in runs.items():
-        status = statuses[signature]
-        action = _action(status, made.needed(run), retry_failed)
+        status, needed = statuses[signature], made.needed(run)
+        action = _action(status, needed, retry_failed)
+        if signature in redo or any(entry.action == "redo" for entry in needed):
+            if status.under_way:
+                raise ConfigError(f"--redo: {run.label} is {status.state}; --cancel stops it first")
+            action = "redo"
         if (action or _queued(status)) and (reason := obstacles(run, made.entries, wanted)):
             status, action = replace(status, state="blocked", reason=reason), None
         made.entries[signature] = Entry(run, folders[signature], status, action)
@@ -167,6 +178,21 @@ def tidy(plan: Plan) -> None:
         if entry.folder.checkpoints.exists():
             with contextlib.suppress(RunLocked, FolderError), entry.folder.claim():  # somebody else's, maybe
                 entry.folder.drop_checkpoints()
+
+
+def set_aside(plan: Plan) -> list[Path]:
+    """Move what is done again out of the way; returns where it is kept: `<signature>.1` beside the runs, then `.2`, ...
+
+    Raises FolderError where it cannot be moved, RunLocked where somebody writes it.
+    """
+    kept = []
+    for entry in plan.todo:
+        path = entry.folder.path
+        if entry.action == "redo" and path.exists():
+            with entry.folder.claim(), usable(path):
+                number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
+                kept.append(path.rename(path.with_name(f"{path.name}.{number}")))
+    return kept
 
 
 def submit(entry: Entry, wanted: Wanted, job: str, **where: str) -> None:

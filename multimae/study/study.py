@@ -175,6 +175,16 @@ def only(rows: tuple[Row, ...], names: Iterable[str]) -> tuple[Row, ...]:
     return tuple(row for row in rows if not names or row.name in names)
 
 
+def named(rows: Iterable[Row], names: Iterable[str]) -> list[str]:
+    """The signatures of the runs of these names: a row, or a row and a stage, as `alpha=1` or `alpha=1 classify`."""
+    runs = {row.name: [config.signature for config in row.stages.values()] for row in rows}
+    runs |= {f"{row.name} {stage}": [config.signature] for row in rows for stage, config in row.stages.items()}
+    for name in (names := list(names)):
+        if name not in runs:
+            raise ConfigError(unknown("row", name, [row.name for row in rows]))
+    return [signature for name in names for signature in runs[name]]
+
+
 def unknown(noun: str, name: str, valid: Iterable[str]) -> str:
     return f"unknown {noun} {shown(name)}{nearest(name, list(valid))} Valid: {', '.join(valid)}"
 

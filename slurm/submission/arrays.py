@@ -136,7 +136,7 @@ def _levels(plan: Plan) -> list[list[Entry]]:
 
 
 def _awaited(entry: Entry, plan: Plan) -> list[str]:
-    return [need.run.signature for need in plan.needed(entry.run) if need.status.state != "done"]
+    return [need.run.signature for need in plan.needed(entry.run) if need.action or need.status.state != "done"]
 
 
 def _of_level(entries: list[Entry], plan: Plan, profile: Profile, where: Mapping[str, After]) -> list[Array]:

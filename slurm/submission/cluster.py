@@ -16,7 +16,7 @@ from pathlib import Path
 
 from multimae.files import locked
 from multimae.record.sharing import check_shared
-from multimae.study.planning import Entry, Plan, plan, submit
+from multimae.study.planning import Entry, Plan, plan, set_aside, submit
 
 from .. import scheduler
 from ..cost import check_time_to_save, cluster_text
@@ -73,7 +73,7 @@ class Cluster:
         """
         self.profile.use_cluster()
         with self._alone():
-            now = plan(before.wanted, before.retry_failed)
+            now = plan(before.wanted, before.retry_failed, before.redo)
             if not now.todo:
                 return
             for entry in now.todo:
@@ -82,6 +82,7 @@ class Cluster:
                 print(f"note: {note}", file=sys.stderr)
             cluster, study = scheduler.cluster_name(), now.wanted.study.name
             self._cancel_stale(now)
+            set_aside(now)
             code = snapshot.take(self.runs)
             for array in arrays(now, self.profile):
                 for entry in array.entries:
