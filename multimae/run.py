@@ -24,6 +24,7 @@ from .tasks.segment import SegmentTask
 class DataTask(Task, Protocol):
     """A task, and what is journalled of it."""
 
+    sets: dict[str, Dataset]
     train_set: Dataset
     eval_set: Dataset
 
@@ -87,7 +88,7 @@ def _check_source(folder: RunFolder) -> None:
 
 def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
     """Journal what a run learns from; refuse to continue on anything else. Two folders may have one name."""
-    sets, classes = {"train": task.train_set, "eval": task.eval_set}, list(task.class_names)
+    sets, classes = task.sets, list(task.class_names)
     begun = folder.learnt_from
     lacks = list(task.eval_set.lacks) if classes else []
     if lacks:

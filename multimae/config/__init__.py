@@ -13,4 +13,4 @@ from .runtime import Runtime
 from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Model, Optimizer
 from .segment import Segment, SegmentAugmentation
 from .settings import ConfigError
-from .transfer import Transfer
+from .transfer import BestCheckpoint, LastCheckpoint, Transfer

@@ -194,13 +194,13 @@ def plain(value: Any) -> Any:
 
 
 def difference(values: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """What in `values` differs from `base`, which has the same keys."""
+    """What in `values` differs from `base`; a section of another kind has other keys."""
     delta: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            if inner := difference(value, base[key]):
+            if inner := difference(value, base.get(key, {})):
                 delta[key] = inner
-        elif value != base[key]:
+        elif key not in base or value != base[key]:
             # JSON has no infinity; a string keeps the hash portable.
             delta[key] = "inf" if isinstance(value, float) and math.isinf(value) else value
     return delta

@@ -15,6 +15,7 @@ DEFAULT_SAMPLES = {"train": 8192, "eval": 1024}  # of scenes: there are as many 
 class Dataset(Protocol):
     """Samples as they lie on the disk: not augmented, not standardised."""
 
+    source: str  # the name of the data set
     split: str  # the name of the folder, or of the split of scenes
     fingerprint: str  # changes when the samples do
     class_names: Sequence[str]  # of `label`
