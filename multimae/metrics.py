@@ -6,6 +6,7 @@ class 0, and right now and then.
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,26 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from .modalities import IGNORE
+
+Better = Literal["higher", "lower"]
+
+
+class Unmeasured(ValueError):
+    """Nothing in a split counts, so there is no number; the message says what was looked for."""
+
+
+class Measure(Protocol):
+    """What a transfer is judged by, accumulated over a split; `update` is called alike often in every process."""
+
+    better: ClassVar[
+        Mapping[str, Better]
+    ]  # which way each metric of `compute` is better; the first chooses checkpoints
+
+    def update(self, predicted: Tensor, truth: Tensor, /) -> None:
+        """Of a batch, samples first. A process may have none."""
+
+    def compute(self) -> dict[str, float]:
+        """Of all processes together. Raises Unmeasured."""
 
 
 class Finite:
@@ -30,6 +51,8 @@ class Finite:
 
 class Accuracy:
     """Top-1, in percent of the samples."""
+
+    better: ClassVar[Mapping[str, Better]] = {"accuracy": "higher"}
 
     def __init__(self, classes: int, device: torch.device):
         self.metric = MulticlassAccuracy(classes, average="micro").to(device)
@@ -50,6 +73,8 @@ class MeanIoU:
     The mean is over the classes that occur in labels or predictions.
     """
 
+    better: ClassVar[Mapping[str, Better]] = {"mIoU": "higher", "pixel_accuracy": "higher"}
+
     def __init__(self, classes: int, device: torch.device):
         self.metric = MulticlassConfusionMatrix(classes, ignore_index=IGNORE).to(device)
         self.finite = Finite(device)
@@ -58,13 +83,10 @@ class MeanIoU:
         self.metric.update(scores.argmax(1), labels)
         self.finite.update(scores)
 
-    @property
-    def labelled(self) -> bool:
-        """Whether one pixel of the split is; without, there is nothing to compute."""
-        return bool(self.metric.compute().any())
-
     def compute(self) -> dict[str, float]:
         confusion = self.metric.compute().double()  # rows: truth
+        if not confusion.any():
+            raise Unmeasured("no labelled pixel")
         hits, union = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()
         iou = hits[union > 0] / union[union > 0]
         accuracy = hits.sum() / confusion.sum()

@@ -44,14 +44,23 @@ class ToyTask:
     """Dropout and input noise make each step random, unless `random` is False.
 
     `on_step` is called with each step before its batches are given. At `bad_steps` the samples of process `bad_rank`
-    are infinite; at `bad_gradients` the loss is fine and its gradient is not.
+    are infinite; at `bad_gradients` the loss is fine and its gradient is not. `validation`, {step: metric}, is what
+    weights are selected by, if they are.
     """
 
     train_samples = 64
     class_names = ()
 
     def __init__(
-        self, config, on_step=lambda step: None, bad_steps=(), bad_rank=0, bad_gradients=(), random=True, width=33
+        self,
+        config,
+        on_step=lambda step: None,
+        bad_steps=(),
+        bad_rank=0,
+        bad_gradients=(),
+        random=True,
+        width=33,
+        validation=None,
     ):
         torch.manual_seed(config.seed)
         self.model = nn.Sequential(
@@ -61,6 +70,7 @@ class ToyTask:
         self.module = ToyModule(self.model)
         self.config, self.on_step = config, on_step
         self.bad_steps, self.bad_rank, self.bad_gradients = bad_steps, bad_rank, bad_gradients
+        self.validation, self.selection = validation, ("error", "lower") if validation else None
         self.noise = 0.01 * random
         generator = torch.Generator().manual_seed(7)
         self.x = torch.randn(self.train_samples, 8, generator=generator)
@@ -92,11 +102,16 @@ class ToyTask:
             x = x * math.inf
         return x.to(device), batch["y"].to(device)
 
-    def evaluate(self, module, device, shard):
+    def evaluate(self, module, device, shard, split="eval"):
+        """On the split called val; called test, where val selects weights."""
         assert not module.training
         torch.rand(3)  # an evaluation may draw what it likes
-        error = (self.model(self.x.to(device)) - self.y.to(device)).square().mean()
-        return [{"split": "val", "n": self.train_samples, "fingerprint": "toy", "metrics": {"error": float(error)}}]
+        error = float((self.model(self.x.to(device)) - self.y.to(device)).square().mean())
+        if split == "val":
+            error = self.validation[int(module.seen)]  # in steps, where there is one micro-batch
+        name = "test" if self.validation and split == "eval" else "val"
+        conditions = {"dataset": "toy", "split": name, "n": self.train_samples, "fingerprint": "toy"}
+        return [conditions | {"metrics": {"error": error}}]
 
     def pictures(self, module, device):
         return {"prediction": Image.new("RGB", (4, 4))}
@@ -104,7 +119,7 @@ class ToyTask:
 
 def curve(folder: RunFolder) -> list[dict]:
     """All that a run journaled about its learning, without what a clock says."""
-    kept = ("step", "epoch", "loss", "losses", "lr", "grad_norm", "metrics")
+    kept = ("step", "epoch", "loss", "losses", "lr", "grad_norm", "metrics", "split", "selected_step")
     records = folder.journal.curve("train") + folder.journal.curve("eval")
     return [{key: record[key] for key in kept if key in record} for record in records]
 

@@ -17,7 +17,7 @@ from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Folder, Model, 
 from .segment import ConvNeXt, Linear, Segment, SegmentAugmentation
 from .settings import ConfigError
 from .training import TrainingConfig
-from .transfer import Transfer
+from .transfer import BestCheckpoint, LastCheckpoint, Transfer
 
 for module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{module.name}")

@@ -1,14 +1,15 @@
 """What fine-tunings share (paper Section 4)."""
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from . import flops
 from .base import SIGNATURE_LENGTH, RunConfig
-from .fields import Share
-from .sections import Classes, LayerwiseOptimizer, Modalities
+from .fields import Count, Share
+from .schema import Choice, Section
+from .sections import SCENES, SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Modalities, Scenes, SplitName
 from .settings import ConfigError
 from .training import TrainingConfig
 
@@ -32,6 +33,21 @@ Init = Annotated[
 ]
 
 
+class LastCheckpoint(Section):
+    """The model at the end of training is the one that is tested and kept."""
+
+    kind: Literal["last"] = "last"
+
+
+class BestCheckpoint(Section):
+    """The best model is: by the first metric of the task's measure, on a split that is neither trained nor tested on,
+    after every `eval_every_epochs` and at the end. Of equals, the earliest."""
+
+    kind: Literal["best"] = "best"
+    split: SplitName = "val"
+    samples: Count | None = None  # of that split; None: all, and of the embedded scenes as many as are tested
+
+
 class Transfer(TrainingConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
 
@@ -40,6 +56,36 @@ class Transfer(TrainingConfig):
     init: Init = "scratch"
     optimizer: LayerwiseOptimizer
     drop_path: Share = 0.1  # rises linearly over the blocks, to this
+    selection: Annotated[LastCheckpoint | BestCheckpoint, Choice("kind")] = LastCheckpoint()
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        best, data = self.selection, self.data
+        if isinstance(best, LastCheckpoint):
+            return self
+        if used := [key for key in ("train_split", "eval_split") if getattr(data, key) == best.split]:
+            raise ValueError(
+                f"selection.split is '{best.split}', and so is data.{used[0]}: what is trained or tested on chooses no "
+                f"checkpoint; set data.{used[0]} or selection.split to another split"
+            )
+        if isinstance(data, Scenes) and best.split not in SCENES_SPLITS:
+            raise ValueError(
+                f"selection.split: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{best.split}'"
+            )
+        if self.eval_every_epochs is None:
+            raise ValueError(
+                "selection.kind best chooses among the checkpoints of a training: set eval_every_epochs, such as 1"
+            )
+        return self
+
+    @property
+    def validation(self) -> Data | None:
+        """Whose "eval" split chooses the checkpoint; None: nothing does."""
+        best = self.selection
+        if isinstance(best, LastCheckpoint):
+            return None
+        samples = best.samples or (self.data.eval_samples if isinstance(self.data, Scenes) else None)
+        return self.data.model_copy(update={"eval_split": best.split, "eval_samples": samples})
 
     def idle(self) -> dict[str, Collection[str]]:
         return super().idle() | {"model": self.model.idle(self.inputs)}

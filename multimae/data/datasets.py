@@ -13,6 +13,7 @@ from .scenes.dataset import RenderedScenes
 class Dataset(Protocol):
     """Samples as they lie on the disk: not augmented, not standardised."""
 
+    source: str  # the name of the data set
     split: str  # the name of the folder, or of the split of scenes
     fingerprint: str  # changes when the samples do
     class_names: Sequence[str]  # of `label`

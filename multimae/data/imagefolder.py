@@ -49,6 +49,7 @@ class FolderDataset:
         leaves those samples out; and for a class without samples.
         """
         self.root, self.max_pixels = Path(root), runtime.max_pixels
+        self.source = data.name
         self.split, _ = data.split(split)
         listing = Listing(self.root / self.split, fields)
         if problems := listing.missing() | _unusable(listing, runtime):

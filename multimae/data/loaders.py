@@ -50,12 +50,15 @@ def eval_batches(
     dataset: Dataset, transform: Transform, batch_size: int, shard: Shard = Shard(), workers: int = 0
 ) -> Iterator[Batch]:
     """All samples once, over all shards. Every shard yields the same number of batches of the same size; `index` holds
-    each row's sample, and `real`, bool (batch,), is False for the rows that only fill a batch up."""
+    each row's sample, and `real`, bool (batch,), is False for the rows that only fill a batch up.
+
+    There are fewer `workers` where one would not read two batches: it takes longer to start than to read them.
+    """
     samples = len(dataset)
     together = batch_size * shard.count
     starts = range(shard.index * batch_size, -(-samples // together) * together, together)
     keys = [[(None, index) for index in range(start, start + batch_size)] for start in starts]
-    return _load(_Fetch(dataset, transform, seed=0), keys, workers)
+    return _load(_Fetch(dataset, transform, seed=0), keys, min(workers, len(keys) // 2))
 
 
 def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:

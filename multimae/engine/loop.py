@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,6 +20,7 @@ from ..config import Runtime, TrainingConfig
 from ..files import write_atomic
 from ..record.folder import RunFolder
 from ..shards import Batch, Shard
+from .best import BestWeights
 from .checkpoint import Checkpoint, CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
 from .meter import Clock, Meter
@@ -62,6 +64,7 @@ class Training:
         self.device = self.processes.device
         self.recorder = Recorder(folder, config, self.processes)
         self.checkpoints = Checkpoints(folder.checkpoints)
+        self.best = BestWeights(task.selection, folder.checkpoints / "best") if task.selection else None
         self.meter = Meter(config.batch_size, self.processes)
         self.step = 0  # optimizer steps done,
         self.nonfinite = 0  # and how many of them were skipped
@@ -86,7 +89,7 @@ class Training:
                 self.recorder.end("interrupted", step=self.step, reason=Preemption.name(signal))
                 return "interrupted"
             if evaluation:  # after the save, for which a signal leaves time; a restart makes up for the evaluation
-                self.evaluate()
+                self.look()
         self.finish()
         return "finished"
 
@@ -96,7 +99,7 @@ class Training:
         self.steps_per_epoch = self.config.steps_per_epoch(self.task.train_samples)
         self.total_steps = self.config.total_steps(self.task.train_samples)
         self.eval_steps = evaluation_steps(self.config, self.task.train_samples)
-        checkpoint, faults = self.newest_checkpoint() if self.processes.main else (None, [])
+        checkpoint, faults = self.left_off() if self.processes.main else (None, [])
         resumed = self.processes.first(checkpoint.step if checkpoint else -1)
         tensors = None
         if resumed >= 0:
@@ -117,24 +120,37 @@ class Training:
             damaged_checkpoints=faults,
         )
         self.beat("training")
-        if self.step in self.eval_steps and not self.evaluated():
-            self.evaluate()
+        if self.step in self.eval_steps and (self.best or not self.evaluated()):
+            self.look()
 
-    def newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+    def left_off(self) -> tuple[Checkpoint | None, list[str]]:
+        """(where the run continues, what is wrong with later checkpoints). Tells of those. Raises RunFailed."""
+        checkpoint, faults = self.newest_of(self.checkpoints)
+        if self.best:
+            kept, more = self.newest_of(self.best.checkpoints)
+            self.best.take(kept)
+            faults += more
+            if checkpoint and self.best.lost(checkpoint):
+                self.folder.drop_checkpoints()
+                self.best.take(None)
+                faults.append(f"the best weights before step {checkpoint.step} are gone")
+                checkpoint = None
+        if faults and checkpoint is None:
+            self.recorder.say("NO CHECKPOINT IS WHOLE: the run begins anew, from step 0")
+        return checkpoint, faults
+
+    def newest_of(self, checkpoints: Checkpoints) -> tuple[Checkpoint | None, list[str]]:
         """(the newest one that is whole, what was wrong with newer ones). Tells of those. Raises RunFailed."""
         try:
-            newest = functools.partial(self.checkpoints.newest, self.config.signature, self.total_steps)
+            newest = functools.partial(checkpoints.newest, self.config.signature, self.total_steps)
             found = retry(newest, OSError, self.recorder.say)
         except OSError as error:
             raise RunFailed(
                 f"cannot read the checkpoints in {self.folder.checkpoints}: {error}. See to the folder (permissions, "
                 "its server), then start the run again"
             ) from error
-        checkpoint, faults = found
-        for fault in faults:
+        for fault in found[1]:
             self.recorder.say(f"a checkpoint is damaged and was moved aside: {fault}")
-        if faults and checkpoint is None:
-            self.recorder.say("NO CHECKPOINT IS WHOLE: the run begins anew, from step 0")
         return found
 
     def train_step(self, batches: Iterator[list[Batch]]) -> tuple[int, bool]:
@@ -228,8 +244,21 @@ class Training:
         done = any(r["step"] == self.step for r in self.folder.journal.records("eval")) if self.processes.main else 0
         return bool(self.processes.first(done))
 
-    def evaluate(self) -> list[str]:
-        """Journal the metrics. Returns those that are not finite, as `split name value`, and tells of them.
+    def look(self) -> None:
+        """Evaluate on the way. Where weights are selected: on the validation split, and the best so far are kept."""
+        if self.best is None:
+            self.evaluate("eval")
+            return
+        (result,) = self.evaluate("val")
+        value = result["metrics"][self.best.metric]
+        if self.processes.first(self.best.beaten(self.step, value)):
+            self.beat("saving")
+            self.write(self.best.checkpoints, self.optimizer.weights(self.task.model), metric=value)
+            self.best.step, self.best.value = self.step, value
+            self.beat("training")
+
+    def evaluate(self, split: str, **about: Any) -> list[dict[str, Any]]:
+        """Journal the results on a split, and tell of those that are not finite.
 
         Disturbs nothing: every step seeds its own randomness, and the mode is set back.
         """
@@ -238,47 +267,52 @@ class Training:
         seed_everything(self.config.seed)
         shard = Shard(self.processes.rank, self.processes.count)
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
-            results = self.task.evaluate(module, self.device, shard)
+            results = self.task.evaluate(module, self.device, shard, split)
         for result in results:
             now = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": time.monotonic() - began}
-            self.recorder.write("eval", **now, **result)
-        bad = [f"{r['split']} {k} {v}" for r in results for k, v in r["metrics"].items() if not math.isfinite(v)]
-        if bad:
-            self.recorder.say(f"the evaluation at step {self.step} is not finite: {', '.join(bad)}")
+            self.recorder.write("eval", **now, **result, **about)
+        if bad := _not_finite(results):
+            self.recorder.say(f"the evaluation at step {self.step} is not finite: {bad}")
         self.beat("training")
-        return bad
+        return results
 
     def save(self) -> None:
         self.beat("saving")
         began = time.monotonic()
-        progress = {"run": self.config.signature, "step": self.step}
-        progress |= {"nonfinite": self.nonfinite, "meter": self.meter.state()}
         tensors = {key: tensor.cpu() for key, tensor in self.optimizer.state() if self.processes.main}
+        size = self.write(self.checkpoints, tensors, **(self.best.progress if self.best else {}))
+        self.saved_at = time.monotonic()
+        self.recorder.write("checkpoint", step=self.step, seconds=self.saved_at - began, bytes=size)
+        self.beat("training")
+
+    def write(self, checkpoints: Checkpoints, tensors: dict[str, torch.Tensor], **more: Any) -> int:
+        """The first process writes a checkpoint; none goes on before it has. Returns its bytes there."""
+        progress = {"run": self.config.signature, "step": self.step}
+        progress |= {"nonfinite": self.nonfinite, "meter": self.meter.state(), **more}
         error, size = None, 0
         if self.processes.main:
             try:
-                size = retry(lambda: self.checkpoints.save(tensors, progress), CheckpointError, self.recorder.say)
+                size = retry(lambda: checkpoints.save(tensors, progress), CheckpointError, self.recorder.say)
             except CheckpointError as problem:
                 error = problem
         if self.processes.first(error is not None):
             raise error or CheckpointError("the first process could not write a checkpoint")
-        self.saved_at = time.monotonic()
-        self.recorder.write("checkpoint", step=self.step, seconds=self.saved_at - began, bytes=size)
-        self.beat("training")
+        return size
 
     def finish(self) -> None:
         """Judge the trained model, and leave its weights and pictures. Raises Diverged where it is none."""
         if self.nonfinite >= self.total_steps:
             raise _diverged(f"not one of {self.total_steps} steps had a finite loss and gradient: nothing was learnt")
-        weights = self.optimizer.weights(self.task.model)
+        selected, weights = self.select() if self.best else ({}, self.optimizer.weights(self.task.model))
         if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
             raise _diverged(f"{len(bad)} of {len(weights)} tensors of the final weights are not finite, {bad[0]} first")
-        if bad := self.evaluate():
-            raise _diverged(f"the final evaluation is not finite: {', '.join(bad)}")
+        if metrics := _not_finite(self.evaluate("eval", **selected)):
+            raise _diverged(f"the final evaluation is not finite: {metrics}")
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
             pictures = self.task.pictures(module, self.device)
         # One entry: safetensors writes several in a random order, and equal weights should be equal files.
-        about = {"task": self.config.task, "signature": self.config.signature, "step": self.step}
+        step = selected.get("selected_step", self.step)
+        about = {"task": self.config.task, "signature": self.config.signature, "step": step}
         metadata = {"run": json.dumps(about | {"classes": list(self.task.class_names)})}
         written = {}
         if self.processes.main:
@@ -290,9 +324,19 @@ class Training:
             contents = safetensors.torch.save(weights, metadata)
             self.recorder.retry(lambda: write_atomic(self.folder.weights, contents))
             written = {"weights_sha256": hashlib.sha256(contents).hexdigest()}
-        self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds, **written)
+        self.recorder.end("finished", step=self.step, seconds=self.meter.run.seconds, **written, **selected)
         if self.processes.main:
             self.folder.drop_checkpoints()  # only now: until the record is on the disk, a run may have to continue
+
+    def select(self) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+        """(which weights are the best, as records say it; they, now those of the module too). Raises Diverged."""
+        assert self.best
+        self.look()  # the last ones may be
+        if (step := self.processes.first(self.best.step)) < 0:
+            raise _diverged(f"{self.best.metric} was finite in no evaluation on the validation split")
+        weights = self.best.checkpoints.at(step).tensors()
+        self.optimizer.load_weights(self.task.model, weights)
+        return {"selected_step": step}, weights
 
     def beat(self, state: str) -> None:
         speed = self.meter.run
@@ -305,6 +349,11 @@ class Training:
             loss=self.loss,
             seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
         )
+
+
+def _not_finite(results: list[dict[str, Any]]) -> str:
+    """The metrics that are not, as `split name value, ...`."""
+    return ", ".join(f"{r['split']} {k} {v}" for r in results for k, v in r["metrics"].items() if not math.isfinite(v))
 
 
 def _diverged(what: str) -> Diverged:

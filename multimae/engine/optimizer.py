@@ -150,6 +150,12 @@ class DistributedOptimizer:
                 weights[name] = tensor.detach().cpu().clone()
         return weights
 
+    def load_weights(self, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+        """Put back what `weights` gave, to evaluate it: training cannot go on from there. A collective call."""
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            with torch.no_grad(), self._gathered([tensor], changed=True):
+                tensor.copy_(weights[name])
+
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
         """The module with all its parameters at hand, in eval mode, for an evaluation that calls any part of it."""
@@ -158,9 +164,11 @@ class DistributedOptimizer:
             yield self.module
         self.module.train()
 
-    def _gathered(self, tensors: list[torch.Tensor]):
+    def _gathered(self, tensors: list[torch.Tensor], changed: bool = False):
+        """`changed`: what the first process makes of them stays."""
         partitioned = [t for t in tensors if hasattr(t, "ds_id")]
-        return self.deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
+        writer = 0 if changed else None
+        return self.deepspeed.zero.GatheredParameters(partitioned, modifier_rank=writer, enabled=bool(partitioned))
 
     def _start_states(self) -> None:
         """Make AdamW's states now rather than at its first step, so that they can be loaded and saved at any time."""

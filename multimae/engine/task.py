@@ -32,6 +32,11 @@ class Task(Protocol):
         """Of a classifier, in the order of its outputs; else empty."""
 
     @property
+    def selection(self) -> tuple[str, str] | None:
+        """(a metric, "higher" or "lower" as it is better), by which the weights that are tested and kept are chosen: on
+        the way, "val" is evaluated, and "eval" at the end alone. None: the last are kept, and all is of "eval"."""
+
+    @property
     def module(self) -> "torch.nn.Module":
         """forward(what prepare returned) -> {name: scalar loss}; their sum is minimised."""
 
@@ -48,9 +53,11 @@ class Task(Protocol):
     def prepare(self, batch: Batch, device: "torch.device", step: int, shard: Shard) -> Any:
         """What `module` takes: the batch on the device, normalised, masked, mixed."""
 
-    def evaluate(self, module: "torch.nn.Module", device: "torch.device", shard: Shard) -> list[dict[str, Any]]:
+    def evaluate(
+        self, module: "torch.nn.Module", device: "torch.device", shard: Shard, split: str = "eval"
+    ) -> list[dict[str, Any]]:
         """Called by all processes, in eval mode and without gradients. Returns, reduced over them, a list of
-        {"split", "n", "fingerprint", "metrics": {name: float}}."""
+        {"dataset", "split", "n", "fingerprint", "metrics": {name: float}}; of the split "val", one."""
 
     def pictures(self, module: "torch.nn.Module", device: "torch.device") -> "dict[str, Image]":
         """Prediction pictures by name. Called by all processes; the first one's are kept."""

@@ -6,7 +6,16 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 
-class ClassificationHead(nn.Module):
+class Head(nn.Module):
+    """Predicts from the tokens after the encoder's last block, or after each of `layers` (1: the first), one argument
+    for each. With `per_pixel` they are those of one modality, row by row, and `grid` is given: patches down and across.
+    """
+
+    layers: tuple[int, ...] = ()
+    per_pixel = False
+
+
+class ClassificationHead(Head):
     """Mean of all tokens, the global one too as in the authors' code, LayerNorm, linear (paper Section B.1)."""
 
     def __init__(self, dim: int, classes: int):
@@ -20,13 +29,14 @@ class ClassificationHead(nn.Module):
         return self.linear(self.norm(tokens.mean(1)))
 
 
-class ConvNeXtHead(nn.Module):
+class ConvNeXtHead(Head):
     """Dense prediction from the tokens of one modality (paper Section B.2).
 
     A linear layer widens each token to `head_dim`, which is cut into sub-patches of 4x4 pixels: a feature map of a
     quarter of the resolution, on which ConvNeXt blocks run before the class scores are resized bilinearly to full size.
     """
 
+    per_pixel = True
     stride = 4
 
     def __init__(self, dim: int, head_dim: int, depth: int, classes: int, patch_size: int):
@@ -40,16 +50,16 @@ class ConvNeXtHead(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch classes height width"]:
-        """`tokens` of one modality, row by row; `grid`: patches down and across."""
         (rows, columns), sub = grid, self.sub
         x = self.widen(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
         x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, width, rows x sub, columns x sub
         return F.interpolate(self.scores(self.blocks(x)), scale_factor=self.stride, mode="bilinear")
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Class scores of each sub-patch of 4x4 pixels from its token alone, by one linear layer; resized bilinearly."""
 
+    per_pixel = True
     stride = 4
 
     def __init__(self, dim: int, classes: int, patch_size: int):

@@ -1,4 +1,4 @@
-"""What the tasks share: the two splits of a run's data, batch by batch, and how a result is reported."""
+"""What the tasks share: the splits of a run's data, batch by batch, and how a result is reported."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,37 +6,43 @@ from typing import Any
 import torch
 
 from ..config import Runtime, TrainingConfig
-from ..data.datasets import open_dataset
+from ..data.datasets import Dataset, open_dataset
 from ..data.loaders import eval_batches, train_batches
+from ..metrics import Better
 from ..shards import Batch, Shard
-
-EVAL_BATCH = 64  # samples of a process at a time; changes no metric
 
 
 class ImageTask:
-    """The part of a task that reads images; each kind of run adds its model, its losses and its metrics."""
+    """The part of a task that reads images; each kind of run adds its model, its losses and its metrics.
+
+    `sets` are the splits by what they are for: "train", "eval", and "val" where weights are selected. A task that does
+    not train (`trains`) opens none.
+    """
 
     class_names: Sequence[str] = ()
+    selection: tuple[str, Better] | None = None
     transform: type
 
-    def __init__(self, config: TrainingConfig, runtime: Runtime):
-        self.config = config
+    def __init__(self, config: TrainingConfig, runtime: Runtime, trains: bool = True):
+        self.config, self.runtime = config, runtime
         self.transforms = {train: self.transform(config, train) for train in (True, False)}
-        self.train_set = open_dataset(config.data, "train", runtime, config.fields)
-        self.eval_set = open_dataset(config.data, "eval", runtime, config.fields)
-        self.sets = {"train": self.train_set, "eval": self.eval_set}
-        self.train_samples = len(self.train_set)
+        self.sets: dict[str, Dataset] = {}
+        if trains:
+            self.train_set = self.sets["train"] = open_dataset(config.data, "train", runtime, config.fields)
+            self.eval_set = self.sets["eval"] = open_dataset(config.data, "eval", runtime, config.fields)
+            self.train_samples = len(self.train_set)
 
     def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[Batch]]:
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
 
-    def eval_batches(self, shard: Shard) -> Iterator[tuple[Batch, int]]:
-        """(a batch of the evaluation split without padding, how many of its rows count).
+    def eval_batches(self, dataset: Dataset, shard: Shard) -> Iterator[tuple[Batch, int]]:
+        """(a batch of `dataset` without padding, how many of its rows count).
 
         Every process computes as many batches as the others, so the last may be all padding: then one row is computed,
         because sharded parameters are gathered together, and none counts.
         """
-        for batch in eval_batches(self.eval_set, self.transforms[False], EVAL_BATCH, shard):
+        size, workers = self.runtime.eval_batch_size, self.runtime.workers
+        for batch in eval_batches(dataset, self.transforms[False], size, shard, workers):
             rows = batch["real"].nonzero().flatten()
             count = len(rows)
             rows = rows if count else torch.zeros(1, dtype=torch.long)
@@ -46,7 +52,8 @@ class ImageTask:
         """The first samples of the evaluation split, for pictures."""
         return next(eval_batches(self.eval_set, self.transforms[False], count))
 
-    def evaluation(self, metrics: dict[str, float]) -> list[dict[str, Any]]:
-        """Numbers with their conditions: the split, the number of samples and the dataset's fingerprint."""
-        data = self.eval_set
-        return [{"split": data.split, "n": len(data), "fingerprint": data.fingerprint, "metrics": metrics}]
+
+def result(dataset: Dataset, metrics: dict[str, float]) -> dict[str, Any]:
+    """Numbers with their conditions: the data set, the split, the number of samples and their fingerprint."""
+    conditions = {"dataset": dataset.source, "split": dataset.split, "n": len(dataset)}
+    return conditions | {"fingerprint": dataset.fingerprint, "metrics": metrics}

@@ -4,46 +4,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import Classify, ConfigError, Runtime
-from ..data.loaders import normalize
+from ..data.datasets import Dataset
 from ..data.transforms import ClassifyTransform
 from ..metrics import Accuracy
 from ..model.heads import ClassificationHead
 from ..pictures import classification_sheet
 from ..seeds import derive
-from ..shards import Shard
-from .transfer import TransferModel, TransferTask
-
-PICTURES = 16
-
-
-class TrainingModule(nn.Module):
-    """Cross-entropy against hard labels (smoothed), or against the soft labels of mixup."""
-
-    def __init__(self, model: TransferModel, label_smoothing: float):
-        super().__init__()
-        self.model = model
-        self.label_smoothing = label_smoothing
-
-    def forward(self, batch: tuple[dict[str, Tensor], Tensor]) -> dict[str, Tensor]:
-        images, labels = batch
-        smoothing = 0.0 if labels.is_floating_point() else self.label_smoothing  # mixup's labels are smooth already
-        scores = self.model.head(self.model.encoder(images))
-        return {"classes": F.cross_entropy(scores, labels, label_smoothing=smoothing)}
+from ..shards import Batch, Shard
+from .transfer import TransferTask
 
 
 class ClassifyTask(TransferTask):
     config: Classify
     transform = ClassifyTransform
+    truth = "label"
+    pictured = 16
 
-    def __init__(self, config: Classify, runtime: Runtime):
-        super().__init__(config, runtime)
-        self.class_names = tuple(self.train_set.class_names)
-        if (known := len(self.class_names)) != config.classes:
-            found = f"'{config.data.name}' has {known} classes, found {config.classes}"
-            raise ConfigError(f"classes: {found}; set classes={known}")
+    def __init__(self, config: Classify, runtime: Runtime, trains: bool = True):
+        super().__init__(config, runtime, trains)
+        self.class_names = tuple(self.train_set.class_names) if trains else ()
         augmentation = config.augmentation
         self.mixup = None
         if config.mixes:
@@ -53,14 +35,13 @@ class ClassifyTask(TransferTask):
                 label_smoothing=augmentation.label_smoothing,
                 num_classes=config.classes,
             )
-        self.module = TrainingModule(self.model, augmentation.label_smoothing)
 
-    def make_head(self) -> nn.Module:
+    def make_head(self) -> ClassificationHead:
         return ClassificationHead(self.config.model.dim, self.config.classes)
 
-    def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
-        """(images, labels). All shards of a step mix alike, so their number changes nothing."""
-        images, labels = normalize(batch, device), batch["label"].to(device)
+    def prepare(self, batch: Batch, device: torch.device, step: int, shard: Shard) -> tuple[Batch, Tensor]:
+        """Mixed, where the config says so. All shards of a step mix alike, so their number changes nothing."""
+        images, labels = self.images_and_truth(batch, device)
         if self.mixup is not None:
             if len(labels) % 2:
                 raise ConfigError(
@@ -74,18 +55,25 @@ class ClassifyTask(TransferTask):
             images = dict(zip(images, mixed.split(channels, dim=1)))
         return images, labels
 
-    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
-        accuracy = Accuracy(self.config.classes, device)
-        for batch, count in self.eval_batches(shard):
-            scores = self.scores(batch, device)
-            accuracy.update(scores[:count], batch["label"].to(device)[:count])
-        return self.evaluation(accuracy.compute())
+    def loss(self, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy against hard labels, smoothed here, or against the soft labels of mixup, which are already."""
+        smoothing = 0.0 if labels.is_floating_point() else self.config.augmentation.label_smoothing
+        return {"classes": F.cross_entropy(scores, labels, label_smoothing=smoothing)}
 
-    def pictures(self, module: nn.Module, device: torch.device):
-        batch = self.examples(PICTURES)
-        predicted = self.scores(batch, device).argmax(1)
-        names = self.eval_set.class_names
-        return {"predictions": classification_sheet(normalize(batch, device), predicted, batch["label"], names)}
+    def make_measure(self, device: torch.device) -> Accuracy:
+        return Accuracy(self.config.classes, device)
 
-    def scores(self, batch: dict[str, Tensor], device: torch.device) -> Tensor:
-        return self.model.head(self.model.encoder(normalize(batch, device)))
+    def picture(self, images: Batch, scores: Tensor, labels: Tensor):
+        return classification_sheet(images, scores.argmax(1), labels, self.class_names)
+
+    def check(self, dataset: Dataset) -> None:
+        """A label is a number, so it means what it meant in training only where the classes are the same."""
+        names = tuple(dataset.class_names)
+        if len(names) != self.config.classes:
+            found = f"'{dataset.source}' has {len(names)} classes, found {self.config.classes}"
+            raise ConfigError(f"classes: {found}; set classes={len(names)}")
+        if self.class_names and names != self.class_names:
+            name, other = next(pair for pair in zip(self.class_names, names) if pair[0] != pair[1])
+            raise ConfigError(
+                f"'{dataset.source}' numbers other classes: expected '{name}', found '{other}' in its place"
+            )

@@ -14,7 +14,7 @@ from ..patches import Patches
 from ..pictures import prediction_sheet
 from ..seeds import derive
 from ..shards import Shard
-from .base import ImageTask
+from .base import ImageTask, result
 
 PICTURES = 6
 
@@ -75,16 +75,16 @@ class PretrainTask(ImageTask):
         generator = torch.Generator(device).manual_seed(derive(self.config.seed, *key))
         return sample_visible(counts, samples, masking.visible_tokens, masking.alpha, generator)
 
-    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard) -> list[dict]:
-        """The losses on the evaluation split, under masks that are the same at every evaluation.
+    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard, split: str = "eval") -> list[dict]:
+        """The losses on a split, under masks that are the same at every evaluation.
 
         Each is the mean over the samples that have a masked token of its modality, as in training; of semseg, one with
         a labelled pixel: a sample without has no loss, which training counts as 0. Batches have different numbers of
         those, by which their means are weighted: how the split is cut up changes nothing.
         """
-        means = MeanLosses(self.config.targets, device)
-        visible = self.masks(len(self.eval_set), torch.device("cpu"), "eval")
-        for batch, count in self.eval_batches(shard):
+        means, dataset = MeanLosses(self.config.targets, device), self.sets[split]
+        visible = self.masks(len(dataset), torch.device("cpu"), "eval")
+        for batch, count in self.eval_batches(dataset, shard):
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
             images = normalize(batch, device)
             losses, counted = module((images, masks, None)), self._counted(masks, count)
@@ -97,10 +97,10 @@ class PretrainTask(ImageTask):
         metrics = means.compute()
         if len(metrics) == 1:
             raise ValueError(
-                f"no labelled pixel in '{self.eval_set.split}' of '{self.config.data.name}': all of semseg is "
+                f"no labelled pixel in '{dataset.split}' of '{dataset.source}': all of semseg is "
                 f"{IGNORE}, so its loss is unknown; give labels, or other targets"
             )
-        return self.evaluation(metrics)
+        return [result(dataset, metrics)]
 
     def _counted(self, visible: dict[str, Tensor] | None, samples: int) -> dict[str, int | Tensor]:
         """How many of the first `samples` samples have a masked token, by target."""

@@ -1,23 +1,50 @@
-"""What fine-tunings share: the encoder from where `init` says, a head, and layer-wise learning rates."""
+"""The base of all fine-tunings: the encoder from where `init` says and a head, trained, evaluated and drawn."""
 
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from timm.optim import param_groups_layer_decay
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import ConfigError, Runtime, Transfer
-from ..model.encoder import Encoder
-from ..weights import load_encoder, pretrained_vit
-from .base import ImageTask
+from ..data.datasets import Dataset, open_dataset
+from ..data.loaders import normalize
+from ..metrics import Measure, Unmeasured
+from ..model.encoder import Encoder, Images
+from ..model.heads import Head
+from ..shards import Batch, Shard
+from ..weights import load_encoder, pretrained_vit, read
+from .base import ImageTask, result
+
+AnyTransfer = TypeVar("AnyTransfer", bound="TransferTask")
+Progress = Callable[[int, int], None]  # (samples done, of how many), of all processes together
 
 
 class TransferModel(nn.Module):
     """Encoder and head. timm's layer-wise decay reads the depth of each parameter from `group_matcher`."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module):
+    def __init__(self, encoder: Encoder, head: Head):
         super().__init__()
         self.encoder = encoder
         self.head = head
+
+    def forward(self, images: Images) -> Tensor:
+        """What the head predicts, samples first.
+
+        Per pixel, it sees the tokens of one modality, the first of the inputs: the others reach it through attention.
+        """
+        encoder, head = self.encoder, self.head
+        tokens = encoder.hidden(images, head.layers) if head.layers else [encoder(images)]
+        if not head.per_pixel:
+            return head(*tokens)
+        grid = next(iter(encoder.grids(encoder.present(images)).values()))
+        return head(*(layer[:, : grid[0] * grid[1]] for layer in tokens), grid=grid)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Projections and the global token are layer 0, the blocks 1 to depth, the head comes after them."""
@@ -35,23 +62,123 @@ class TransferModel(nn.Module):
         return {"encoder.global_token", *embeddings}
 
 
-class TransferTask(ImageTask):
-    """The common part of `ClassifyTask` and `SegmentTask`, which add the head, the batch and the metric."""
+class TrainingModule(nn.Module):
+    """What is optimised: the losses of what the model predicts for a batch (images, truth)."""
+
+    def __init__(self, model: TransferModel, loss: Callable[[Tensor, Tensor], dict[str, Tensor]]):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: tuple[Batch, Tensor]) -> dict[str, Tensor]:
+        images, truth = batch
+        return self.loss(self.model(images), truth)
+
+
+class TransferTask(ImageTask, ABC):
+    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch, and the methods up to
+    `check`; where a training batch is more than images and truth, its own `prepare`."""
 
     config: Transfer
+    truth: str
+    pictured = 6  # samples in the picture
 
-    def __init__(self, config: Transfer, runtime: Runtime):
-        super().__init__(config, runtime)
-        self.model = TransferModel(pretrained_encoder(config, runtime), self.make_head())
+    @abstractmethod
+    def make_head(self) -> Head: ...
+
+    @abstractmethod
+    def loss(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """{name: scalar}; their sum is minimised."""
+
+    @abstractmethod
+    def make_measure(self, device: torch.device) -> Measure:
+        """A new one for each evaluation."""
+
+    @abstractmethod
+    def picture(self, images: Batch, predicted: Tensor, truth: Tensor) -> Image.Image: ...
+
+    def check(self, dataset: Dataset) -> None:
+        """Raises ConfigError for data with other classes than those of the head."""
+
+    def advice(self, dataset: Dataset) -> str:
+        """What mends a split in which nothing can be measured."""
+        return "choose another data.eval_split"
+
+    def __init__(self, config: Transfer, runtime: Runtime, trains: bool = True):
+        super().__init__(config, runtime, trains)
+        if trains:
+            if config.validation:
+                self.sets["val"] = open_dataset(config.validation, "eval", runtime, config.fields)
+                self.selection = next(iter(self.make_measure(torch.device("cpu")).better.items()))
+            self.check(self.train_set)
+            encoder = pretrained_encoder(config, runtime)
+        else:
+            encoder = Encoder(config.model, config.inputs, config.drop_path)
+        self.model = TransferModel(encoder, self.make_head())
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
-
-    def make_head(self) -> nn.Module:
-        raise NotImplementedError
+        self.module = TrainingModule(self.model, self.loss)
 
     def parameter_groups(self) -> list[dict]:
         """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
         opt, exempt = self.config.optimizer, self.model.no_weight_decay()
         return param_groups_layer_decay(self.model, opt.weight_decay, exempt, layer_decay=opt.layer_decay)
+
+    def prepare(self, batch: Batch, device: torch.device, step: int, shard: Shard) -> tuple[Batch, Tensor]:
+        return self.images_and_truth(batch, device)
+
+    def images_and_truth(self, batch: Batch, device: torch.device) -> tuple[Batch, Tensor]:
+        return normalize(batch, device), batch[self.truth].to(device)
+
+    def evaluate(
+        self, module: nn.Module, device: torch.device, shard: Shard, split: str = "eval"
+    ) -> list[dict[str, Any]]:
+        return [self.evaluate_on(self.sets[split], device, shard)]
+
+    def evaluate_on(
+        self, dataset: Dataset, device: torch.device, shard: Shard = Shard(), progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """The result on all samples of any data set whose classes are those of the head. Every process calls this, in
+        eval mode, without gradients, and in the precision of the run.
+
+        `progress` is called after each batch; what it raises ends the evaluation. Raises ConfigError as `check`,
+        ValueError where nothing counts.
+        """
+        self.check(dataset)
+        measure, done = self.make_measure(device), 0
+        for batch, count in self.eval_batches(dataset, shard):
+            images, truth = self.images_and_truth(batch, device)
+            measure.update(self.model(images)[:count], truth[:count])
+            done = min(done + self.runtime.eval_batch_size * shard.count, len(dataset))
+            if progress:
+                progress(done, len(dataset))
+        try:
+            return result(dataset, measure.compute())
+        except Unmeasured as error:
+            where = f"'{dataset.split}' of '{dataset.source}'"
+            raise ValueError(f"{error} in {where}: {self.advice(dataset)}") from None
+
+    def pictures(self, module: nn.Module, device: torch.device) -> dict[str, Image.Image]:
+        images, truth = self.images_and_truth(self.examples(self.pictured), device)
+        return {"predictions": self.picture(images, self.model(images), truth)}
+
+
+def load_trained(kind: type[AnyTransfer], config: Transfer, weights: Path, runtime: Runtime) -> AnyTransfer:
+    """A finished transfer, to be evaluated on any data set: no split is opened, and `init` is not asked for.
+
+    `config` is that of the run and `weights` its weights.safetensors, which must have every tensor of the model and no
+    other. The model is on the CPU, in eval mode: move `task.model` to the device, then call `task.evaluate_on`. Raises
+    ConfigError for weights that are not those of such a model.
+    """
+    task = kind(config, runtime, trains=False)
+    try:
+        task.model.load_state_dict(read(weights))
+        with safe_open(weights, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("run", "{}"))
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:  # torch's RuntimeError lists tensors
+        raise ConfigError(f"{weights}: not the weights of a {config.task} with these settings: {error}") from None
+    task.class_names = tuple(about.get("classes", ()))
+    task.module.eval()
+    return task
 
 
 def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:

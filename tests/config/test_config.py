@@ -237,3 +237,33 @@ def test_a_transfer_starts_from_the_encoder_that_it_has():
     transfer.check_needs(needed)
     with pytest.raises(c.ConfigError, match="model.heads is 6, but run .* was pre-trained with 12"):
         transfer.edit({"model.heads": 6}).check_needs(needed)
+
+
+BEST = {"selection": {"kind": "best"}, "eval_every_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({}, "selection.split is 'val', and so is data.eval_split: what is trained or tested on chooses no checkpoint"),
+        ({"selection": {"kind": "best", "split": "train"}}, "selection.split is 'train', and so is data.train_split"),
+        ({"selection": {"kind": "best", "split": "a/../train"}}, "expected a folder within the data's own"),
+        ({"data.eval_split": "test", "eval_every_epochs": None}, "set eval_every_epochs, such as 1"),
+        ({"data.name": "scenes", "selection": {"kind": "best", "split": "dev"}}, "scenes have the splits train, val"),
+    ],
+)
+def test_a_checkpoint_is_selected_on_a_split_of_its_own(changes, message):
+    with pytest.raises(c.ConfigError, match=message):
+        c.Classify().edit(BEST | changes)
+
+
+def test_selecting_is_identity_and_not_selecting_is_the_default():
+    classify = c.Classify()
+    assert (
+        classify.edit({"selection": {"kind": "last"}}).signature == classify.signature and classify.validation is None
+    )
+    best = classify.edit(BEST | {"data.eval_split": "test"})
+    assert best.signature != classify.edit({"eval_every_epochs": 1, "data.eval_split": "test"}).signature
+    assert c.build(best.delta()) == best
+    assert best.edit({"selection": {"kind": "best", "samples": 9}}).signature != best.signature
+    assert (best.validation.eval_split, best.validation.eval_samples, best.data.eval_split) == ("val", None, "test")

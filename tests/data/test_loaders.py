@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
+from multimae.data import loaders
 from multimae.data.datasets import open_dataset
 from multimae.data.loaders import epoch_order, eval_batches, normalize, train_batches
 from multimae.data.transforms import PretrainTransform
@@ -143,6 +144,20 @@ def test_evaluation_is_the_same_with_workers(datasets):
     transform = PretrainTransform(CONFIG, train=False)
     inline, workers = (list(eval_batches(datasets["eval"], transform, 4, Shard(), n)) for n in (0, 2))
     assert all(same(a, b) for a, b in zip(inline, workers, strict=True))
+
+
+@pytest.mark.parametrize("batch_size, workers", [(16, 0), (5, 1), (4, 2), (1, 4)])
+def test_an_evaluation_starts_no_worker_that_would_not_read_two_batches(datasets, monkeypatch, batch_size, workers):
+    asked = []
+    original = loaders.data.DataLoader
+
+    def loader(*arguments, num_workers, **options):
+        asked.append(num_workers)
+        return original(*arguments, num_workers=0, **options)
+
+    monkeypatch.setattr(loaders.data, "DataLoader", loader)
+    list(eval_batches(datasets["eval"], PretrainTransform(CONFIG, train=False), batch_size, Shard(), 4))
+    assert asked == [workers]
 
 
 def test_normalisation_is_that_of_imagenet(datasets):

@@ -298,8 +298,8 @@ def with_metric(rank, metric, bad_weight=False, steps=()) -> dict:
     original = ToyTask.evaluate
     task = []
 
-    def evaluate(self, module, device, shard):
-        (result,) = original(self, module, device, shard)
+    def evaluate(self, module, device, shard, split):
+        (result,) = original(self, module, device, shard, split)
         return [result | {"metrics": {"error": metric}}]
 
     def on_step(step):

@@ -3,7 +3,7 @@ from math import isfinite, isnan
 import pytest
 import torch
 
-from multimae.metrics import Accuracy, MeanIoU, MeanLosses
+from multimae.metrics import Accuracy, MeanIoU, MeanLosses, Unmeasured
 from multimae.modalities import IGNORE
 
 CPU = torch.device("cpu")
@@ -29,9 +29,16 @@ def test_mean_iou_against_a_count_by_hand():
 def test_labels_of_nothing_are_told():
     iou = MeanIoU(3, CPU)
     iou.update(torch.rand(1, 3, 2, 2), torch.full((1, 2, 2), IGNORE))
-    assert not iou.labelled
+    with pytest.raises(Unmeasured, match="no labelled pixel"):
+        iou.compute()
     iou.update(torch.rand(1, 3, 2, 2), torch.tensor([[[IGNORE, 1], [IGNORE, IGNORE]]]))
-    assert iou.labelled
+    assert isfinite(iou.compute()["mIoU"])
+
+
+@pytest.mark.parametrize("measure", [Accuracy(2, CPU), MeanIoU(2, CPU)])
+def test_a_measure_says_of_each_metric_which_way_is_better(measure):
+    measure.update(torch.eye(2), torch.tensor([0, 1]))
+    assert measure.better.keys() == measure.compute().keys()
 
 
 def test_losses_are_weighted_by_the_samples_that_have_them():

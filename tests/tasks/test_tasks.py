@@ -16,7 +16,7 @@ from multimae.record.folder import RunFolder
 from multimae.run import make_task, run, same_data
 from multimae.seeds import derive
 from multimae.shards import Shard
-from multimae.tasks import base, pretrain
+from multimae.tasks import pretrain
 from multimae.tasks.transfer import TransferModel
 
 CPU = torch.device("cpu")
@@ -179,7 +179,7 @@ def test_an_evaluation_loss_is_the_same_however_the_split_is_cut_up(kind, runtim
     assert kind == "none" or min(having.values()) < 24  # some samples have none
 
     def evaluated(batch, shards=1):
-        monkeypatch.setattr(base, "EVAL_BATCH", batch)
+        task.runtime = runtime.model_copy(update={"eval_batch_size": batch})
         sums, counts = Counter(), Counter()
         original = MeanLosses.compute
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...config import SCENES
 from ...files import Locked, locked, write_atomic
 from . import composing
 from .rendering import render
@@ -25,6 +26,7 @@ REPORT_SECONDS = 5.0
 class RenderedScenes:
     """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
 
+    source = SCENES
     usual = ("rgb", "depth", "semseg", "label")
     class_names: Sequence[str] = composing.LABELS
     lacks: Sequence[str] = ()
