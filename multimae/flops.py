@@ -60,7 +60,7 @@ def parameters(config: RunConfig) -> int:
     """Weights of a run's model: the matrices, which are all but a percent of them."""
     model = config.model
     count = 12 * model.depth * model.dim**2
-    count += sum(_patch_values(model, modality) * model.dim for modality in config.inputs)
+    count += sum(_patch_values(model, modality) * model.dim for modality in config.modalities)
     match config:
         case Pretrain():
             return count + sum(_decoder_parameters(config, target) for target in config.targets)
@@ -108,18 +108,17 @@ def _encoder(model: Model, tokens: float) -> float:
 
 def _patch_values(model: Model, modality: str) -> int:
     """Numbers in a patch, as it is projected."""
-    channels = MODALITIES[modality].channels or model.semseg_embedding
-    return channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+    return MODALITIES[modality].encoded(model) * (model.patch_size // MODALITIES[modality].stride) ** 2
 
 
 def _projections(model: Model, tokens: dict[str, float]) -> tuple[float, float]:
-    """(all of them, the part on images: class embeddings are learned, so semseg's has an input gradient)."""
+    """(all of them, the part on images: class embeddings are learned, so theirs has an input gradient)."""
     parts = {m: _linear(n, _patch_values(model, m), model.dim) for m, n in tokens.items()}
     return sum(parts.values()), sum(f for m, f in parts.items() if MODALITIES[m].channels)
 
 
 def _transfer(config: Classify | Segment, heads: dict[str, float]) -> Flops:
-    tokens = {m: float(config.model.tokens) for m in config.inputs}
+    tokens = {m: float(config.model.tokens) for m in config.modalities}
     projections, on_images = _projections(config.model, tokens)
     return Flops(projections, _encoder(config.model, sum(tokens.values())), heads, on_images)
 
@@ -140,7 +139,7 @@ def _pretrain(config: Pretrain, every_patch: bool) -> Flops:
     all_tokens = model.tokens * len(config.inputs)
     visible = all_tokens if masking.kind == "none" else masking.visible_tokens
     share = visible / all_tokens  # every alpha shows each modality equally often
-    projected = dict.fromkeys(config.inputs, model.tokens * (1.0 if every_patch else share))
+    projected = dict.fromkeys(config.modalities, model.tokens * (1.0 if every_patch else share))
     encoded = all_tokens if masking.mask_tokens_in_encoder else visible
     compared = model.tokens * (1.0 if every_patch or masking.kind == "none" else 1 - share)
 
@@ -152,8 +151,7 @@ def _pretrain(config: Pretrain, every_patch: bool) -> Flops:
 def _target_values(model: Model, target: str) -> int:
     """Numbers in a patch, as it is predicted."""
     modality = TARGETS[target].modality
-    channels = MODALITIES[modality].channels or model.semseg_classes
-    return channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+    return MODALITIES[modality].predicted(model) * (model.patch_size // MODALITIES[modality].stride) ** 2
 
 
 def _decoder_parameters(config: Pretrain, target: str) -> int:

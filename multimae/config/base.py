@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from ..modalities import SOURCES
 from .fields import Count, Section, Whole, validate
-from .sections import Data, Epochs, Modalities, Model, Optimizer
+from .sections import Data, Epochs, Model, Optimizer, Sources
 from .settings import ConfigError, Dumper, difference, merged, plain, set_dotted, shown
 
 SIGNATURE_LENGTH = 10
@@ -32,7 +33,7 @@ class RunConfig(Section):
     optimizer: Optimizer = Optimizer()
     eval_every_epochs: Epochs | None = None  # None: at the end only
     if TYPE_CHECKING:  # each kind of run declares it, after these
-        inputs: Modalities
+        inputs: Sources
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -55,9 +56,19 @@ class RunConfig(Section):
             RunConfig.tasks[task] = cls
 
     @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the encoder sees: the modalities of `inputs`, in the order of their tokens."""
+        return tuple(SOURCES[source] for source in self.inputs)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Of each modality that is read, the field of a sample that holds it."""
+        return dict(zip(self.modalities, self.inputs, strict=True))
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """What a sample must hold."""
-        raise NotImplementedError
+        return tuple(self.sources.values())
 
     @property
     def needs(self) -> str | None:

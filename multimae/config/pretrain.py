@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from ..modalities import MODALITIES, TARGETS
 from .base import RunConfig
 from .fields import Count, Section, Size, Unbounded
-from .sections import Augmentation, Epochs, Modalities, Targets
+from .sections import Augmentation, Epochs, Sources, Targets
 
 
 class Decoder(Section):
@@ -48,7 +48,7 @@ class Pretrain(RunConfig, task="pretrain"):
     task: Literal["pretrain"] = "pretrain"
     epochs: Epochs = 1600
     batch_size: Annotated[Count, Field(le=10**6)] = 2048
-    inputs: Modalities = ("rgb", "depth", "semseg")
+    inputs: Sources = ("rgb", "depth", "semseg")
     targets: Targets = ("rgb", "rgb_standardized", "depth", "semseg")
     decoder: Decoder = Decoder()
     masking: Masking = Masking()
@@ -62,12 +62,13 @@ class Pretrain(RunConfig, task="pretrain"):
                 f"masking.visible_tokens {self.masking.visible_tokens} must be less than the {tokens} tokens of "
                 f"{len(self.inputs)} modalities at {self.model.image_size} px in {self.model.patch_size} px patches"
             )
-        missing = {TARGETS[t].modality for t in self.targets} - set(self.inputs)
+        missing = {TARGETS[t].modality for t in self.targets} - set(self.modalities)
         if missing and self.decoder.kind == "self_attention":
             raise ValueError(f"decoder.kind self_attention can only predict its inputs, but not {sorted(missing)}")
         return self
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        needed = {*self.inputs, *(TARGETS[target].modality for target in self.targets)}
-        return tuple(name for name in MODALITIES if name in needed)
+    def sources(self) -> dict[str, str]:
+        """A target is predicted from the source that is the input; where there is none, from the data set's own."""
+        sources = {TARGETS[target].modality: TARGETS[target].modality for target in self.targets} | super().sources
+        return {name: sources[name] for name in MODALITIES if name in sources}

@@ -1,11 +1,12 @@
 """The sections that configs of several kinds have: data, model, optimizer, augmentation."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..modalities import IGNORE, MODALITIES, TARGETS
+from ..modalities import IGNORE, MODALITIES, SOURCES, TARGETS
 from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Section, Share, Size, Text, Whole, between
 
 SCENES = "scenes"  # the data set that is made, not read from a folder
@@ -26,7 +27,14 @@ def _in_order(table: Iterable[str]):
     return AfterValidator(check)
 
 
-Modalities = Annotated[tuple[str, ...], _in_order(MODALITIES)]
+def _of_different_modalities(sources: tuple[str, ...]) -> tuple[str, ...]:
+    for one, other in pairwise(sources):
+        if SOURCES[one] == SOURCES[other]:
+            raise ValueError(f"{one} and {other} are two sources of one modality, {SOURCES[one]}; give one of them")
+    return sources
+
+
+Sources = Annotated[tuple[str, ...], _in_order(SOURCES), AfterValidator(_of_different_modalities)]
 Targets = Annotated[tuple[str, ...], _in_order(TARGETS)]
 Classes = Annotated[Whole, Field(ge=2, le=10**6)]
 Epochs = Annotated[Positive, Field(le=10**6)]
@@ -84,9 +92,11 @@ class Model(Section):
     def _check(self) -> Self:
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        stride = MODALITIES["semseg"].stride
-        if self.patch_size % stride:
-            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {stride}, the stride of semseg")
+        for name, kind in MODALITIES.items():
+            if self.patch_size % kind.stride:
+                raise ValueError(
+                    f"patch_size {self.patch_size} is not a multiple of {kind.stride}, the stride of {name}"
+                )
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads} and of 4 (sin-cos positions)")
         return self

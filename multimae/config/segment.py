@@ -1,6 +1,6 @@
 """Semantic segmentation (paper Section B.2)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ class SegmentAugmentation(Section):
 class Segment(Transfer, task="segment"):
     """Semantic segmentation. Defaults: paper Table 8, ADE20K."""
 
+    target: ClassVar[str] = "semseg"  # the data set's own, so that an input can only be the pseudo labels
+
     task: Literal["segment"] = "segment"
     epochs: Epochs = 64
     batch_size: Annotated[Count, Field(le=10**6)] = 16
@@ -43,6 +45,12 @@ class Segment(Transfer, task="segment"):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.target in self.inputs:
+            mended = ",".join(f"pseudo_{name}" if name == self.target else name for name in self.inputs)
+            raise ValueError(
+                f"inputs: {self.target} is what segmentation predicts; as an input there are pseudo labels: set "
+                f"inputs=[{mended}]"
+            )
         parts = (self.model.patch_size // 4) ** 2
         if self.head_dim % parts:
             raise ValueError(
@@ -58,4 +66,4 @@ class Segment(Transfer, task="segment"):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*("pseudo_semseg" if name == "semseg" else name for name in self.inputs), "semseg")
+        return (*super().fields, self.target)

@@ -4,16 +4,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..modalities import MODALITIES
 from .base import SIGNATURE_LENGTH, RunConfig
 from .fields import Share
-from .sections import Classes, Modalities
+from .sections import Classes, Sources
 from .settings import ConfigError
 
 
 class Transfer(RunConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
 
-    inputs: Modalities = ("rgb",)
+    inputs: Sources = ("rgb",)
     classes: Classes
     # scratch | run:<signature of the pre-training> | official:<name> | timm:<model name>
     # A name is a key of Runtime.weights; a timm name that is not is loaded by timm itself.
@@ -30,8 +31,9 @@ class Transfer(RunConfig):
         """Raises ConfigError where the encoder of `source`, which this starts from, is another. Weights would not tell
         of all: the number of heads is not in a shape."""
         same = ["patch_size", "dim", "depth", "heads"]
-        if "semseg" in self.inputs and "semseg" in source.inputs:
-            same += ["semseg_classes", "semseg_embedding"]
+        for modality in self.modalities:
+            if modality in source.modalities and MODALITIES[modality].channels is None:
+                same += [f"{modality}_classes", f"{modality}_embedding"]
         for key in same:
             mine, its = getattr(self.model, key), getattr(source.model, key)
             if mine != its:

@@ -56,7 +56,7 @@ class TransferTask(ImageTask):
 
 def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
     """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
-    encoder = Encoder(config.model, config.inputs, config.drop_path)
+    encoder = Encoder(config.model, config.modalities, config.drop_path)
     if config.init != "scratch":
         source = _source(config, runtime)
         try:
