@@ -19,31 +19,25 @@ RGB_STD = (0.229, 0.224, 0.225)
 DEPTH_QUANTILES = (0.1, 0.9)
 STANDARDIZE_EPS = 1e-6  # of the authors' code: under the root, for depth and for patches alike
 
-ENDINGS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}  # of files, by PIL's name of the format
-
 
 @dataclass(frozen=True)
 class Files:
-    """The image files that hold a modality, one for each sample."""
+    """The image files that hold a modality, one for each sample. All but photographs are PNG, which keeps numbers."""
 
     expected: str  # in words
-    formats: tuple[str, ...]  # of PIL, told by the content
     modes: tuple[str, ...]  # of PIL
-    read: str  # (PIL image, Modality) -> tensor
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        return tuple(ending for format in self.formats for ending in ENDINGS[format])
+    read: str  # (PIL image, Modality) -> tensor: see `multimae.data.images`
+    endings: tuple[str, ...] = (".png",)
 
 
 PHOTOGRAPHS = Files(
     "an image of 8 bits a channel",
-    formats=("JPEG", "PNG", "WEBP"),
     modes=("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"),  # the others hold numbers that `convert` clips or scales
     read="data.images:photograph",
+    endings=(".jpg", ".jpeg", ".png", ".webp"),
 )
-NUMBERS_16 = Files("a PNG with one 16-bit channel", ("PNG",), ("I;16", "I;16B", "I"), read="data.images:numbers")
-CLASSES_8 = Files("a PNG with one 8-bit channel", ("PNG",), ("L", "P"), read="data.images:classes")
+NUMBERS_16 = Files("a PNG with one 16-bit channel", modes=("I;16", "I;16B", "I"), read="data.images:numbers")
+CLASSES_8 = Files("a PNG with one 8-bit channel", modes=("L", "P"), read="data.images:classes")
 
 
 @dataclass(frozen=True)
@@ -51,17 +45,15 @@ class Modality:
     """What enters the encoder, or is predicted from it."""
 
     name: str
-    # Numbers of a pixel, which are projected and predicted as they are. None: a class, embedded before it is projected
-    # and predicted as scores; how many, `Model` says in `<name>_classes`, `<name>_embedding` and `<name>_padding`.
+    # Numbers of a pixel, which are projected and predicted as they are. None: a class, which is embedded before, and
+    # predicted as scores. `Model` says how many: `<name>_classes`, `<name>_embedding`, `<name>_padding` for one more.
     channels: int | None
     files: Files
     filter: str  # of torch's `interpolate`, to resize it; bicubic is antialiased
     loss: str  # of a prediction: see `multimae.losses`
     draw: str  # (prediction or truth, truth) -> colours: see `multimae.pictures`
     stride: int = 1  # pixels of the image for one of a class map: patches are patch_size / stride wide
-    interpolation: str = (
-        "bicubic"  # how its position embeddings are resized to another grid (as the authors' code does)
-    )
+    interpolation: str = "bicubic"  # of its position embeddings, to another grid (as the authors' code does)
     zero: float = 0.0  # the number in a file that means 0,
     unit: float = 1.0  # and what one more means
     valid: str | None = None  # which pixels hold a value: see `multimae.data.pixels`. None: all

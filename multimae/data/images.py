@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..modalities import ENDINGS, MODALITIES, SOURCES, Modality, named
+from ..modalities import MODALITIES, SOURCES, Modality, named
 
+FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
 GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
 PNG_START = b"\x89PNG\r\n\x1a\n"
 OBLONG = 100  # the most that one side of an image may be of the other
@@ -38,7 +39,7 @@ def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
     kind = MODALITIES[SOURCES[field]]
     expected = kind.files.expected
     try:
-        image = Image.open(file, formats=list(ENDINGS))  # whatever the name's ending says
+        image = Image.open(file, formats=FORMATS)
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -55,10 +56,9 @@ def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
         raise Unusable(f"expected {expected}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
     if kind.photograph and image.mode == "P" and image.palette is None:
         raise Unusable(f"cannot be read as {expected}: its palette is missing")
-    if image.format not in kind.files.formats:
-        raise Unusable(f"expected {expected}, found {image.format}")
-    if not kind.photograph and image.mode == "L" and _bit_depth(file) != 8:
-        raise Unusable(f"expected {expected}, found {_bit_depth(file)} bits")
+    if not kind.photograph and (image.format != "PNG" or (image.mode == "L" and _bit_depth(file) != 8)):
+        found = image.format if image.format != "PNG" else f"{_bit_depth(file)} bits"
+        raise Unusable(f"expected {expected}, found {found}")
     return image
 
 
@@ -108,7 +108,7 @@ def _reason(file: IO[bytes], error: Exception) -> str:
     if not start:
         return "it is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"it is no {', '.join(ENDINGS)}, or its head is damaged (it begins with {start!r})"
+        return f"it is no {', '.join(FORMATS)}, or its head is damaged (it begins with {start!r})"
     return str(error)
 
 

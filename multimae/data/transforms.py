@@ -38,12 +38,8 @@ class ClassifyTransform:
     """Paper Table 6: random crop, flip and RandAugment; for evaluation, the centre of the resized image."""
 
     def __init__(self, config: Classify, train: bool):
-        self.fields, self.sources, self.model, self.classes = (
-            config.fields,
-            config.sources,
-            config.model,
-            config.classes,
-        )
+        self.fields, self.sources = config.fields, config.sources
+        self.model, self.classes = config.model, config.classes
         self.short_side = round(self.model.image_size * config.eval_resize)
         self.augmentation = config.augmentation if train else None
         self.rand_augment = None
