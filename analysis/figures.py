@@ -10,7 +10,6 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from multimae.modalities import MODALITIES
 from multimae.record.folder import RunFolder
 from multimae.study.study import Row
 
@@ -73,14 +72,14 @@ def mask_sampling(alphas: Iterable[float], samples: int = 12, tokens: int = 9, s
     figure = Figure(figsize=(2.1 * len(alphas), 0.22 * samples + 0.9), layout="constrained")
     for axis, alpha in zip(figure.subplots(1, len(alphas), squeeze=False)[0], alphas, strict=True):
         generator = torch.Generator().manual_seed(seed)
-        masks = sample_visible(dict.fromkeys(MODALITIES, 196), samples, tokens, float(alpha), generator)
+        masks = sample_visible(dict.fromkeys(COLORS, 196), samples, tokens, float(alpha), generator)
         counts = torch.stack([mask.sum(1) for mask in masks.values()], dim=1)  # (samples, modalities)
-        taken = [torch.arange(len(MODALITIES)).repeat_interleave(row).tolist() for row in counts]
-        axis.pcolormesh(taken, cmap=ListedColormap([COLORS[m] for m in MODALITIES]), vmin=0, vmax=2, edgecolors="white")
+        taken = [torch.arange(len(COLORS)).repeat_interleave(row).tolist() for row in counts]
+        axis.pcolormesh(taken, cmap=ListedColormap(list(COLORS.values())), vmin=0, vmax=2, edgecolors="white")
         axis.set_title("α = ∞" if alpha == float("inf") else f"α = {alpha:g}")
         axis.set_aspect("equal")
         axis.set_axis_off()
-    patches = [Patch(color=COLORS[modality], label=modality) for modality in MODALITIES]
+    patches = [Patch(color=color, label=modality) for modality, color in COLORS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
     return figure
 

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .config import Dirichlet, Pretrain
 from .config.settings import shown
 from .masking import sample_visible
+from .modalities import MODALITIES
 from .model.multimae import MultiMAE
 from .redact import parse_arguments
 
@@ -108,7 +109,7 @@ class Variant:
     def losses_and_gradients(self) -> None:
         masking = self.config.masking
         assert isinstance(masking, Dirichlet)
-        counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
+        counts = dict.fromkeys(self.config.modalities, self.config.model.tokens)
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             loss = sum(self.losses(self.images, visible).values())
@@ -140,13 +141,15 @@ class Variant:
 
 
 def random_images(config: Pretrain, batch: int, device: torch.device) -> dict[str, torch.Tensor]:
-    size, classes = config.model.image_size, config.model.semseg_classes
-    images = {
-        "rgb": torch.randn(batch, 3, size, size, device=device),
-        "depth": torch.randn(batch, 1, size, size, device=device),
-        "semseg": torch.randint(classes, (batch, size // 4, size // 4), device=device),
-    }
-    return {name: images[name] for name in config.inputs}
+    images = {}
+    for name in config.modalities:
+        kind = MODALITIES[name]
+        size = (config.model.image_size // kind.stride,) * 2
+        if kind.channels is None:
+            images[name] = torch.randint(kind.predicted(config.model), (batch, *size), device=device)
+        else:
+            images[name] = torch.randn(batch, kind.channels, *size, device=device)
+    return images
 
 
 def product_seconds(products: Counter, device: torch.device, precision: str) -> float:

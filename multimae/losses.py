@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from .masking import loss_weights
-from .modalities import MODALITIES, STANDARDIZE_EPS, TARGETS
+from .modalities import MODALITIES, STANDARDIZE_EPS, TARGETS, named
 from .patches import Patches
 
 PATCH_SIZE = 16
@@ -42,18 +42,35 @@ def masked_losses(
 def token_losses(
     target: str, predicted: Float[Tensor, "rows values"], truth: Shaped[Tensor, "rows pixels"]
 ) -> Float[Tensor, " rows"]:
-    """The mean loss over the pixels of each patch. Values are ordered channel, patch row, patch column.
-
-    A pixel of the class after the last, the class of padding, is unlabelled: it counts zero.
-    """
-    predicted = predicted.float()
+    """The mean loss over the pixels of each patch. Values are ordered channel, patch row, patch column."""
     kind = TARGETS[target]
-    if kind.loss == "cross_entropy":
-        scores = predicted.unflatten(1, (-1, truth.shape[1]))
-        return F.cross_entropy(scores, truth, ignore_index=scores.shape[1], reduction="none").mean(1)
     truth = standardize_patches(truth) if kind.standardize_patches and len(truth) else truth  # torch warns of none
-    loss = {"mse": F.mse_loss, "l1": F.l1_loss}[kind.loss]
-    return loss(predicted, truth, reduction="none").mean(1)
+    channels = MODALITIES[kind.modality].channels
+    truth = truth.unflatten(1, (channels, -1)) if channels else truth
+    return LOSSES[target](predicted.float().unflatten(1, (-1, truth.shape[-1])), truth).flatten(1).mean(1)
+
+
+# ---- what targets declare: (predicted (rows, channels, pixels), truth) -> errors, not yet averaged. The truth has the
+# shape of the prediction or, of classes, (rows, pixels)
+
+
+def mse(predicted: Tensor, truth: Tensor) -> Tensor:
+    return F.mse_loss(predicted, truth, reduction="none")
+
+
+def l1(predicted: Tensor, truth: Tensor) -> Tensor:
+    return F.l1_loss(predicted, truth, reduction="none")
+
+
+def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
+    """A pixel of the class after the last, the class of padding, is unlabelled: it counts zero."""
+    return F.cross_entropy(scores, truth, ignore_index=scores.shape[1], reduction="none")
+
+
+LOSSES = {target: named(kind.loss) for target, kind in TARGETS.items()}  # a table, which torch.compile can look up
+
+
+# ---- parts
 
 
 def standardize_patches(rows: Float[Tensor, "rows pixels"]) -> Float[Tensor, "rows pixels"]:

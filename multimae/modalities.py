@@ -1,40 +1,13 @@
-"""The one table of what a model can see (modalities) and what it predicts (targets)."""
+"""What a model can see and predict: one declaration for each modality or dense target. Imports no torch.
 
+A function is named `room.module:function` within `multimae`, and imported when it is called for: planning reads this.
+"""
+
+import functools
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Modality:
-    """What enters the encoder. `channels` is None where the input is a map of class indices."""
-
-    channels: int | None
-    stride: int  # pixels of the image for one element of this modality: patches are patch_size / stride wide
-    interpolation: str  # how its position embeddings are resized to another grid (as the authors' code does)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a decoder predicts, from the queries of `modality`."""
-
-    modality: str
-    loss: str  # mse | l1 | cross_entropy (paper Section 3.4)
-    standardize_patches: bool = False
-
-
-# The order of this table is the order of tokens in every sequence.
-MODALITIES = {
-    "rgb": Modality(channels=3, stride=1, interpolation="bicubic"),
-    "depth": Modality(channels=1, stride=1, interpolation="bicubic"),
-    # Class indices, a quarter of the image's resolution, so that a patch is 4x4 (paper Section A).
-    "semseg": Modality(channels=None, stride=4, interpolation="bilinear"),
-}
-
-TARGETS = {
-    "rgb": Target("rgb", "mse"),
-    "rgb_standardized": Target("rgb", "mse", standardize_patches=True),
-    "depth": Target("depth", "l1"),
-    "semseg": Target("semseg", "cross_entropy"),
-}
+from typing import Any
 
 IGNORE = 255  # in a class map: unlabelled; counts neither in a loss nor in a metric
 
@@ -45,3 +18,132 @@ RGB_STD = (0.229, 0.224, 0.225)
 # Depth is standardised per image over the values between these quantiles (paper Section 3.4).
 DEPTH_QUANTILES = (0.1, 0.9)
 STANDARDIZE_EPS = 1e-6  # of the authors' code: under the root, for depth and for patches alike
+
+
+@dataclass(frozen=True)
+class Files:
+    """The image files that hold a modality, one for each sample. All but photographs are PNG, which keeps numbers."""
+
+    expected: str  # in words
+    modes: tuple[str, ...]  # of PIL
+    read: str  # (PIL image, Modality) -> tensor: see `multimae.data.images`
+    endings: tuple[str, ...] = (".png",)
+
+
+PHOTOGRAPHS = Files(
+    "an image of 8 bits a channel",
+    modes=("RGB", "RGBA", "L", "LA", "P", "1", "CMYK"),  # the others hold numbers that `convert` clips or scales
+    read="data.images:photograph",
+    endings=(".jpg", ".jpeg", ".png", ".webp"),
+)
+NUMBERS_16 = Files("a PNG with one 16-bit channel", modes=("I;16", "I;16B", "I"), read="data.images:numbers")
+CLASSES_8 = Files("a PNG with one 8-bit channel", modes=("L", "P"), read="data.images:classes")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What enters the encoder, or is predicted from it."""
+
+    name: str
+    # Numbers of a pixel, which are projected and predicted as they are. None: a class, which is embedded before, and
+    # predicted as scores. `Model` says how many: `<name>_classes`, `<name>_embedding`, `<name>_padding` for one more.
+    channels: int | None
+    files: Files
+    filter: str  # of torch's `interpolate`, to resize it; bicubic is antialiased
+    loss: str  # of a prediction: see `multimae.losses`
+    draw: str  # (prediction or truth, truth) -> colours: see `multimae.pictures`
+    stride: int = 1  # pixels of the image for one of a class map: patches are patch_size / stride wide
+    interpolation: str = "bicubic"  # of its position embeddings, to another grid (as the authors' code does)
+    zero: float = 0.0  # the number in a file that means 0,
+    unit: float = 1.0  # and what one more means
+    valid: str | None = None  # which pixels hold a value: see `multimae.data.pixels`. None: all
+    standardize: str | None = None  # (image, which pixels are valid); the others then become 0, as padding is
+    normalize: str | None = None  # a batch, on its device
+    padding: tuple[int, ...] = (0,)  # what lies around an image; of a class map IGNORE
+    mirrored: tuple[int, ...] = ()  # channels whose sign changes where the image is flipped: what points to the right
+
+    @property
+    def photograph(self) -> bool:
+        """What a camera saw: its colours are augmented, and the other modalities may be predicted from it."""
+        return self.files is PHOTOGRAPHS
+
+    def encoded(self, model: Any) -> int:
+        """Numbers of a pixel as it is projected, in a model of these settings."""
+        return self.channels or getattr(model, f"{self.name}_embedding")
+
+    def predicted(self, model: Any) -> int:
+        """Numbers of a pixel as it is predicted."""
+        return self.channels or getattr(model, f"{self.name}_classes")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a decoder predicts, from the queries of `modality`."""
+
+    modality: str
+    loss: str
+    standardize_patches: bool = False
+
+
+def _by_name(*kinds: Modality) -> dict[str, Modality]:
+    return {kind.name: kind for kind in kinds}
+
+
+# The order of this table is the order of tokens in every sequence.
+MODALITIES = _by_name(
+    Modality(
+        "rgb",
+        channels=3,
+        files=PHOTOGRAPHS,
+        filter="bicubic",
+        loss="losses:mse",
+        draw="pictures:photograph",
+        normalize="data.pixels:imagenet",
+        padding=tuple(round(255 * mean) for mean in RGB_MEAN),
+    ),
+    Modality(
+        "depth",
+        channels=1,
+        files=NUMBERS_16,
+        unit=128 / 65535,  # metres
+        filter="bilinear",
+        valid="data.pixels:positive",
+        standardize="data.pixels:standardize_depth",
+        loss="losses:l1",
+        draw="pictures:depth",
+    ),
+    Modality(
+        "semseg",
+        channels=None,
+        files=CLASSES_8,
+        filter="nearest-exact",
+        stride=4,  # a quarter of the image's resolution, so that a patch is 4x4 (paper Section A)
+        interpolation="bilinear",
+        loss="losses:cross_entropy",
+        draw="pictures:class_map",
+    ),
+)
+
+
+def _targets(**others: Target) -> dict[str, Target]:
+    """In the order of modalities: each as it is, and after it the others that are predicted of it."""
+    plain = {name: Target(name, kind.loss) for name, kind in MODALITIES.items()}
+    order = list(MODALITIES)
+    return dict(sorted((plain | others).items(), key=lambda item: order.index(item[1].modality)))
+
+
+TARGETS = _targets(rgb_standardized=Target("rgb", "losses:mse", standardize_patches=True))
+
+# What a sample may hold, and of which modality it is: a folder each. `pseudo_depth` is what a network predicted from
+# the photograph, `depth` the data set's own: two sources of one modality, and so two experiments.
+SOURCES = {
+    source: name
+    for name, kind in MODALITIES.items()
+    for source in ((name,) if kind.photograph else (name, f"pseudo_{name}"))
+}
+
+
+@functools.cache
+def named(function: str) -> Callable[..., Any]:
+    """The function that a declaration names."""
+    return pkgutil.resolve_name(f"{__package__}.{function}")

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .modalities import IGNORE, MODALITIES, RGB_MEAN, RGB_STD
+from .modalities import IGNORE, MODALITIES, RGB_MEAN, RGB_STD, named
 
 TILE = 128  # px, at least
 GAP, CAPTION, GREY = 4, 16, 0.6
@@ -33,8 +33,7 @@ def prediction_sheet(
             seen = _patch_mask(visible, name, i, image.shape[-2:], patch_size // MODALITIES[name].stride)
             predicted = np.full_like(truth, GREY)
             if name in predictions:
-                value = predictions[name][i]
-                predicted = _tile(name, value.argmax(0) if name == "semseg" else value, image[i])
+                predicted = _tile(name, predictions[name][i], image[i])
                 if visible is not None:
                     predicted = np.where(seen, truth, predicted)
             rows.append([np.where(seen, truth, GREY), predicted, truth])
@@ -45,7 +44,10 @@ def prediction_sheet(
 def segmentation_sheet(images: dict[str, Tensor], predicted: Tensor, target: Tensor) -> Image.Image:
     """For each sample: its inputs, the predicted class of each pixel, the truth (unlabelled pixels in grey)."""
     inputs = [[_tile(name, image[i], image[i]) for name, image in images.items()] for i in range(len(predicted))]
-    blocks = [[[*inputs[i], _classes(predicted[i]), _classes(target[i])]] for i in range(len(predicted))]
+    blocks = [
+        [[*inputs[i], class_map(predicted[i], target[i]), class_map(target[i], target[i])]]
+        for i in range(len(predicted))
+    ]
     return _sheet(blocks, [*images, "prediction", "truth"])
 
 
@@ -65,21 +67,32 @@ def palette(classes: int) -> np.ndarray:
     return np.array([colorsys.hsv_to_rgb(*colour) for colour in colours])
 
 
-def _tile(name: str, value: Tensor, truth: Tensor) -> Tile:
-    """`value` of a modality as colours; depth on the scale of its truth."""
-    value = value.detach().float().cpu()
-    if name == "semseg":
-        return _classes(value)
-    if name == "depth":
-        near, far = np.quantile(truth.detach().cpu().numpy(), (0.02, 0.98))
-        return colormaps["magma_r"](((value[0].numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
+def _tile(modality: str, value: Tensor, truth: Tensor) -> Tile:
+    return named(MODALITIES[modality].draw)(value.detach().float().cpu(), truth.detach().cpu())
+
+
+# ---- how a modality draws itself: (prediction or truth (channels, height, width), truth), both on the CPU -> tile
+
+
+def photograph(value: Tensor, truth: Tensor) -> Tile:
+    """Of normalised rgb."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (RGB_MEAN, RGB_STD))
     return (value * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
-def _classes(indices: Tensor) -> Tile:
-    classes = indices.cpu().numpy().astype(int)
+def depth(value: Tensor, truth: Tensor) -> Tile:
+    """On the scale of the truth."""
+    near, far = np.quantile(truth.numpy(), (0.02, 0.98))
+    return colormaps["magma_r"](((value[0].numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
+
+
+def class_map(value: Tensor, truth: Tensor) -> Tile:
+    """Of classes (height, width), or the largest of their scores (classes, height, width)."""
+    classes = (value.argmax(0) if value.ndim == 3 else value).cpu().numpy().astype(int)
     return np.where((classes == IGNORE)[..., None], GREY, palette(256)[classes])
+
+
+# ---- sheets
 
 
 def _patch_mask(visible, name: str, i: int, size: Sequence[int], patch: int) -> np.ndarray:

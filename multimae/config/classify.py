@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ..modalities import MODALITIES
 from .fields import Number, Share, Text, between
 from .sections import Augmentation, Classes, Epochs, LayerwiseOptimizer
 from .settings import ConfigError
@@ -61,7 +62,7 @@ class Classify(Transfer, task="classify", runs="multimae.tasks.classify:Classify
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*self.inputs, "label")
+        return (*super().fields, "label")
 
     @property
     def mixes(self) -> bool:
@@ -69,14 +70,18 @@ class Classify(Transfer, task="classify", runs="multimae.tasks.classify:Classify
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.augmentation.rand_augment and self.inputs != ("rgb",):
+        kinds = {source: MODALITIES[modality] for modality, source in self.sources.items()}
+        others = [source for source, kind in kinds.items() if not kind.photograph]
+        if self.augmentation.rand_augment and others:
             raise ValueError(
-                "augmentation.rand_augment shears and shifts rgb alone, away from the other inputs "
-                f"({', '.join(self.inputs)}): set augmentation.rand_augment=null"
+                "augmentation.rand_augment shears and shifts photographs alone, away from the other inputs "
+                f"({', '.join(others)}): set augmentation.rand_augment=null"
             )
-        if self.mixes and "semseg" in self.inputs:
+        classes = [source for source, kind in kinds.items() if kind.channels is None]
+        if self.mixes and classes:
             raise ValueError(
-                "augmentation: semseg inputs cannot be mixed; set augmentation.mixup=0 and augmentation.cutmix=0"
+                f"augmentation: the classes of {', '.join(classes)} cannot be mixed; set augmentation.mixup=0 and "
+                "augmentation.cutmix=0"
             )
         if self.mixes and self.batch_size % 2:
             raise ValueError(

@@ -71,11 +71,9 @@ def encoder(model: "Model", tokens: float) -> float:
 
 def patch_values(model: "Model", modality: str) -> int:
     """Numbers in a patch, as it is projected."""
-    channels = MODALITIES[modality].channels or model.semseg_embedding
-    return channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+    return MODALITIES[modality].encoded(model) * (model.patch_size // MODALITIES[modality].stride) ** 2
 
 
 def predicted_values(model: "Model", modality: str) -> int:
     """Numbers in a patch, as it is predicted."""
-    channels = MODALITIES[modality].channels or model.semseg_classes
-    return channels * (model.patch_size // MODALITIES[modality].stride) ** 2
+    return MODALITIES[modality].predicted(model) * (model.patch_size // MODALITIES[modality].stride) ** 2

@@ -9,7 +9,7 @@ from ..modalities import MODALITIES, TARGETS
 from . import flops
 from .fields import Count, Size, Unbounded
 from .schema import Choice, Section
-from .sections import Augmentation, Epochs, Modalities, Targets
+from .sections import Augmentation, Epochs, Sources, Targets
 from .training import BatchSize, TrainingConfig
 
 
@@ -64,7 +64,7 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
     task: Literal["pretrain"] = "pretrain"
     epochs: Epochs = 1600
     batch_size: BatchSize = 2048
-    inputs: Modalities = ("rgb", "depth", "semseg")
+    inputs: Sources = ("rgb", "depth", "semseg")
     targets: Targets = ("rgb", "rgb_standardized", "depth", "semseg")
     decoder: Annotated[CrossAttending | SelfAttending, Choice("kind")] = CrossAttending()
     masking: Annotated[Dirichlet | NoMasking, Choice("kind")] = Dirichlet()
@@ -74,7 +74,7 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
     def _check(self) -> Self:
         if isinstance(self.masking, Dirichlet):
             self._check_masking(self.masking)
-        missing = {TARGETS[t].modality for t in self.targets} - set(self.inputs)
+        missing = {TARGETS[t].modality for t in self.targets} - set(self.modalities)
         if missing and isinstance(self.decoder, SelfAttending):
             raise ValueError(f"decoder.kind self_attention can only predict its inputs, but not {sorted(missing)}")
         return self
@@ -96,12 +96,13 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
 
     def idle(self) -> dict[str, Collection[str]]:
         predicted = {TARGETS[target].modality for target in self.targets}
-        return super().idle() | {"model": self.model.idle(self.inputs, predicted)}
+        return super().idle() | {"model": self.model.idle(self.modalities, predicted)}
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        needed = {*self.inputs, *(TARGETS[target].modality for target in self.targets)}
-        return tuple(name for name in MODALITIES if name in needed)
+    def sources(self) -> dict[str, str]:
+        """A target is predicted from the source that is the input; where there is none, from the data set's own."""
+        sources = {TARGETS[target].modality: TARGETS[target].modality for target in self.targets} | super().sources
+        return {name: sources[name] for name in MODALITIES if name in sources}
 
     @property
     def mask_tokens_in_encoder(self) -> bool:
@@ -115,7 +116,7 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
         model, masking, all_tokens = self.model, self.masking, self.tokens()
         visible = masking.visible_tokens if isinstance(masking, Dirichlet) else all_tokens
         share = visible / all_tokens  # every alpha shows each modality equally often
-        projected = dict.fromkeys(self.inputs, model.tokens * (1.0 if every_patch else share))
+        projected = dict.fromkeys(self.modalities, model.tokens * (1.0 if every_patch else share))
         compared = model.tokens * (1.0 if every_patch or visible == all_tokens else 1 - share)
         encoded = all_tokens if self.mask_tokens_in_encoder else visible
         heads = {target: self._decoder(target, encoded, compared) for target in self.targets}
@@ -136,4 +137,4 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
         dim, cross = self.decoder.dim, 12 * isinstance(self.decoder, CrossAttending)
         values = (flops.predicted_values(self.model, TARGETS[target].modality) for target in self.targets)
         decoders = ((self.model.dim + (12 * self.decoder.depth + cross) * dim + v) * dim for v in values)
-        return flops.encoder_parameters(self.model, self.inputs) + sum(decoders)
+        return flops.encoder_parameters(self.model, self.modalities) + sum(decoders)

@@ -1,11 +1,12 @@
 """The sections that configs of several kinds have: data, model, optimizer, augmentation."""
 
 from collections.abc import Collection, Iterable
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from ..modalities import IGNORE, MODALITIES, TARGETS
+from ..modalities import IGNORE, MODALITIES, SOURCES, TARGETS
 from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Share, Size, Text, Whole, between
 from .schema import Choice, Section
 
@@ -27,7 +28,14 @@ def _in_order(table: Iterable[str]):
     return AfterValidator(check)
 
 
-Modalities = Annotated[tuple[str, ...], _in_order(MODALITIES)]
+def _of_different_modalities(sources: tuple[str, ...]) -> tuple[str, ...]:
+    for one, other in pairwise(sources):
+        if SOURCES[one] == SOURCES[other]:
+            raise ValueError(f"{one} and {other} are two sources of one modality, {SOURCES[one]}; give one of them")
+    return sources
+
+
+Sources = Annotated[tuple[str, ...], _in_order(SOURCES), AfterValidator(_of_different_modalities)]
 Targets = Annotated[tuple[str, ...], _in_order(TARGETS)]
 Classes = Annotated[Whole, Field(ge=2, le=10**6)]
 Epochs = Annotated[Positive, Field(le=10**6)]
@@ -107,9 +115,11 @@ class Model(Section):
     def _check(self) -> Self:
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        stride = MODALITIES["semseg"].stride
-        if self.patch_size % stride:
-            raise ValueError(f"patch_size {self.patch_size} is not a multiple of {stride}, the stride of semseg")
+        for name, kind in MODALITIES.items():
+            if self.patch_size % kind.stride:
+                raise ValueError(
+                    f"patch_size {self.patch_size} is not a multiple of {kind.stride}, the stride of {name}"
+                )
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"dim {self.dim} must be a multiple of heads {self.heads} and of 4 (sin-cos positions)")
         return self
@@ -121,8 +131,9 @@ class Model(Section):
 
     def idle(self, inputs: Collection[str], predicted: Collection[str] = ()) -> list[str]:
         """The settings that change nothing with these modalities."""
-        of_input = [] if "semseg" in inputs else ["semseg_embedding", "semseg_padding"]
-        return of_input + ([] if "semseg" in (*inputs, *predicted) else ["semseg_classes"])
+        classes = [name for name, kind in MODALITIES.items() if kind.channels is None]
+        unseen = [f"{n}_{key}" for n in classes if n not in inputs for key in ("embedding", "padding")]
+        return unseen + [f"{name}_classes" for name in classes if name not in (*inputs, *predicted)]
 
 
 class Optimizer(Section):

@@ -1,11 +1,11 @@
 """Semantic segmentation (paper Section B.2)."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..modalities import IGNORE
+from ..modalities import IGNORE, MODALITIES
 from .fields import Fraction, Number, Size, between
 from .flops import linear
 from .schema import Choice, Section
@@ -50,6 +50,8 @@ class Linear(Section):
 class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask"):
     """Semantic segmentation. Defaults: paper Table 8, ADE20K."""
 
+    target: ClassVar[str] = "semseg"  # the data set's own, so that an input can only be the pseudo labels
+
     task: Literal["segment"] = "segment"
     epochs: Epochs = 64
     batch_size: BatchSize = 16
@@ -65,6 +67,12 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.target in self.inputs:
+            mended = ",".join(f"pseudo_{name}" if name == self.target else name for name in self.inputs)
+            raise ValueError(
+                f"inputs: {self.target} is what segmentation predicts; as an input there are pseudo labels: set "
+                f"inputs=[{mended}]"
+            )
         parts = (self.model.patch_size // STRIDE) ** 2
         if isinstance(self.head, ConvNeXt) and self.head.dim % parts:
             raise ValueError(
@@ -80,11 +88,11 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return (*("pseudo_semseg" if name == "semseg" else name for name in self.inputs), "semseg")
+        return (*super().fields, self.target)
 
     def idle(self) -> dict[str, Collection[str]]:
         colours = ["brightness", "contrast", "saturation", "hue"]
-        if "rgb" not in self.inputs:
+        if not any(MODALITIES[modality].photograph for modality in self.modalities):
             return super().idle() | {"augmentation": [*colours, "color_jitter"]}
         return super().idle() | ({} if self.augmentation.color_jitter else {"augmentation": colours})
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from ..modalities import SOURCES
 from .base import RunConfig
 from .fields import Count
 from .flops import Flops
 from .runtime import Runtime
-from .sections import Epochs, Modalities, Model, Optimizer
+from .sections import Epochs, Model, Optimizer, Sources
 from .settings import ConfigError
 
 MOST_EVALUATIONS = 100_000
@@ -25,7 +26,7 @@ class TrainingConfig(RunConfig):
     optimizer: Optimizer = Optimizer()
     eval_every_epochs: Epochs | None = None  # None: at the end only
     if TYPE_CHECKING:  # each kind declares it, after these
-        inputs: Modalities
+        inputs: Sources
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -47,6 +48,20 @@ class TrainingConfig(RunConfig):
         if not self.optimizer.warmup_epochs:
             idle["optimizer"] = ["warmup_lr"]
         return idle
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the encoder sees: the modalities of `inputs`, in the order of their tokens."""
+        return tuple(SOURCES[source] for source in self.inputs)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Of each modality that is read, the field of a sample that holds it."""
+        return dict(zip(self.modalities, self.inputs, strict=True))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.sources.values())
 
     # ---- durations, converted once
 

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ..modalities import MODALITIES
 from . import flops
 from .base import SIGNATURE_LENGTH, RunConfig
 from .fields import Count, Share
 from .schema import Choice, Section
-from .sections import SCENES, SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Modalities, Scenes, SplitName
+from .sections import SCENES, SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Scenes, Sources, SplitName
 from .settings import ConfigError
 from .training import TrainingConfig
 
@@ -51,7 +52,7 @@ class BestCheckpoint(Section):
 class Transfer(TrainingConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
 
-    inputs: Modalities = ("rgb",)
+    inputs: Sources = ("rgb",)
     classes: Classes
     init: Init = "scratch"
     optimizer: LayerwiseOptimizer
@@ -88,7 +89,7 @@ class Transfer(TrainingConfig):
         return self.data.model_copy(update={"eval_split": best.split, "eval_samples": samples})
 
     def idle(self) -> dict[str, Collection[str]]:
-        return super().idle() | {"model": self.model.idle(self.inputs)}
+        return super().idle() | {"model": self.model.idle(self.modalities)}
 
     def check_needs(self, needed: Mapping[str, RunConfig]) -> None:
         """The encoder of the run that this starts from must be the same. Weights would not tell of all: the number of
@@ -100,8 +101,9 @@ class Transfer(TrainingConfig):
                     "name a pre-training, or another run that trains"
                 )
             same = ["patch_size", "dim", "depth", "heads"]
-            if "semseg" in self.inputs and "semseg" in source.inputs:
-                same += ["semseg_classes", "semseg_embedding"]
+            for modality in self.modalities:
+                if modality in source.modalities and MODALITIES[modality].channels is None:
+                    same += [f"{modality}_classes", f"{modality}_embedding"]
             for key in same:
                 mine, its = getattr(self.model, key), getattr(source.model, key)
                 if mine != its:
@@ -117,11 +119,11 @@ class Transfer(TrainingConfig):
         raise NotImplementedError
 
     def flops(self) -> flops.Flops:
-        tokens = dict.fromkeys(self.inputs, float(self.model.tokens))
+        tokens = dict.fromkeys(self.modalities, float(self.model.tokens))
         return flops.of_model(self.model, tokens, self.tokens(), self.head_flops())
 
     def head_parameters(self) -> int:
         raise NotImplementedError
 
     def parameters(self) -> int:
-        return flops.encoder_parameters(self.model, self.inputs) + self.head_parameters()
+        return flops.encoder_parameters(self.model, self.modalities) + self.head_parameters()

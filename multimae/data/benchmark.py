@@ -20,10 +20,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..config import SCENES, Dirichlet, Folder, Model, Pretrain, Runtime, Scenes
-from ..modalities import RGB_MEAN, RGB_STD
+from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..shards import Shard
 from .datasets import open_dataset
-from .images import METRES_PER_UNIT
 from .loaders import train_batches
 from .scenes import composing
 from .scenes.rendering import render
@@ -98,7 +97,7 @@ def _write_folder(root: Path) -> None:
         images = {field: image[0, ..., :375, :] for field, image in render([scene], 500, FIELDS).items()}
         rgb = images["rgb"].transpose(1, 2, 0)
         rgb = np.clip(rgb + grain.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8)
-        depth = (images["depth"][0] / METRES_PER_UNIT).astype(np.uint16)
+        depth = (images["depth"][0] / MODALITIES["depth"].unit).astype(np.uint16)
         Image.fromarray(rgb).save(root / "train" / "rgb" / "scene" / f"{index}.jpg", quality=92)
         Image.fromarray(depth).save(root / "train" / "depth" / "scene" / f"{index}.png")
         Image.fromarray(images["semseg"]).save(root / "train" / "semseg" / "scene" / f"{index}.png")

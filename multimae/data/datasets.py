@@ -30,8 +30,8 @@ class Dataset(Protocol):
         """What to call a sample in a message: a path, where there is one."""
 
     def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
-        """rgb uint8 (3, H, W); depth float32 (1, H, W) in metres, 0 where invalid; semseg uint8 (H, W), 255 where
-        unlabelled; label int64 (). Nothing but `fields` is read."""
+        """Of a photograph uint8 (3, H, W); of numbers float32 (channels, H, W), in the unit that their modality
+        declares; of classes uint8 (H, W), 255 where unlabelled; label int64 (). Nothing but `fields` is read."""
 
 
 def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str] | None = None) -> Dataset:

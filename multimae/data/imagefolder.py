@@ -1,4 +1,4 @@
-"""A folder of images as a data set: `<root>/<split>/<modality>/<subfolder>/<stem>.<ext>` (see `multimae.data.listing`).
+"""A folder of images as a data set: `<root>/<split>/<field>/<subfolder>/<stem>.<ext>` (see `multimae.data.listing`).
 
 Everything is listed in one walk, and the head and the end of every file are read, before training starts. What was
 found wrong with a file's content is kept in the cache until a file changes; an error of the file system never is. The

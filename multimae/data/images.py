@@ -17,15 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..modalities import MODALITIES, SOURCES, Modality, named
+
 FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
-RGB_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")  # the others hold numbers that `convert` clips or scales
-KINDS = {  # field -> what is expected, and PIL modes
-    "rgb": ("an image of 8 bits a channel", RGB_MODES),
-    "depth": ("a PNG with one 16-bit channel", ("I;16", "I;16B", "I")),
-    "semseg": ("a PNG with one 8-bit channel", ("L", "P")),
-    "pseudo_semseg": ("a PNG with one 8-bit channel", ("L", "P")),
-}
-METRES_PER_UNIT = 128 / 65535  # of a 16-bit depth file: 65535 is 128 m
 GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
 PNG_START = b"\x89PNG\r\n\x1a\n"
 OBLONG = 100  # the most that one side of an image may be of the other
@@ -42,13 +36,14 @@ class Unusable(ValueError):
 
 def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
     """The image in a file, its head read and judged, its pixels not yet. Raises Unusable, and OSError of the system."""
-    kind, modes = KINDS[field]
+    kind = MODALITIES[SOURCES[field]]
+    expected = kind.files.expected
     try:
         image = Image.open(file, formats=FORMATS)
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise Unusable(f"cannot be read as {kind}: {_reason(file, error)}") from None
+        raise Unusable(f"cannot be read as {expected}: {_reason(file, error)}") from None
     width, height = image.size
     if width * height > max_pixels:
         raise Unusable(
@@ -57,43 +52,54 @@ def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
         )
     if max(image.size) > OBLONG * min(image.size):
         raise Unusable(f"is {width} x {height}: one side may be {OBLONG} times the other, no more")
-    if image.mode not in modes:
-        raise Unusable(f"expected {kind}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
-    if field == "rgb" and image.mode == "P" and image.palette is None:
-        raise Unusable(f"cannot be read as {kind}: its palette is missing")
-    if field != "rgb" and (image.format != "PNG" or (image.mode == "L" and _bit_depth(file) != 8)):
+    if image.mode not in kind.files.modes:
+        raise Unusable(f"expected {expected}, found mode {image.mode}{GREY_16.get(image.mode, '')}")
+    if kind.photograph and image.mode == "P" and image.palette is None:
+        raise Unusable(f"cannot be read as {expected}: its palette is missing")
+    if not kind.photograph and (image.format != "PNG" or (image.mode == "L" and _bit_depth(file) != 8)):
         found = image.format if image.format != "PNG" else f"{_bit_depth(file)} bits"
-        raise Unusable(f"expected {kind}, found {found}")
+        raise Unusable(f"expected {expected}, found {found}")
     return image
 
 
 def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
-    """rgb uint8 (3, H, W); depth float32 (1, H, W) in metres; classes uint8 (H, W).
+    """What lies in a file of `field`: a photograph, numbers or classes, as the functions below say.
 
     Raises Unusable where the file is damaged or no such image, and OSError of the system.
     """
     data = path.read_bytes()
     if data.startswith(PNG_START):
         _check_png(data)
-    scan = _scan(data)
+    kind, scan = MODALITIES[SOURCES[field]], _scan(data)
     watched = _Watched(data, *scan) if scan else None
     with open_image(watched or io.BytesIO(data), field, max_pixels) as image:
         if watched:
             watched.watching = True
         try:
-            tensor = _tensor(image, field)
+            tensor = named(kind.files.read)(image, kind)
         except (OSError, SyntaxError, ValueError) as error:
-            raise Unusable(f"cannot be read as {KINDS[field][0]}: {error}") from None
+            raise Unusable(f"cannot be read as {kind.files.expected}: {error}") from None
     if watched:
         watched.judge()
     return tensor
 
 
-def _tensor(image: Image.Image, field: str) -> torch.Tensor:
-    if field == "rgb":
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    if field == "depth":
-        return torch.from_numpy(np.array(image, dtype=np.float32) * np.float32(METRES_PER_UNIT))[None]
+def photograph(image: Image.Image, kind: Modality) -> torch.Tensor:
+    """uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def numbers(image: Image.Image, kind: Modality) -> torch.Tensor:
+    """float32 (channels, H, W), in the unit that `kind` declares."""
+    values = np.array(image, dtype=np.float32)
+    if kind.zero:
+        values -= np.float32(kind.zero)
+    values *= np.float32(kind.unit)
+    return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)[: kind.channels])
+
+
+def classes(image: Image.Image, kind: Modality) -> torch.Tensor:
+    """uint8 (H, W)."""
     return torch.from_numpy(np.array(image))
 
 

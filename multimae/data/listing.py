@@ -1,7 +1,8 @@
 """What lies in a folder of images, told without opening one: samples, classes, and which of them a run takes.
 
-`<root>/<split>/<modality>/<subfolder>/<stem>.<ext>`, joined by subfolder and stem. Subfolders are optional (ADE20K) and
-name the classes where they are there. Without folders of modalities, the split's own subfolders hold rgb (ImageNet).
+`<root>/<split>/<field>/<subfolder>/<stem>.<ext>`, joined by subfolder and stem; a field is a source of a modality.
+Subfolders are optional (ADE20K) and name the classes where they are there. Without folders of fields, the split's own
+subfolders hold photographs (ImageNet).
 Hidden files and folders do not count. Imports no torch: planning a study counts classes and samples too.
 """
 
@@ -21,14 +22,11 @@ import numpy as np
 
 from ..config import SCENES, ConfigError, Data, Folder
 from ..config.settings import nearest
+from ..modalities import MODALITIES, SOURCES
 from ..seeds import derive
 
-ENDINGS = {  # of the files that are read, by field
-    "rgb": (".jpg", ".jpeg", ".png", ".webp"),
-    "depth": (".png",),
-    "semseg": (".png",),
-    "pseudo_semseg": (".png",),
-}
+ENDINGS = {field: MODALITIES[modality].files.endings for field, modality in SOURCES.items()}  # of files that are read
+PHOTOGRAPHS = next(field for field, modality in SOURCES.items() if MODALITIES[modality].photograph)
 # Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would be
 # to train on less than there is.
 JUNK = re.compile(
@@ -52,9 +50,9 @@ class Listing:
             raise ValueError(f"{folder} {lack}: expected a split's folder, with a subfolder for each modality")
         there = [field for field in ENDINGS if not lacking(folder / field)]
         wanted = [field for field in fields if field != "label"] if fields is not None else there
-        self.plain = not there  # ImageNet: class folders, and nothing but rgb
+        self.plain = not there  # ImageNet: class folders, and nothing but photographs
         if self.plain:
-            there, wanted = ["rgb"], wanted or ["rgb"]
+            there, wanted = [PHOTOGRAPHS], wanted or [PHOTOGRAPHS]
         elif not wanted:
             wanted = there
         lost = [str(folder / field) for field in wanted if field not in there]
@@ -210,7 +208,7 @@ def _class_folders(top: Path) -> dict[str, str]:
     entries = list(_entries(top))
     folders = [entry for entry in entries if _is_folder(entry)]
     for entry in entries:
-        if _is_folder(entry) or JUNK.fullmatch(entry.name) or entry.name.lower().endswith(ENDINGS["rgb"]):
+        if _is_folder(entry) or JUNK.fullmatch(entry.name) or entry.name.lower().endswith(ENDINGS[PHOTOGRAPHS]):
             continue
         if entry.is_symlink() and not os.path.exists(entry.path):
             target = printable(os.readlink(entry.path))
@@ -242,7 +240,7 @@ def count_images(folder: Path, limit: int) -> int:
 
 
 def _images(folder: str) -> Iterator[str]:
-    return (name for name, _ in _walk(folder) if name.lower().endswith(ENDINGS["rgb"]))
+    return (name for name, _ in _walk(folder) if name.lower().endswith(ENDINGS[PHOTOGRAPHS]))
 
 
 # ---- which samples

@@ -3,7 +3,6 @@ epoch and the sample alone: workers, processes and interruptions change nothing.
 
 import random
 from collections.abc import Iterator
-from functools import cache
 from itertools import count
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.utils import data
 
 from ..config import TrainingConfig
-from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
+from ..modalities import MODALITIES, named
 from ..seeds import derive
 from ..shards import Batch, Shard
 from .datasets import Dataset
@@ -67,21 +66,15 @@ def epoch_order(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def normalize(batch: Batch, device: torch.device | str = "cpu") -> Batch:
-    """The images of a batch as the model takes them: rgb float32 with ImageNet's mean and deviation, semseg int64."""
+    """The images of a batch as the model takes them: numbers as their modality normalises them, classes int64."""
     images = {name: batch[name].to(device, non_blocking=True) for name in MODALITIES if name in batch}
-    if "rgb" in images:
-        scale, shift = _rgb_constants(torch.device(device))
-        images["rgb"] = torch.addcmul(shift, images["rgb"].float(), scale)
-    if "semseg" in images:
-        images["semseg"] = images["semseg"].long()
+    for name, image in images.items():
+        kind = MODALITIES[name]
+        if kind.channels is None:
+            images[name] = image.long()
+        elif kind.normalize:
+            images[name] = named(kind.normalize)(image)
     return images
-
-
-@cache
-def _rgb_constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """(scale, shift) of 8-bit rgb, made once: making them on a GPU waits for it."""
-    scale = 1 / (255 * torch.tensor(RGB_STD, device=device).view(3, 1, 1))
-    return scale, -torch.tensor(RGB_MEAN, device=device).view(3, 1, 1) * 255 * scale
 
 
 class _Fetch(data.Dataset[Any]):

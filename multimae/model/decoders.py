@@ -32,7 +32,7 @@ class TargetDecoder(nn.Module):
         super().__init__()
         self.modality = TARGETS[target].modality
         self.patches = Patches(self.modality, model.patch_size)
-        channels = MODALITIES[self.modality].channels or model.semseg_classes
+        channels = MODALITIES[self.modality].predicted(model)
         grid = (model.image_size // model.patch_size,) * 2
         self.project = nn.Linear(model.dim, decoder.dim)
         self.mask_token = learned_token(decoder.dim)

@@ -17,22 +17,22 @@ from .encoder import Encoder, Images, Masks
 class MultiMAE(nn.Module):
     """The model of a `Pretrain` config. Images are `{modality: tensor}`:
 
-    rgb (batch, 3, height, width) and depth (batch, 1, height, width), standardised floats; semseg (batch, height / 4,
-    width / 4) class indices. Masks are `{modality: bool (batch, tokens)}`, True = visible, one for each input among the
-    images. Any input may be left out of the images; its tokens are then neither seen nor attended to.
+    numbers (batch, channels, height, width), normalised floats; class indices (batch, height / stride, width / stride),
+    as `multimae.modalities` declares each. Masks are `{modality: bool (batch, tokens)}`, True = visible, one for each
+    input among the images. Any input may be left out of the images; its tokens are then neither seen nor attended to.
     """
 
     def __init__(self, config: Pretrain):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.model, config.inputs, mask_tokens=config.mask_tokens_in_encoder)
+        self.encoder = Encoder(config.model, config.modalities, mask_tokens=config.mask_tokens_in_encoder)
         kind = DECODERS[config.decoder.kind]
-        decoders = nn.ModuleDict({t: kind(t, config.inputs, config.model, config.decoder) for t in config.targets})
+        decoders = nn.ModuleDict({t: kind(t, config.modalities, config.model, config.decoder) for t in config.targets})
         self.decoders = cast(Mapping[str, TargetDecoder], decoders)
 
     def forward(self, images: Images, visible: Masks | None = None) -> dict[str, Float[Tensor, "batch channels _ _"]]:
-        """Predicted images of every target, all patches decoded, at the modality's own resolution (semseg: class scores
-        at a quarter). `visible` None: everything is seen."""
+        """Predicted images of every target, all patches decoded, at the modality's own resolution (of classes, their
+        scores). `visible` None: everything is seen."""
         inputs, selection = self._inputs(images, visible)
         features, grids = self._features(images, inputs, selection)
         predictions = {}
@@ -42,7 +42,7 @@ class MultiMAE(nn.Module):
         return predictions
 
     def encode(self, images: Images, visible: Masks | None = None) -> Float[Tensor, "batch tokens_and_global dim"]:
-        """Encoded tokens: modalities in the order rgb, depth, semseg, the global token last; see `Encoder.forward`."""
+        """Encoded tokens: modalities in their fixed order, the global token last; see `Encoder.forward`."""
         return self.encoder(images, visible)
 
     def training_losses(self, images: Images, visible: Masks | None) -> dict[str, Float[Tensor, ""]]:

@@ -46,11 +46,10 @@ class Tokens(nn.Module):
         self.patches = Patches(modality, model.patch_size)
         self.interpolation = kind.interpolation
         self.embedding = None
-        channels = kind.channels
-        if channels is None:
-            channels = model.semseg_embedding
-            self.embedding = nn.Embedding(model.semseg_classes + model.semseg_padding, channels)
-        self.project = nn.Linear(channels * self.patches.side**2, model.dim)
+        if kind.channels is None:
+            rows = getattr(model, f"{modality}_classes") + getattr(model, f"{modality}_padding")
+            self.embedding = nn.Embedding(rows, kind.encoded(model))
+        self.project = nn.Linear(kind.encoded(model) * self.patches.side**2, model.dim)
         side = model.image_size // model.patch_size
         self.register_buffer("positions", sincos_positions(model.dim, (side, side)))
 

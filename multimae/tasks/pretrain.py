@@ -8,7 +8,7 @@ from ..data.loaders import normalize
 from ..data.transforms import PretrainTransform
 from ..masking import sample_visible
 from ..metrics import MeanLosses
-from ..modalities import IGNORE, TARGETS
+from ..modalities import IGNORE, MODALITIES, TARGETS
 from ..model.multimae import MultiMAE
 from ..patches import Patches
 from ..pictures import prediction_sheet
@@ -71,14 +71,14 @@ class PretrainTask(ImageTask):
         masking = self.config.masking
         if not isinstance(masking, Dirichlet):
             return None
-        counts = dict.fromkeys(self.config.inputs, self.config.model.tokens)
+        counts = dict.fromkeys(self.config.modalities, self.config.model.tokens)
         generator = torch.Generator(device).manual_seed(derive(self.config.seed, *key))
         return sample_visible(counts, samples, masking.visible_tokens, masking.alpha, generator)
 
     def evaluate(self, module: nn.Module, device: torch.device, shard: Shard, split: str = "eval") -> list[dict]:
         """The losses on a split, under masks that are the same at every evaluation.
 
-        Each is the mean over the samples that have a masked token of its modality, as in training; of semseg, one with
+        Each is the mean over the samples that have a masked token of its modality, as in training; of classes, one with
         a labelled pixel: a sample without has no loss, which training counts as 0. Batches have different numbers of
         those, by which their means are weighted: how the split is cut up changes nothing.
         """
@@ -88,17 +88,20 @@ class PretrainTask(ImageTask):
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
             images = normalize(batch, device)
             losses, counted = module((images, masks, None)), self._counted(masks, count)
-            if "semseg" in counted:
-                labelled = self._with_label(images["semseg"], masks.get("semseg") if masks else None)[:count].sum()
-                # The mean over fewer samples: the others add 0 to the sum.
-                losses["semseg"] = losses["semseg"] * (counted["semseg"] / labelled.clamp(min=1))
-                counted["semseg"] = labelled
+            for target in self.config.targets:
+                modality = TARGETS[target].modality
+                if MODALITIES[modality].channels is None:
+                    mask = masks.get(modality) if masks else None
+                    labelled = self._with_label(modality, images[modality], mask)[:count].sum()
+                    # The mean over fewer samples: the others add 0 to the sum.
+                    losses[target] = losses[target] * (counted[target] / labelled.clamp(min=1))
+                    counted[target] = labelled
             means.update(losses, counted)
         metrics = means.compute()
         if len(metrics) == 1:
             raise ValueError(
-                f"no labelled pixel in '{dataset.split}' of '{dataset.source}': all of semseg is "
-                f"{IGNORE}, so its loss is unknown; give labels, or other targets"
+                f"no labelled pixel in '{dataset.split}' of '{dataset.source}': all of "
+                f"{', '.join(self.config.targets)} is {IGNORE}, so its loss is unknown; give labels, or other targets"
             )
         return [result(dataset, metrics)]
 
@@ -107,11 +110,11 @@ class PretrainTask(ImageTask):
         counted = {m: _with_masked(mask[:samples]) for m, mask in (visible or {}).items()}
         return {target: counted.get(TARGETS[target].modality, samples) for target in self.config.targets}
 
-    def _with_label(self, semseg: Tensor, visible: Tensor | None) -> Tensor:
+    def _with_label(self, modality: str, classes: Tensor, visible: Tensor | None) -> Tensor:
         """Which samples have a labelled pixel in a masked token."""
         model = self.config.model
-        labelled = Patches("semseg", model.patch_size).rows(semseg) != model.semseg_classes  # the class of padding
-        labelled = labelled.any(1).view(len(semseg), -1)
+        labelled = Patches(modality, model.patch_size).rows(classes) != MODALITIES[modality].predicted(model)
+        labelled = labelled.any(1).view(len(classes), -1)
         return (labelled if visible is None else labelled & ~visible).any(1)
 
     def pictures(self, module: nn.Module, device: torch.device):
@@ -120,9 +123,10 @@ class PretrainTask(ImageTask):
         images = normalize(batch, device)
         visible = self.masks(len(batch["index"]), device, "pictures")
         predictions = self.model(images, visible)
-        if "semseg" in images:
-            unlabelled = images["semseg"] == self.config.model.semseg_classes
-            images["semseg"] = images["semseg"].masked_fill(unlabelled, IGNORE)
+        for modality, image in images.items():
+            kind = MODALITIES[modality]
+            if kind.channels is None:
+                images[modality] = image.masked_fill(image == kind.predicted(self.config.model), IGNORE)
         return {"predictions": prediction_sheet(images, visible, predictions, self.config.model.patch_size)}
 
 

@@ -113,7 +113,7 @@ class TransferTask(ImageTask, ABC):
             self.check(self.train_set)
             encoder = pretrained_encoder(config, runtime)
         else:
-            encoder = Encoder(config.model, config.inputs, config.drop_path)
+            encoder = Encoder(config.model, config.modalities, config.drop_path)
         self.model = TransferModel(encoder, self.make_head())
         self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
         self.module = TrainingModule(self.model, self.loss)
@@ -183,7 +183,7 @@ def load_trained(kind: type[AnyTransfer], config: Transfer, weights: Path, runti
 
 def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
     """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
-    encoder = Encoder(config.model, config.inputs, config.drop_path)
+    encoder = Encoder(config.model, config.modalities, config.drop_path)
     if config.init != "scratch":
         source = _source(config, runtime)
         try:

@@ -60,6 +60,27 @@ def test_samples_in_the_order_of_their_stems_with_the_units_of_the_layout(root):
     assert set(dataset.sample(0, ("semseg",))) == {"semseg"}
 
 
+def test_pseudo_labels_lie_in_folders_of_their_own(root):
+    """And are read as their modality is."""
+    depths = []
+    for split in ("train", "val"):
+        for stem in STEMS:
+            path = root / split / "pseudo_depth" / f"{stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 48), 5120, np.uint16)).save(path)
+    model = Model(image_size=32, patch_size=8)
+    for source in ("depth", "pseudo_depth"):
+        config = Pretrain(inputs=(source,), targets=("depth",), model=model, masking=Masking(visible_tokens=4))
+        dataset = opened(root, fields=config.fields)
+        assert dataset.fields == (source, "label") and f"/{source}/" in dataset.name(0)
+        depths.append(dataset.sample(4, config.fields)[source])
+        assert set(PretrainTransform(config, train=False)(dataset.sample(0, config.fields))) == {"depth"}
+    torch.testing.assert_close(depths[0], torch.full((1, 40, 48), 50 * 512 * 128 / 65535))
+    torch.testing.assert_close(depths[1], torch.full((1, 40, 48), 5120 * 128 / 65535))
+    with pytest.raises(ValueError, match="pseudo_semseg not found"):
+        opened(root, fields=("rgb", "pseudo_semseg"))
+
+
 def test_a_missing_file_in_the_middle_is_refused_with_the_path_expected(root):
     lost = root / "train" / "depth" / "n01" / "b.png"
     lost.unlink()

@@ -8,7 +8,8 @@ import pytest
 from image_files import cut_inside, picture
 from PIL import Image
 
-from multimae.data.images import Unusable, read
+from multimae.data.images import Unusable, numbers, read
+from multimae.modalities import Files, Modality
 
 MOST = 10**8
 
@@ -104,6 +105,17 @@ def test_an_error_of_the_system_is_not_the_files(tmp_path):
         read(tmp_path / "gone.jpg", "rgb", MOST)
     with pytest.raises(IsADirectoryError):
         read(tmp_path, "rgb", MOST)
+
+
+def test_numbers_are_in_the_unit_that_is_declared():
+    files = Files("a PNG with 8-bit channels", modes=("L", "RGB"), read="data.images:numbers")
+    kind = Modality(
+        "x", 2, files, filter="bilinear", loss="losses:l1", draw="pictures:depth", zero=127.5, unit=1 / 127.5
+    )
+    image = picture(0, (5, 7))
+    expected = np.array(image)[..., :2].transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(numbers(image, kind), expected, atol=1e-6)
+    assert numbers(image.convert("L"), kind).shape == (1, 5, 7)
 
 
 def test_part_of_a_jpeg_is_missing(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from multimae.config import Data, Runtime
 from multimae.data.datasets import open_dataset
@@ -111,9 +112,24 @@ def test_other_fields_are_rendered_when_they_are_asked_for(tmp_path):
     open_dataset(data, "eval", runtime)
     dataset = open_dataset(data, "eval", runtime, fields=("normals", "instance"))
     sample = dataset.sample(2, ("normals",))
-    np.testing.assert_array_equal(sample["normals"], render([scenes.scene("val", 2)], 16, ALL)["normals"][0])
+    stored = render([scenes.scene("val", 2)], 16, ALL)["normals"][0]
+    np.testing.assert_allclose(sample["normals"], stored / np.float32(127))
     with pytest.raises(ValueError, match="curvature"):
         open_dataset(data, "eval", runtime, fields=("rgb", "curvature"))
+
+
+def test_pseudo_labels_are_the_truth_with_its_edges_off(tmp_path):
+    fields = ("depth", "pseudo_depth", "semseg", "pseudo_semseg")
+    dataset = RenderedScenes("val", 4, 48, tmp_path, fields)
+    for index in range(4):
+        sample, again = dataset.sample(index, fields), dataset.sample(index, fields)
+        for true in ("depth", "semseg"):
+            pseudo = sample[f"pseudo_{true}"]
+            assert pseudo.shape == sample[true].shape and pseudo.dtype == sample[true].dtype
+            assert torch.equal(pseudo, again[f"pseudo_{true}"])
+        assert 0.7 < float((sample["semseg"] == sample["pseudo_semseg"]).float().mean()) < 1
+        assert np.corrcoef(sample["depth"].ravel(), sample["pseudo_depth"].ravel())[0, 1] > 0.9
+    assert not list(tmp_path.rglob("*pseudo*")), "made of what is rendered for all tasks"
 
 
 def test_the_first_samples_do_not_depend_on_how_many_there_are(tmp_path):

@@ -10,15 +10,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from multimae.config import Classify, ClassifyAugmentation, Masking, Model, Pretrain, Segment
-from multimae.data.transforms import (
-    RGB_PADDING,
-    ClassifyTransform,
-    PretrainTransform,
-    SegmentTransform,
-    View,
-    standardize_depth,
-)
+from multimae.data.pixels import standardized
+from multimae.data.transforms import ClassifyTransform, PretrainTransform, SegmentTransform
+from multimae.data.views import View
+from multimae.modalities import MODALITIES, NUMBERS_16, Modality
 
+RGB, DEPTH = MODALITIES["rgb"], MODALITIES["depth"]
 SMALL = Model(image_size=32, patch_size=8, semseg_classes=100)
 PRETRAIN = Pretrain(model=SMALL, masking=Masking(visible_tokens=8))
 
@@ -54,7 +51,7 @@ def test_pretraining_crops_stay_aligned(shape, seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_segmentation_jitter_stays_aligned_and_pads_each_modality_in_its_own_way(seed):
     model = Model(image_size=64, patch_size=8, semseg_classes=100, semseg_padding=True)
-    config = Segment(model=model, classes=100, zero_is_unlabelled=False, inputs=("rgb", "depth", "semseg"))
+    config = Segment(model=model, classes=100, zero_is_unlabelled=False, inputs=("rgb", "depth", "pseudo_semseg"))
     config = config.edit({"augmentation.color_jitter": 0, "augmentation.jitter_scale": [0.4, 1.6]})
     sample = coordinates(80, 60)
     sample["pseudo_semseg"] = sample["semseg"]
@@ -65,7 +62,7 @@ def test_segmentation_jitter_stays_aligned_and_pads_each_modality_in_its_own_way
     assert (out["rgb"][1].float() / 255 * 99 - out["target"])[real].abs().max() < 5
     assert correlation(out["depth"][0][real], out["rgb"][1][real]) > 0.998
     padding = ~real
-    assert (out["rgb"][:, padding] == torch.tensor(RGB_PADDING)[:, None]).all()
+    assert (out["rgb"][:, padding] == torch.tensor(RGB.padding)[:, None]).all()
     assert (out["depth"][0][padding] == 0).all()
     quarter = out["target"][2::4, 2::4]
     close = (quarter == 255) | ((out["semseg"].long() - quarter).abs() <= 4)
@@ -87,10 +84,10 @@ def test_a_view_is_what_torchvision_makes_of_the_same_box(flip):
     ]
     if flip:
         expected = [v2.functional.horizontal_flip(image) for image in expected]
-    assert torch.equal(view.rgb(rgb), expected[0])
-    assert torch.equal(view.depth(depth), expected[1])
+    assert torch.equal(view.numbers(rgb, RGB), expected[0])
+    assert torch.equal(view.numbers(depth, DEPTH), expected[1])
     nearest = interpolate(semseg[None, None, 5:56, 7:67], (32, 32), mode="nearest-exact")[0, 0]
-    assert np.array_equal(view.classes(semseg, 1, 255), nearest.flip(-1) if flip else nearest)
+    assert np.array_equal(view.classes(semseg, 1), nearest.flip(-1) if flip else nearest)
 
 
 def test_random_crops_flip_half_the_time_and_vary():
@@ -108,7 +105,7 @@ def test_standardisation_is_that_of_the_values_between_the_quantiles():
     depth = rng.gamma(2.0, 3.0, (1, 30, 41)).astype(np.float32) + 0.1
     kept = np.sort(depth.ravel())[int(0.1 * depth.size) : int(0.9 * depth.size)].astype(np.float64)
     expected = (depth - kept.mean()) / np.sqrt(kept.var(ddof=1) + 1e-6)
-    np.testing.assert_allclose(standardize_depth(torch.from_numpy(depth)).numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(standardized(torch.from_numpy(depth), DEPTH).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_invalid_depth_does_not_count_and_becomes_zero():
@@ -118,17 +115,33 @@ def test_invalid_depth_does_not_count_and_becomes_zero():
     holes[0, :6, :6] = True
     for value in (0.0, float("nan"), float("inf")):
         broken = torch.where(holes, value, depth)
-        out = standardize_depth(broken)
+        out = standardized(broken, DEPTH)
         assert (out[holes] == 0).all() and out.isfinite().all()
-        torch.testing.assert_close(out[~holes], standardize_depth(depth[~holes][None])[0])
-    assert (standardize_depth(torch.zeros(1, 4, 4)) == 0).all()
+        torch.testing.assert_close(out[~holes], standardized(depth[~holes][None, None], DEPTH)[0, 0])
+    assert (standardized(torch.zeros(1, 4, 4), DEPTH) == 0).all()
+
+
+def test_padding_does_not_count_either():
+    """Half of the canvas is covered, by what has mean 0 and variance 1 on its own."""
+    config = Segment(model=SMALL, inputs=("depth",), classes=100, zero_is_unlabelled=False)
+    out = SegmentTransform(config, train=False)(coordinates(16, 32))["depth"]
+    assert torch.equal(out[:, :16], standardized(coordinates(16, 32)["depth"], DEPTH)) and (out[:, 16:] == 0).all()
 
 
 def test_resizing_never_mixes_depth_with_a_hole():
     depth = torch.full((1, 40, 40), 7.0)
     depth[0, 10:20, 10:20] = 0
-    out = View((0, 0, 40, 40), (25, 25), (0, 0), 25).depth(depth)
+    out = View((0, 0, 40, 40), (25, 25), (0, 0), 25).numbers(depth, DEPTH)
     assert (((out - 7).abs() < 1e-5) | (out == 0)).all() and (out == 0).any()
+
+
+def test_a_vectors_x_changes_its_sign_in_a_mirror():
+    vectors = Modality(
+        "vectors", 3, NUMBERS_16, filter="bilinear", loss="losses:l1", draw="pictures:photograph", mirrored=(0,)
+    )
+    image = torch.rand(3, 20, 20)
+    seen, mirrored = (View((0, 0, 20, 20), (8, 8), (0, 0), 8, flip).numbers(image, vectors) for flip in (False, True))
+    assert torch.equal(mirrored.flip(-1), seen * torch.tensor([-1.0, 1, 1])[:, None, None])
 
 
 def test_evaluation_takes_the_centre_and_needs_no_randomness():

@@ -121,6 +121,8 @@ VALUES = [
     setting("a list for a number", "epochs=[3]", r"epochs: .*found \[3\]"),
     setting("a word for a list", "inputs=rgb", "inputs: .*tuple, found 'rgb'"),
     setting("an input twice", "inputs=[rgb,rgb]", "inputs: expected one or more of .*each once"),
+    setting("two sources of one modality", "inputs=[depth,pseudo_depth]", "are two sources of one modality, depth; gi"),
+    setting("a target as an input", "inputs=[rgb,semseg]", r"predicts.* set inputs=\[rgb,pseudo_semseg\]", SEGMENT),
     setting("no inputs", "inputs=[]", "inputs: expected one or more"),
 ]
 RELATIONS = [
@@ -134,7 +136,7 @@ RELATIONS = [
     setting("no notation of timm", "augmentation.rand_augment=nonsense", "rand-m9-mstd0.5-inc1", CLASSIFY),
     setting("half a notation of timm", "augmentation.rand_augment=rand-m9-x3", "timm's notation", CLASSIFY),
     setting("RandAugment beside depth", "inputs=[rgb,depth] --set augmentation.rand_augment=rand-m9",
-            "shears and shifts rgb alone", CLASSIFY),
+            "shears and shifts photographs alone", CLASSIFY),
     setting("mixup of class maps", "inputs=[semseg] --set augmentation.mixup=1", "cannot be mixed", CLASSIFY),
     setting("mixup of an odd batch", "batch_size=31 --set augmentation.mixup=1", "choose an even one", CLASSIFY),
     setting("a mixup that draws NaN", "augmentation.mixup=1e-320", "mixup: .*0.001", CLASSIFY),

@@ -14,17 +14,24 @@ import torch
 
 from ...config import SCENES
 from ...files import Locked, locked, write_atomic
+from ...modalities import SOURCES
 from . import composing
 from .rendering import render
 
 BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
 BATCH_PIXELS = 1 << 15  # that are rendered together: few enough for the processor's cache
 INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
+NUMBERS = {"depth": 1, "normals": 127}  # fields of numbers, and what is stored of 1: metres, and a unit vector's part
+BLUR = 4  # px: the side of the squares that a pseudo label cannot tell apart
 REPORT_SECONDS = 5.0
 
 
 class RenderedScenes:
-    """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there."""
+    """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there.
+
+    In place of a network's pseudo label there is what is rendered, with its edges off by a pixel or two: one value for
+    each square of BLUR x BLUR.
+    """
 
     source = SCENES
     usual = ("rgb", "depth", "semseg", "label")
@@ -33,9 +40,9 @@ class RenderedScenes:
     semseg_classes: int | None = len(composing.SEMSEG)
 
     def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
-        unknown = set(fields) - {*composing.FIELDS, "label"}
-        if unknown:
-            known = ", ".join((*composing.FIELDS, "label"))
+        have = (*composing.FIELDS, "label", *(s for s, m in SOURCES.items() if s != m and m in composing.FIELDS))
+        if unknown := set(fields) - set(have):
+            known = ", ".join(have)
             raise ValueError(f"scenes have {known}; asked for {', '.join(sorted(unknown))}")
         self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
         self.fingerprint = f"scenes-v{composing.VERSION}-{size}px-{split}-{count}"
@@ -60,7 +67,8 @@ class RenderedScenes:
 
     def _map(self) -> None:
         blocks = self._blocks()
-        self.files = {field: [np.load(self._file(b, field), mmap_mode="r") for b in blocks] for field in self.fields}
+        fields = {_rendered(field) for field in self.fields}
+        self.files = {field: [np.load(self._file(b, field), mmap_mode="r") for b in blocks] for field in fields}
 
     def name(self, index: int) -> str:
         return f"scene {index} of '{self.split}'"
@@ -69,9 +77,13 @@ class RenderedScenes:
         block, row = divmod(index, BLOCK)
         sample = {}
         for field in fields:
-            values = self.files[field][block][row]
-            values = torch.from_numpy(values.astype(np.float32) if field == "depth" else np.array(values))
-            sample[field] = values.permute(2, 0, 1) if field in INTERLEAVED else values
+            rendered = _rendered(field)
+            values = np.array(self.files[rendered][block][row])
+            if rendered in NUMBERS:
+                values = np.divide(values, NUMBERS[rendered], dtype=np.float32)
+            tensor = torch.from_numpy(values)
+            tensor = tensor.permute(2, 0, 1) if rendered in INTERLEAVED else tensor
+            sample[field] = tensor if field == rendered else _blurred(tensor)
         return sample
 
     # ---- the cache
@@ -87,7 +99,9 @@ class RenderedScenes:
 
     def _missing(self, block: range) -> list[str]:
         """What to render of a block: with anything, all that is usual, because another task will want it."""
-        return [f for f in dict.fromkeys((*self.usual, *self.fields)) if not _whole(self._file(block, f))]
+        return [
+            f for f in dict.fromkeys((*self.usual, *map(_rendered, self.fields))) if not _whole(self._file(block, f))
+        ]
 
     def _render_missing(self) -> None:
         """Render the blocks that are not there; those which another process is rendering come last."""
@@ -133,6 +147,18 @@ class RenderedScenes:
         for field in fields:
             whole = np.concatenate([part[field] for part in parts])
             write_atomic(self._file(block, field), partial(np.save, arr=whole))
+
+
+def _rendered(field: str) -> str:
+    """The field that is rendered for another: a pseudo label is made of the truth."""
+    return SOURCES.get(field, field)
+
+
+def _blurred(image: torch.Tensor) -> torch.Tensor:
+    """(..., size, size), of every square of pixels the one in its middle."""
+    side = image.shape[-1]
+    at = (torch.arange(side) // BLUR * BLUR + BLUR // 2).clamp(max=side - 1)
+    return image[..., at[:, None], at]
 
 
 def _whole(path: Path) -> bool:
