@@ -46,6 +46,7 @@ class ImageTask:
         return next(eval_batches(self.eval_set, self.transforms[False], count))
 
     def evaluation(self, metrics: dict[str, float]) -> list[dict[str, Any]]:
-        """Numbers with their conditions: the split, the number of samples and the dataset's fingerprint."""
+        """Numbers with their conditions: the data set, the split, the number of samples and their fingerprint."""
         data = self.eval_set
-        return [{"split": data.split, "n": len(data), "fingerprint": data.fingerprint, "metrics": metrics}]
+        made = {"dataset": self.config.data.name, "split": data.split, "n": len(data), "fingerprint": data.fingerprint}
+        return [made | {"metrics": metrics}]
