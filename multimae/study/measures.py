@@ -97,8 +97,8 @@ class Table:
 def check_measures(tables: Sequence[Table], rows: Sequence[Row]) -> None:
     """Raises ConfigError where a column could not be filled, where one key stands for two measurements, and where one
     measurement has two keys."""
-    keys: dict[str, Measure] = {}
-    same: dict[Measure, str] = {}
+    keys: dict[Measure, str] = {}
+    measurements: dict[str, Measure] = {}
     for table in tables:
         names = [measure.name for measure in table.measures]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -109,13 +109,11 @@ def check_measures(tables: Sequence[Table], rows: Sequence[Row]) -> None:
             except ConfigError as error:
                 raise ConfigError(f"Table {table.name}, {measure.key}: {error}") from None
             for each in measure.measures:
-                if keys.setdefault(each.key, each) != each:
-                    raise ConfigError(
-                        f"Table {table.name}: the key {each.key} stands for two measurements; give each its own"
-                    )
-                key = same.setdefault(replace(each, key="", label=""), each.key)
-                if key != each.key:
-                    raise ConfigError(f"Table {table.name}: {key} and {each.key} are one measurement; give it one key")
+                measurement, where = replace(each, key="", label=""), f"Table {table.name}"
+                if measurements.setdefault(each.key, measurement) != measurement:
+                    raise ConfigError(f"{where}: the key {each.key} stands for two measurements; give each its own")
+                if (key := keys.setdefault(measurement, each.key)) != each.key:
+                    raise ConfigError(f"{where}: {key} and {each.key} are one measurement; give it one key")
 
 
 # ---- of the run that a row has in a stage
