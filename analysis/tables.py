@@ -20,7 +20,7 @@ from .paper import paper_tables
 
 DECIMALS = {"%": 1, "minutes": 1, "rank": 1, "tokens": 0}  # of others three
 AS_WRITTEN = ("tokens", "setting")  # units of what is set, not measured
-TOLD = ("failed", "refused", "incomplete")  # states whose reason stands below the table
+EXPLAINED = ("failed", "refused", "incomplete")  # states whose reason stands below the table
 NOT_COMPARABLE = (
     "Numbers of the {scale} scale are not comparable with the paper's: model, data and training are far smaller. "
     "They show that the study runs from end to end."
@@ -137,7 +137,7 @@ def title(table: Table, frame: pd.DataFrame) -> str:
 def notes(table: Table, frame: pd.DataFrame) -> list[str]:
     """Under which conditions the numbers were measured, why others were not, what they may be compared with."""
     published = paper_tables().get(table.name)
-    wrong = frame[frame["state"].isin(TOLD)].groupby(["key", "state", "reason"], sort=False)
+    wrong = frame[frame["state"].isin(EXPLAINED)].groupby(["key", "state", "reason"], sort=False)
     lines = [f"{', '.join(cells['row'].unique())} {key} {state}: {why}" for (key, state, why), cells in wrong]
     for measure in table.measures:
         done = frame[(frame["key"] == measure.key) & (frame["state"] == "done")]

@@ -144,7 +144,7 @@ class OfRun(Measure):
             return replace(reading, state="refused", reason=str(error))
         if not math.isfinite(value):
             return replace(reading, state="failed", reason=f"diverged: {self.metric} is {value}")
-        return replace(reading, value=value, conditions=conditions, learnt=tuple(results.learnt(config)))
+        return replace(reading, value=value, conditions=conditions, learnt=results.learnt(config))
 
     def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
         """(what a run that is done has measured, under which conditions). Raises ConfigError where it has not, and
@@ -165,9 +165,9 @@ class Evaluation(OfRun):
         last = 0
         for record in folder.journal.backwards():
             last = record["step"] if record["kind"] == "finished" else last
-            if record.get("step", last) < last:  # an evaluation before that is none of what was trained
-                break
             if record["kind"] == "eval":
+                if record["step"] < last:  # none of what was trained in the end, as all before it
+                    break
                 made.setdefault((record.get("dataset") or config.data.name, record["split"]), record)
         record = made.get(wanted, {"metrics": {}})
         if self.metric not in record["metrics"]:
@@ -199,8 +199,8 @@ class EpochTime(OfRun):
                 epochs[record["step"]] = (record["seconds"], where)
         if not epochs:
             raise ConfigError(
-                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}; its "
-                f"epochs are {config.epochs:g}, and one or more are timed"
+                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
+                "trains less than one"
             )
         places = list(dict.fromkeys(where for _, where in epochs.values()))
         if len(places) > 1:

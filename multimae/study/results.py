@@ -10,9 +10,7 @@ from ..record.folder import RunFolder
 from .status import Scheduler, read_all
 from .study import Row
 
-Learnt = tuple[
-    tuple[str, str | None], ...
-]  # (settings of the data, fingerprint of the samples) of a run, and so on back
+Learnt = tuple[tuple[str, str | None], ...]  # as `Results.learnt` tells
 
 
 class Incomparable(ValueError):
@@ -60,9 +58,12 @@ class Results:
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
 
-    def learnt(self, config: RunConfig) -> Iterator[tuple[str, str | None]]:
+    def learnt(self, config: RunConfig) -> Learnt:
         """(settings of the data, fingerprint of the training samples) of a run, of the one it starts from, and so on
         back. The fingerprint is None where a run has not said."""
+        return tuple(self._learnt(config))
+
+    def _learnt(self, config: RunConfig) -> Iterator[tuple[str, str | None]]:
         said = self.folder(config.signature).learnt_from or {}
         yield repr(config.data), said["train"]["fingerprint"] if said else None
         needed = config.needs
@@ -70,7 +71,7 @@ class Results:
         start = self.configs.get(needed or "") or (folder.config() if needed and folder.config_file.exists() else None)
         if start:
             before = dict(enumerate(said.get("before") or []))  # as it was then: that run may have been made anew since
-            for back, (data, fingerprint) in enumerate(self.learnt(start)):
+            for back, (data, fingerprint) in enumerate(self._learnt(start)):
                 yield data, before.get(back, fingerprint)
 
 
