@@ -185,6 +185,18 @@ def test_the_paper_s_times_stand_beside_ours(tmp_path):
     assert tables.words(table, frame).iloc[0].to_list() == ["98", "49", "missing", "2.7"]
 
 
+def test_losses_are_in_the_units_of_the_papers_columns(tmp_path):
+    curvature = Evaluation("taskonomy_curvature", stage="classify", metric="l1")
+    occlusion = Evaluation("taskonomy_occlusion", stage="segment", metric="l1")
+    rows = [Row("RGB-D", ROWS[0].stages)]
+    for stage, value in (("classify", 0.04455), ("segment", 0.000591)):
+        SyntheticRun(tmp_path, rows[0].stages[stage]).whole(metrics={"l1": value})
+    measures = (curvature, occlusion, Mean("taskonomy_loss", metric="l1", of=(curvature, occlusion)))
+    table, frame = built(tmp_path, *measures, rows=rows, name="12")
+    assert tables.words(table, frame).loc["RGB-D"].to_list() == ["4.455", "4.249", "5.910", "6.608", "2.257", "3.646"]
+    assert frame["unit"].to_list() == ["1e-2", "1e-4", "1e-2"]
+
+
 # ---- of other measures
 
 
