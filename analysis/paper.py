@@ -1,14 +1,16 @@
 """The numbers of the paper's tables, from paper.yaml."""
 
 import functools
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from multimae.config import ConfigError
-from multimae.config.settings import nearest
+from multimae.config.settings import nearest, shown
+from multimae.study import Row, Study
+from multimae.study.measures import check_measures, quantity
 
 FILE = Path(__file__).with_name("paper.yaml")
 
@@ -28,8 +30,8 @@ class Column:
 @dataclass(frozen=True)
 class PaperTable:
     title: str
-    columns: dict[str, Column]  # by the stage of a study that measures it
-    rows: dict[str, dict[str, float]]  # row -> stage -> published value
+    columns: dict[str, Column]  # by the key of the measure that shows it
+    rows: dict[str, dict[str, float]]  # row -> key -> published value, in the column's unit
 
 
 @functools.cache
@@ -37,36 +39,34 @@ def paper_tables() -> dict[str, PaperTable]:
     """Every table of paper.yaml, by its number. Raises ConfigError where a row does not fit its columns, and for a
     metric that is not declared."""
     content = yaml.load(FILE.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return {number: _table(number, entry, content["metrics"]) for number, entry in content["tables"].items()}
+    return {number: _table(number, entry) for number, entry in content["tables"].items()}
 
 
-def paper_table(number: str) -> PaperTable:
-    tables = paper_tables()
-    if number not in tables:
-        raise ConfigError(f"{FILE.name} has no Table {number}; it has {', '.join(tables)}")
-    return tables[number]
+def check_tables(study: Study, rows: Sequence[Row]) -> None:
+    """Raises ConfigError where a study of these rows would have a table that it cannot fill once it is trained, or that
+    is not the paper's of that number. A table of one's own is in no file."""
+    check_measures(study.tables, rows)
+    for table in study.tables:
+        if not (published := paper_tables().get(table.name)):
+            continue
+        for measure in table.measures:
+            where, column = f"{FILE.name}: Table {table.name}", published.columns.get(measure.key)
+            if column is None:
+                raise ConfigError(
+                    f"{where} has no column {shown(measure.key)}{nearest(measure.key, list(published.columns))} It has "
+                    f"{', '.join(published.columns)}; a table of one's own has another name"
+                )
+            if column.metric != measure.metric:
+                raise ConfigError(f"{where}, {measure.key}: the paper's is {column.metric}, found {measure.metric}")
 
 
-def check_table(number: str, stages: Collection[str]) -> None:
-    """Raises ConfigError where a study of these stages would find no table to fill, once it is trained."""
-    table = paper_table(number)
-    lost = [key for key in table.columns if key not in stages]
-    if lost and (not table.rows or len(lost) == len(table.columns)):  # a study may show a part of the paper's
-        raise ConfigError(
-            f"{FILE.name}: Table {number}: a column's key is the stage that it shows, and the study has no stage "
-            f"'{lost[0]}'{nearest(lost[0], list(stages))} Its stages: {', '.join(stages)}"
-        )
-
-
-def _table(number: str, entry: dict, metrics: dict) -> PaperTable:
+def _table(number: str, entry: dict) -> PaperTable:
     columns, rows = {}, {}
     for key, values in entry["columns"].items():
-        if (metric := values["metric"]) not in metrics:
-            raise ConfigError(
-                f"{FILE.name}: Table {number}, {key}: no metric '{metric}' is declared{nearest(metric, list(metrics))} "
-                f"To add it to `metrics`: {metric}: {{unit: '%', better: higher}}"
-            )
-        columns[key] = Column(**metrics[metric] | values)
+        try:
+            columns[key] = Column(**quantity(values["metric"])._asdict() | values)
+        except ConfigError as error:
+            raise ConfigError(f"{FILE.name}: Table {number}, {key}: {error}") from None
     for name, values in entry["rows"].items():
         if len(values) != len(columns):
             raise ConfigError(f"{FILE.name}: Table {number}, {name}: {len(values)} values for {len(columns)} columns")

@@ -22,7 +22,8 @@ from .record.folder import RunFolder
 class DataTask(Protocol):
     """A `Task` or a `Work`, and what is journalled of it."""
 
-    sets: Mapping[str, Dataset]  # `train` and `eval`, or one of them: what it reads
+    sets: Mapping[str, Dataset]  # `train`, `eval`, `val`, or some of them: what it reads
+    weights: tuple[str, str] | None  # (name, SHA-256) of the file that it starts from
 
     @property
     def class_names(self) -> Sequence[str]: ...
@@ -111,15 +112,12 @@ def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
                 f"{folder.journal.path} is gone or damaged. Put it back, or begin anew: rm -r {folder.path}"
             )
         where = str(Path(root).absolute()) if root else None
-        more = {
-            "before": _before(task.config, folder),
-            "fields": list(next(iter(sets.values())).fields),
-            "classes": classes,
-        }
+        more: dict[str, Any] = {"fields": list(next(iter(sets.values())).fields), "classes": classes}
         more |= {"eval_lacks": lacks} if lacks else {}
-        folder.journal.write("data", root=where, **_samples(sets), **more)
+        folder.journal.write("data", root=where, **_samples(sets), learnt=_learnt(task, folder), **more)
         return
     _refuse_others(sets, begun, folder, root)
+    _refuse_other_weights(task.weights, begun, folder)
     if begun.get("classes") not in (None, classes):
         raise ConfigError(
             f"run {folder.signature} numbers its classes {', '.join(begun['classes'])}, and {root} gives "
@@ -154,14 +152,25 @@ def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder
         )
 
 
-def _before(config: RunConfig, folder: RunFolder) -> list[str]:
-    """Fingerprints of what the runs were trained on that this one starts from, and of what those started from."""
-    before: list[str] = []
-    for needed in config.needs:
-        said = RunFolder.of(folder.path.parent, needed).learnt_from or {}
-        before += [said["train"]["fingerprint"]] if said.get("train") else []
-        before += said.get("before") or []
-    return before
+def _learnt(task: DataTask, folder: RunFolder) -> list[list[str]]:
+    """[what, which] of all that the result follows from: the training samples by their settings and fingerprint, the
+    weights by their name and hash; then what the runs followed from that this one starts from."""
+    learnt = [[task.config.data.training, task.sets["train"].fingerprint]] if "train" in task.sets else []
+    learnt += [list(task.weights)] if task.weights else []
+    for needed in task.config.needs:
+        learnt += (RunFolder.of(folder.path.parent, needed).learnt_from or {}).get("learnt") or []
+    return learnt
+
+
+def _refuse_other_weights(weights: tuple[str, str] | None, begun: Mapping[str, Any], folder: RunFolder) -> None:
+    """Two files may be given under one name."""
+    then = dict(begun.get("learnt") or [])
+    if weights and (before := then.get(weights[0])) not in (None, weights[1]):
+        raise ConfigError(
+            f"run {folder.signature} was begun from other {weights[0]}: their SHA-256 was {before}, and that of those "
+            f"given now is {weights[1]}. Give the file that it was begun from, give this one another name, or remove "
+            f"{folder.path} to begin anew"
+        )
 
 
 def make_task(config: RunConfig, runtime: Runtime) -> Any:

@@ -6,6 +6,7 @@ is ordered channel, patch row, patch column, so that converting renames and resh
 """
 
 import argparse
+import hashlib
 import pickle
 import re
 import struct
@@ -205,6 +206,18 @@ def pretrained_vit(name: str) -> VisionTransformer:
 
 
 # ---- files
+
+
+def fingerprint(source: Path | nn.Module) -> str:
+    """SHA-256 of a file, or of a model's tensors with their names."""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(source.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read(source: Source) -> State:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from multimae.config import recipe
-from multimae.study.study import Row, Study
+from multimae.study import Evaluation, Row, Study, Table
 from sweeps.command import main
 
 ALPHAS = (0.2, 0.5, 1.0, math.inf)
@@ -31,7 +31,15 @@ def rows(scale: str) -> Iterator[Row]:
         yield Row(f"alpha={alpha:g}", stages)
 
 
-study = Study(name="alpha_ablation", title="Mask sampling strategies", table="10", rows=rows)
+table = Table(
+    "10",
+    "Mask sampling strategies",
+    (
+        Evaluation("classify", stage="classify", metric="accuracy"),
+        Evaluation("segment_ade20k", stage="segment", metric="mIoU"),
+    ),
+)
+study = Study(name="alpha_ablation", title=table.title, rows=rows, tables=(table,))
 
 if __name__ == "__main__":
     sys.exit(main(study))

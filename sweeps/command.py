@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.paper import check_table
+from analysis.paper import check_tables
 from multimae.config import ConfigError
 from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
@@ -112,9 +112,9 @@ class Command:
             return self.status()
         if args.cancel_removed:
             return self.cancel_removed()
+        check_tables(self.study, self.everything)
         if args.table:
             return self.table()
-        check_table(self.study.table, stages_of(self.everything))
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
         planned = planning.plan(self.wanted, args.retry_failed, frozenset(named(self.rows, args.redo)))
@@ -259,7 +259,7 @@ class Command:
         return progress.report() or self.table()
 
     def table(self) -> int:
-        """The paper's table beside what was measured here."""
+        """The study's tables, the paper's numbers beside what was measured here."""
         from analysis import tables  # pandas takes half a second
 
         if not self.args.runs.exists():
@@ -267,14 +267,17 @@ class Command:
                 f"--runs: {self.args.runs} is not there; give the folder that has the runs, or train first"
             )
         seeds = self.args.seeds or [self.args.seed]
-        of_each = (all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds)
-        rows = [row for rows in of_each for row in only(rows, self.args.only)]
-        try:
-            print(tables.text(self.study, tables.build(self.study, self.args.scale, rows, self.args.runs)))
-        except tables.Incomparable as error:
-            print(error, file=sys.stderr)
-            return 2
-        return 0
+        trials = [all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds]
+        results = tables.read(self.args.runs, *trials)
+        code = 0
+        for index, table in enumerate(self.study.tables):
+            try:
+                frame = tables.build(table, self.args.scale, results, self.args.only)
+                print("\n" * (index > 0) + tables.text(table, frame))
+            except tables.Incomparable as error:
+                print(error, file=sys.stderr)
+                code = 2
+        return code
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -319,14 +322,16 @@ def _parser(study: Study) -> argparse.ArgumentParser:
         row = "ROW"
     parser = argparse.ArgumentParser(
         prog=study.command,
-        description=f"{study.title} (Table {study.table}), run on this machine or on a SLURM cluster.",
+        description=f"{study.heading}, run on this machine or on a SLURM cluster.",
         epilog=EXAMPLES.format(command=study.command, row=row),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print what would run and what it would cost")
     what.add_argument("--status", action="store_true", help="print what every run is doing")
-    what.add_argument("--table", action="store_true", help="print the paper's table beside what was measured here")
+    what.add_argument(
+        "--table", action="store_true", help="print the tables, the paper's beside what was measured here"
+    )
     what.add_argument("--cancel", action="store_true", help="stop what runs here or is on the cluster; it is kept")
     what.add_argument("--cancel-removed", action="store_true", help="the same for runs that left the study")
     add_study_arguments(parser)

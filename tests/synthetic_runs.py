@@ -34,16 +34,16 @@ class SyntheticRun:
         where = {"study": study, "row": row, "stage": stage, "scale": scale}
         self.folder.jobs.write("submitted", job=f"local:{os.getpid()}", host=socket.gethostname(), **where)
 
-    def start(self, step: int = 0, pid: int | None = None) -> None:
+    def start(self, step: int = 0, pid: int | None = None, processes: int = 1, device: str = "cpu") -> None:
         self.journal.write(
             "start",
             attempt=len(self.journal.records("start")) + 1,
             step=step,
             total_steps=40,
             steps_per_epoch=10,
-            processes=1,
+            processes=processes,
             micro_batches=1,
-            device="cpu",
+            device=device,
             host=socket.gethostname(),
             pid=pid or os.getpid(),
             params=self.config.resolved(),
@@ -76,8 +76,8 @@ class SyntheticRun:
                 step_seconds=0.1,
             )
 
-    def epoch(self, number: int) -> None:
-        fields = {"seconds": 3.5, "images_per_second": 90.0, "data_share": 0.1, "memory_gib": 1.0}
+    def epoch(self, number: int, seconds: float = 3.5) -> None:
+        fields = {"seconds": seconds, "images_per_second": 90.0, "data_share": 0.1, "memory_gib": 1.0}
         self.journal.write("epoch", step=number * 10, epoch=number, **fields)
 
     def evaluate(self, step: int = 40, metrics: dict | None = None, **conditions) -> None:

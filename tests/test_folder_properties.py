@@ -21,7 +21,7 @@ from PIL import Image
 from plans import wanted
 from rich.console import Console
 from synthetic_runs import SyntheticRun
-from training import tiny_study
+from training import tiny_study, tiny_table
 
 from analysis import figures as pictures
 from analysis import tables
@@ -195,7 +195,7 @@ def test_status_plan_and_table_say_it_or_work(studied, monkeypatch, config, happ
         entry = plan.entries[folder.signature]
         assert entry.status.state in MARKS and (entry.status.state != "refused" or entry.status.reason)
         with contextlib.suppress(ConfigError, tables.Incomparable):
-            tables.text(tiny_study, tables.build(tiny_study, "smoke", ROWS, studied))
+            tables.text(tiny_table, tables.build(tiny_table, "smoke", tables.read(studied, ROWS)))
         try:
             found = folder.config()
         except ConfigError:

@@ -7,6 +7,7 @@ import pytest
 from image_files import picture, write
 from plans import wanted
 from synthetic_runs import SyntheticRun
+from training import tiny_table
 
 from analysis import tables
 from multimae import run
@@ -24,7 +25,7 @@ SETTINGS = {
     "augmentation": {"rand_augment": None, "mixup": 0, "cutmix": 0},
 }  # fmt: skip
 CONFIG = build(SETTINGS)
-STUDY = Study("tiny", "A tiny study", "10", lambda scale: [Row("row", {"classify": CONFIG})])
+STUDY = Study("tiny", "A tiny study", lambda scale: [Row("row", {"classify": CONFIG})])
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +143,7 @@ def finish(runs, row, pretrain="aaaa", classify="bbbb", before=None) -> None:
 
 
 def built(runs, rows):
-    rows = list(rows)
-    study = Study("s", "A study", "10", lambda scale: rows)
-    return tables.text(study, tables.build(study, "smoke", rows, runs))
+    return tables.text(tiny_table, tables.build(tiny_table, "smoke", tables.read(runs, list(rows))))
 
 
 def test_a_table_says_what_its_rows_learnt_from(tmp_path):

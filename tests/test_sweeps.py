@@ -159,7 +159,7 @@ def test_a_cancel_that_cannot_know_what_runs_says_so(tmp_path, monkeypatch, caps
 def test_a_cancel_of_some_rows_leaves_what_other_rows_need(tmp_path, monkeypatch, capsys):
     (row, *_) = study_named("alpha_ablation").build("smoke")
     rows = [Row("a", row.stages), Row("b", {"pretrain": row.stages["pretrain"]})]
-    study = Study("alpha_ablation", "Shared", "10", lambda scale: rows)
+    study = Study("alpha_ablation", "Shared", lambda scale: rows)
     cancelled = []
     given(tmp_path)
     monkeypatch.setattr(scheduler, "query", lambda ids: {"5": scheduler.SchedulerJob("5", "site", "RUNNING")})
@@ -262,7 +262,7 @@ def test_own_data_may_lie_in_ones_home(images, monkeypatch):
 def test_own_data_that_suffices_is_cut_as_in_the_recipe(images):
     rows = rows_of(parsed("--data", str(images), "--set", "pretrain.data.train_samples=20"))
     assert rows[0].stages["pretrain"].data.train_samples == 20
-    study = Study("s", "t", "10", lambda scale: [Row("a", {"pretrain": Pretrain().edit({"data.train_samples": 7})})])
+    study = Study("s", "t", lambda scale: [Row("a", {"pretrain": Pretrain().edit({"data.train_samples": 7})})])
     assert rows_of(parsed("--data", str(images)), study)[0].stages["pretrain"].data.train_samples == 7
 
 

@@ -11,7 +11,7 @@ from synthetic_runs import finish
 from multimae.config import Classify, Pretrain, Segment
 from multimae.record.folder import RunFolder
 from multimae.record.heartbeat import Heartbeat
-from multimae.study.study import Row, Study
+from multimae.study import Evaluation, Row, Study, Table
 from slurm.job.job import Job
 
 
@@ -24,7 +24,15 @@ def tiny_rows(scale: str):
         yield Row(f"alpha={alpha:g}", stages)
 
 
-tiny_study = Study(name="tiny", title="A tiny study", table="10", rows=tiny_rows)
+tiny_table = Table(
+    "10",
+    "A tiny table",
+    (
+        Evaluation("classify", stage="classify", metric="accuracy"),
+        Evaluation("segment_ade20k", stage="segment", metric="mIoU"),
+    ),
+)
+tiny_study = Study(name="tiny", title="A tiny study", rows=tiny_rows, tables=(tiny_table,))
 
 
 @dataclass(frozen=True)

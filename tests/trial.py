@@ -107,7 +107,7 @@ class Trial:
 
     @cached_property
     def study(self) -> Study:
-        return Study(self.name, self.name, "10", lambda scale: [Row("row", {"pretrain": self.config})])
+        return Study(self.name, self.name, lambda scale: [Row("row", {"pretrain": self.config})])
 
     def submit(self) -> None:
         plan = planning.plan(wanted(self.study, self.study.build("smoke"), self.runs))

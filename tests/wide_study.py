@@ -30,7 +30,7 @@ def rows(scale: str) -> Iterator[Row]:
         yield Row(f"lr={pretrain.optimizer.base_lr:g}", {"pretrain": pretrain} | transfers)
 
 
-study = Study(name="wide", title="Many rows", table="10", rows=rows)
+study = Study(name="wide", title="Many rows", rows=rows)
 
 if __name__ == "__main__":
     sys.exit(main(study))

@@ -1,5 +1,6 @@
 """The sections that configs of several kinds have: data, model, optimizer, augmentation."""
 
+import json
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 from typing import Annotated, Literal, Self
@@ -62,6 +63,12 @@ class Data(Section):
     eval_split: SplitName = "val"
     train_samples: Count | None = None  # None: all there are. A run refuses a split that has fewer
     eval_samples: Count | None = None
+
+    @property
+    def training(self) -> str:
+        """The settings that say which samples are learnt from."""
+        settings = {key: value for key, value in self.model_dump().items() if not key.startswith("eval_")}
+        return json.dumps(settings, sort_keys=True)
 
     def split(self, name: str) -> tuple[str, int | None]:
         """The name of the "train" or "eval" split, and how many of its samples are asked for."""

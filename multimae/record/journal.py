@@ -33,14 +33,22 @@ KINDS: dict[str, Mapping[str, Shape]] = {
     # of journal.jsonl
     "data": {
         "root": maybe(text),
-        **dict.fromkeys(("train", "eval"), maybe(SAMPLES)),
-        **dict.fromkeys(("before", "fields", "classes"), maybe(list_of(text))),
+        **dict.fromkeys(("train", "eval", "val"), maybe(SAMPLES)),
+        **dict.fromkeys(("fields", "classes"), maybe(list_of(text))),
+        "learnt": maybe(list_of(list_of(text))),
     },
-    "start": {"step": count, "params": maybe(mapping_of()), "pid": maybe(process), "host": maybe(text)},
+    "start": {
+        "step": count,
+        "params": maybe(mapping_of()),
+        "pid": maybe(process),
+        "processes": maybe(count),
+        **dict.fromkeys(("host", "device"), maybe(text)),
+    },
     "train": {"step": count, "epoch": number, "loss": measured, "losses": mapping_of(measured)},
-    "epoch": {"step": count},
+    "epoch": {"step": count, "seconds": maybe(number)},
     "eval": {
         "step": count,
+        "dataset": maybe(text),
         "split": text,
         "n": count,
         "fingerprint": text,

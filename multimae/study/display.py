@@ -210,9 +210,9 @@ def _cells(plan: Plan) -> Iterator[tuple[str, str, Entry, bool]]:
 
 
 def _head(plan: Plan) -> Text:
-    study = plan.wanted.study
-    rest = f" · Table {study.table} · {plan.wanted.scale} scale · {len(plan.entries)} runs"
-    return Text.assemble((study.title, "bold"), rest)
+    return Text.assemble(
+        (plan.wanted.study.heading, "bold"), f" · {plan.wanted.scale} scale · {len(plan.entries)} runs"
+    )
 
 
 def _table(cells: list[Line], signatures: bool = True, room: int | None = None) -> "list[Grid | Text]":

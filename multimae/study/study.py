@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError, RunConfig
 from ..config.settings import flatten, nearest, shown
+
+if TYPE_CHECKING:
+    from .measures import Table
 
 Edits = Mapping[str, Mapping[str, Any]]  # stage -> dotted key -> value
 TOLD = 8  # rows in a message
@@ -61,8 +64,14 @@ class Study:
 
     name: str  # of the file in sweeps/
     title: str
-    table: str  # in the paper: the key in analysis/paper.yaml
     rows: Callable[[str], Iterable[Row]]
+    tables: tuple["Table", ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """Its title, and which tables it fills: `... (Tables 4a, 12)`."""
+        names = [table.name for table in self.tables]
+        return f"{self.title} (Table{'s'[: len(names) > 1]} {', '.join(names)})" if names else self.title
 
     @property
     def command(self) -> str:

@@ -21,6 +21,7 @@ class ImageTask:
 
     class_names: Sequence[str] = ()
     selection: tuple[str, Better] | None = None
+    weights: tuple[str, str] | None = None  # (name, SHA-256) of a file that it starts from
     transform: type
 
     def __init__(self, config: TrainingConfig, runtime: Runtime, trains: bool = True):

@@ -19,7 +19,7 @@ from ..metrics import Measure, Unmeasured
 from ..model.encoder import Encoder, Images
 from ..model.heads import Head
 from ..shards import Batch, Shard
-from ..weights import load_encoder, pretrained_vit, read
+from ..weights import fingerprint, load_encoder, pretrained_vit, read
 from .base import ImageTask, result
 
 AnyTransfer = TypeVar("AnyTransfer", bound="TransferTask")
@@ -111,7 +111,7 @@ class TransferTask(ImageTask, ABC):
                 self.sets["val"] = open_dataset(config.validation, "eval", runtime, config.fields)
                 self.selection = next(iter(self.make_measure(torch.device("cpu")).better.items()))
             self.check(self.train_set)
-            encoder = pretrained_encoder(config, runtime)
+            encoder, self.weights = pretrained_encoder(config, runtime)
         else:
             encoder = Encoder(config.model, config.modalities, config.drop_path)
         self.model = TransferModel(encoder, self.make_head())
@@ -181,16 +181,18 @@ def load_trained(kind: type[AnyTransfer], config: Transfer, weights: Path, runti
     return task
 
 
-def pretrained_encoder(config: Transfer, runtime: Runtime) -> Encoder:
-    """The encoder of `config.init`. Inputs that its source has not seen start fresh (paper Section 4.3)."""
+def pretrained_encoder(config: Transfer, runtime: Runtime) -> tuple[Encoder, tuple[str, str] | None]:
+    """The encoder of `config.init`, and (name, SHA-256) of the weights where they are no run's. Inputs that its source
+    has not seen start fresh (paper Section 4.3)."""
     encoder = Encoder(config.model, config.modalities, config.drop_path)
-    if config.init != "scratch":
-        source = _source(config, runtime)
-        try:
-            load_encoder(encoder, source)
-        except ValueError as error:
-            raise ConfigError(f"init: {config.init}: {error}") from None
-    return encoder
+    if config.init == "scratch":
+        return encoder, None
+    source = _source(config, runtime)
+    try:
+        load_encoder(encoder, source)
+    except ValueError as error:
+        raise ConfigError(f"init: {config.init}: {error}") from None
+    return encoder, None if config.needs else (f"weights {config.init}", fingerprint(source))
 
 
 def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:

@@ -99,9 +99,10 @@ CURSOR = {
 class News:
     """What to send next, gathered record by record."""
 
-    def __init__(self, folder: RunFolder, cursor: Cursor):
+    def __init__(self, folder: RunFolder, cursor: Cursor, dataset: str):
         self.folder = folder
         self.cursor = cursor
+        self.dataset = dataset  # the run's own
         self.clear()
 
     def clear(self) -> None:
@@ -118,8 +119,9 @@ class News:
 
     def add(self, record: dict[str, Any]) -> None:
         kind, step = record["kind"], record.get("step", 0)
-        series = f"eval {record['split']}" if kind == "eval" else kind
-        if values := _numbers(record):
+        split = f"{_elsewhere(record, self.dataset)}{record['split']}" if kind == "eval" else ""
+        series = f"eval {split}" if kind == "eval" else kind
+        if values := _numbers(record, split):
             if step <= self.cursor.steps.get(series, -1):
                 return
             self.cursor.steps[series] = step
@@ -130,7 +132,7 @@ class News:
                 self._start(record)
             case "eval":
                 self.results.append(record)
-                self.tags |= provenance(record["split"], record)
+                self.tags |= provenance(split, record)
             case "sample":
                 self._file(record["file"])
             case "nonfinite":
@@ -162,14 +164,15 @@ def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
     return {f"{prefix}/n": record["n"], f"{prefix}/fingerprint": record["fingerprint"]}
 
 
-def row_metrics(cell: Cell, records: Iterable[dict[str, Any]]) -> tuple[list[Metric], dict[str, Any]]:
-    """(metrics, tags) that evaluations of the run in `cell` add to its row."""
+def row_metrics(cell: Cell, records: Iterable[dict[str, Any]], dataset: str) -> tuple[list[Metric], dict[str, Any]]:
+    """(metrics, tags) that evaluations of the run in `cell` add to its row. `dataset`: the run's own."""
     metrics: list[Metric] = []
     tags: dict[str, Any] = {}
     for record in records:
         milliseconds, step = round(record["time"] * 1000), record["step"]
-        metrics += [Metric(f"{cell.stage}/{k}", float(v), milliseconds, step) for k, v in record["metrics"].items()]
-        tags |= provenance(cell.stage, record) | {f"{cell.stage}/split": record["split"]}
+        place = f"{cell.stage}/{_elsewhere(record, dataset)}".rstrip("/")
+        metrics += [Metric(f"{place}/{k}", float(v), milliseconds, step) for k, v in record["metrics"].items()]
+        tags |= provenance(place, record) | {f"{place}/split": record["split"]}
     return metrics, tags
 
 
@@ -185,11 +188,16 @@ def state_of(folder: RunFolder) -> tuple[Status, float]:
     return run.status, run.seen
 
 
-def _numbers(record: dict[str, Any]) -> dict[str, float]:
+def _elsewhere(record: dict[str, Any], dataset: str) -> str:
+    """What goes before the names of an evaluation: its data set, where that is not the run's own."""
+    return f"{record['dataset']}/" if record.get("dataset") not in (None, dataset) else ""
+
+
+def _numbers(record: dict[str, Any], split: str) -> dict[str, float]:
     """The metrics in a record, by the name they have in MLflow."""
     kind = record["kind"]
     if kind == "eval":
-        return {f"{record['split']}/{name}": float(value) for name, value in record["metrics"].items()}
+        return {f"{split}/{name}": float(value) for name, value in record["metrics"].items()}
     if kind not in ("train", "epoch"):
         return {}
     own = {key: value for key, value in record.items() if key not in ("time", "kind", "step", kind)}

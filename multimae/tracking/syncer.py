@@ -125,7 +125,7 @@ class Syncer:
 
         rows = {cell: self._row(cell, folder) for cell in cells}
         self._changed |= {(cell.experiment, cell.row_key) for cell in cells}
-        news = News(folder, cursor)
+        news = News(folder, cursor, config.data.name)
         jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
         if cursor.cells != cells:
             news.describe(config, cells)
@@ -152,7 +152,7 @@ class Syncer:
         self._store.log(news.cursor.run_id, news.metrics, news.params, news.tags)
         for cell, run_id in rows.items():
             if news.results and run_id not in self._store.deleted:
-                metrics, tags = row_metrics(cell, news.results)
+                metrics, tags = row_metrics(cell, news.results, news.dataset)
                 self._store.log(run_id, metrics, tags=tags)
         news.cursor.save(folder)
         report.metrics += len(news.metrics)

@@ -27,7 +27,7 @@ def wide_rows(scale: str):
 
 
 SITE = Profile(name="site")
-wide = Study("wide", "Wide", "10", wide_rows)
+wide = Study("wide", "Wide", wide_rows)
 
 
 def planned(study, runs, statuses: dict[str, Status] | None = None) -> planning.Plan:
@@ -82,7 +82,7 @@ def test_many_transfers_of_one_pre_training_are_no_larger_array_either(tmp_path)
         for i in range(70):
             yield Row(f"lr={i}", base | {"classify": base["classify"].edit({"optimizer.base_lr": 1e-4 * (i + 1)})})
 
-    plan = planned(Study("deep", "Deep", "10", rows), tmp_path)
+    plan = planned(Study("deep", "Deep", rows), tmp_path)
     after = "afterok:<job of pretrain>"
     made = [a for a in seen(arrays(plan, SITE.model_copy(update={"max_array_size": 30}))) if a[0] == "classify"]
     assert made == [("classify", indices, after) for indices in ("0-29", "0-29", "0-9")]

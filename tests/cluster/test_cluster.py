@@ -83,7 +83,7 @@ def test_a_long_pre_training_may_start_again_often_enough(tmp_path):
         return BatchScript(arrays(plan, site)[0], site, tmp_path, None, "tiny")
 
     def alone(config) -> BatchScript:
-        study = Study("long", "Long", "1", lambda scale: [Row("a", {"pretrain": config})])
+        study = Study("long", "Long", lambda scale: [Row("a", {"pretrain": config})])
         return first(planning.plan(wanted(study, study.build("smoke"), tmp_path)))
 
     assert first(plan_of(tmp_path)).restarts == RESTARTS  # minutes of work
@@ -224,7 +224,7 @@ def small_rows(scale: str):
         yield Row(f"seed={seed}", {"pretrain": pretrain, "classify": classify})
 
 
-small_study = Study("small", "Small", "10", small_rows)
+small_study = Study("small", "Small", small_rows)
 SMALL = small_study.build("smoke")
 FIRST, SECOND = (row.stages for row in SMALL)
 

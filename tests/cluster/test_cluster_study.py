@@ -93,9 +93,9 @@ def test_a_study_is_the_same_on_two_nodes_and_on_one_machine(dev_cluster, tmp_pa
     for signature in seen().entries:
         one, four = (RunFolder.of(runs, signature).journal.curve("train") for runs in (here, there))
         assert [record["loss"] for record in four] == pytest.approx([record["loss"] for record in one], rel=1e-3)
-    ours = [tables.build(study, "smoke", rows, runs) for runs in (here, there)]
+    ours = [tables.build(study.tables[0], "smoke", tables.read(runs, rows)) for runs in (here, there)]
     assert (ours[0]["state"] == "done").all() and (ours[1]["state"] == "done").all()
     # A prediction may tip over where two classes are level: a few of 64 images, or pixels.
     assert ours[1]["value"].to_list() == pytest.approx(ours[0]["value"].to_list(), abs=5)
-    same = ["row", "stage", "signature", "n", "fingerprint"]
+    same = ["row", "key", "signature", "conditions"]
     assert ours[0][same].equals(ours[1][same])

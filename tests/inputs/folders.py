@@ -299,7 +299,7 @@ CASES = [
     Case(
         "a done run without its evaluation",
         TABLE,
-        "expected an evaluation with accuracy, found nothing in .*to make them again",
+        "expected an evaluation with accuracy on scenes val, found nothing in .*to make them again",
         2,
         in_study(write("journal.jsonl", '{"time": 1, "kind": "finished", "step": 40, "seconds": 1}\n')),
     ),

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from plans import read, wanted
 from synthetic_runs import SyntheticRun
-from training import tiny_study
+from training import tiny_study, tiny_table
 
-from analysis.tables import build
+from analysis import tables
 from multimae import tracking
 from multimae.config import Pretrain
 from multimae.record.folder import RunFolder
@@ -264,7 +264,7 @@ def test_a_plan_shows_and_does_not_run_it(edited, tmp_path):
     (RunFolder.of(tmp_path, CLASSIFY.signature).journal.path).unlink()
     entry = planning.plan(wanted(tiny_study, ROWS, tmp_path)).entries[CLASSIFY.signature]
     assert (entry.status.state, entry.status.reason) == ("blocked", "alpha=1 pretrain refused")
-    study = type(tiny_study)("t", "t", "10", lambda scale: [type(ROWS[0])("alpha=1", {"classify": CLASSIFY})])
+    study = type(tiny_study)("t", "t", lambda scale: [type(ROWS[0])("alpha=1", {"classify": CLASSIFY})])
     entry = planning.plan(wanted(study, study.build("smoke"), tmp_path)).entries[CLASSIFY.signature]
     assert entry.status.state == "blocked" and "epochs: found 3.0, expected 1600.0" in entry.status.reason
 
@@ -277,10 +277,10 @@ def test_what_runs_is_shown_as_such_and_can_be_stopped(edited):
 
 
 def test_a_table_has_no_number_of_it(edited, tmp_path):
-    frame = build(tiny_study, "smoke", ROWS, tmp_path)
+    frame = tables.build(tiny_table, "smoke", tables.read(tmp_path, ROWS))
     assert set(frame["state"]) == {"done"}  # pre-trainings are no column of Table 10
     edit(RunFolder.of(tmp_path, CLASSIFY.signature), epochs=3)
-    frame = build(tiny_study, "smoke", ROWS, tmp_path).set_index(["row", "stage"])
+    frame = tables.build(tiny_table, "smoke", tables.read(tmp_path, ROWS)).set_index(["row", "key"])
     cell = frame.loc[("alpha=1", "classify")]
     assert cell["state"] == "refused" and cell["value"] != cell["value"]
     assert frame.loc[("alpha=0.5", "classify")]["value"] == 40

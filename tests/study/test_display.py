@@ -120,7 +120,7 @@ def big_study(rows: int) -> Study:
             classify = Classify().edit({"init": f"run:{pretrain.signature}"})
             yield Row(f"row {row}", {"pretrain": pretrain, "classify": classify})
 
-    return Study("big", "A big study", "10", build)
+    return Study("big", "A big study", build)
 
 
 RUNNING = Status("running", "no sign of life for 12 min", {"step": 1, "total_steps": 2}, job="7_1", node="n[1-2]")

@@ -246,7 +246,7 @@ def test_a_failure_blocks_what_needs_it_and_nothing_else(tmp_path, folder):
 
 
 def test_a_pre_training_of_no_row_must_be_done(tmp_path, folder):
-    study = Study("transfers", "t", "10", lambda scale: [Row("alpha=1", {"classify": CLASSIFY})])
+    study = Study("transfers", "t", lambda scale: [Row("alpha=1", {"classify": CLASSIFY})])
     assert actions(tmp_path, study)["alpha=1 classify"] == ("blocked", None)
     finish(folder)
     assert actions(tmp_path, study)["alpha=1 classify"] == ("missing", "run")

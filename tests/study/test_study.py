@@ -25,7 +25,7 @@ def test_an_edited_transfer_leaves_the_rest():
 
 
 def test_an_edit_of_init_wins_over_the_move():
-    study = Study("s", "t", "10", lambda scale: list(tiny_rows(scale))[:1])
+    study = Study("s", "t", lambda scale: list(tiny_rows(scale))[:1])
     (row,) = study.build("smoke", {"pretrain": {"epochs": 20}, "classify": {"init": "scratch"}})
     assert row.stages["classify"].needs == ()
     assert row.stages["segment"].needs == (row.stages["pretrain"].signature,)
@@ -34,7 +34,7 @@ def test_an_edit_of_init_wins_over_the_move():
 def test_a_transfer_may_start_from_another_rows_pre_training():
     first, second = tiny_rows("smoke")
     borrowed = Row("borrowed", {"classify": first.stages["classify"].edit({"epochs": 3})})
-    study = Study("s", "t", "10", lambda scale: [first, second, borrowed])
+    study = Study("s", "t", lambda scale: [first, second, borrowed])
     rows = study.build("smoke", {"pretrain": {"seed": 1}})
     assert rows[2].stages["classify"].needs == (rows[0].stages["pretrain"].signature,)
 
@@ -98,7 +98,7 @@ def test_an_edit_by_which_names_would_no_longer_be_true_is_refused(edits, words)
 def test_rows_that_share_a_stage_may_be_edited_together():
     first, second = tiny_rows("smoke")
     shared = Row("shared", {**second.stages, "pretrain": first.stages["pretrain"]})
-    study = Study("s", "t", "10", lambda scale: [first, shared])
+    study = Study("s", "t", lambda scale: [first, shared])
     a, b = study.build("smoke", {"pretrain": {"masking.alpha": 7}})
     assert a.stages["pretrain"] == b.stages["pretrain"]
 

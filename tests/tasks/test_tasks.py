@@ -233,7 +233,8 @@ def test_a_transfer_runs_to_its_metric(settings, runtime):
     config = build(settings | TINY)
     assert run(config, runtime) == "finished"
     record = RunFolder.of(runtime.runs, config.signature).journal.last("eval")
-    assert record["n"] == 9 and ("accuracy" in record["metrics"] or "mIoU" in record["metrics"])
+    assert (record["dataset"], record["n"]) == (config.data.name, 9)
+    assert "accuracy" in record["metrics"] or "mIoU" in record["metrics"]
 
 
 def test_a_run_does_not_continue_on_other_data(runtime):

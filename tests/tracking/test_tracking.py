@@ -72,6 +72,23 @@ def test_everything_in_the_journal_arrives(runs):
     assert seen.artifacts(shown, "samples") == ["samples/40.png"]
 
 
+def test_evaluations_on_other_data_sets_have_names_of_their_own(runs):
+    study_run(runs).whole()
+    run = study_run(runs, CLASSIFY.edit({"init": f"run:{PRETRAIN.signature}"}), stage="classify")
+    run.start()
+    run.evaluate(metrics={"accuracy": 50.0}, dataset=CLASSIFY.data.name)
+    tracking.sync(runs)
+    run.evaluate(metrics={"accuracy": 20.0}, dataset="imagenet-a", n=7500)
+    run.finish()
+    tracking.sync(runs)
+    found = Seen(runs).runs("ablation/smoke")
+    own, row = found["alpha=1 classify"].data, found["alpha=1"].data
+    assert own.metrics == {"val/accuracy": 50.0, "imagenet-a/val/accuracy": 20.0}
+    assert own.tags["val/n"] == "500" and own.tags["imagenet-a/val/n"] == "7500"
+    assert (row.metrics["classify/accuracy"], row.metrics["classify/imagenet-a/accuracy"]) == (50.0, 20.0)
+    assert row.tags["classify/n"] == "500" and row.tags["classify/imagenet-a/n"] == "7500"
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["cursor kept", "cursor lost"])
 def test_syncing_again_adds_nothing(runs, lost):
     run = study_run(runs).whole()

@@ -1,0 +1,340 @@
+"""What the columns of a study's tables show: each a measure, which says what it reads. Imports no torch.
+
+`Evaluation` and `EpochTime` read what a run has recorded, `Setting` reads its config, `Mean` and `Rank` follow from
+other measures. A new one is a class with a `measured` or a `values`. Here a number is a number, beside the conditions
+under which it holds; `analysis` makes tables of them.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, NamedTuple
+
+from ..config import ConfigError, RunConfig
+from ..config.settings import flatten, nearest, shown
+from ..record.folder import RunFolder
+from .results import Incomparable, Reading, Results, check_comparable, told
+from .study import TOLD, Row, stages_of, unknown
+
+
+class Quantity(NamedTuple):
+    """What a metric's values are."""
+
+    unit: str  # % | minutes | rank | tokens | 1e-2 (printed in hundredths; so 1e-3, 1e-4) | setting (any) | empty: none
+    better: str = ""  # higher | lower
+
+
+METRICS = {
+    "accuracy": Quantity("%", "higher"),  # top-1
+    "mIoU": Quantity("%", "higher"),
+    "delta1": Quantity("%", "higher"),  # share of pixels with a max ratio below 1.25
+    "mCE": Quantity("%", "lower"),  # mean corruption error
+    "l1": Quantity("1e-2", "lower"),
+    "loss": Quantity("", "lower"),  # of a pre-training: the sum over its targets
+    "average_rank": Quantity("rank", "lower"),
+    "epoch_minutes": Quantity("minutes", "lower"),
+    "visible_tokens": Quantity("tokens"),
+    "setting": Quantity("setting"),
+}
+
+
+def quantity(metric: str) -> Quantity:
+    """Raises ConfigError for a metric that is not declared."""
+    if metric not in METRICS:
+        raise ConfigError(
+            f"no metric {shown(metric)} is declared{nearest(metric, list(METRICS))} To add it, a line of METRICS in "
+            f'multimae/study/measures.py: "{metric}": Quantity("%", "higher")'
+        )
+    return METRICS[metric]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column. One measurement has one key, in whichever tables show it."""
+
+    key: str
+    _: KW_ONLY
+    metric: str
+    label: str = ""  # for the reader, where the key is not enough
+
+    @property
+    def name(self) -> str:
+        return self.label or self.key
+
+    @property
+    def quantity(self) -> Quantity:
+        return quantity(self.metric)
+
+    @property
+    def measures(self) -> "Iterator[Measure]":
+        """Itself, and those that it follows from."""
+        yield self
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raises ConfigError where no run of these rows can give it a value."""
+        quantity(self.metric)
+
+    def column(self, rows: Sequence[Row], results: Results) -> list[Reading | None]:
+        """One for each row of the table; None where it has nothing to be read. Raises ConfigError where a run that is
+        done has not measured this."""
+        raise NotImplementedError
+
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        """The conditions of its values, for a reader."""
+        return told(conditions)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`name`: the number that it has in the paper (a key of analysis/paper.yaml), or a name of one's own."""
+
+    name: str
+    title: str
+    measures: tuple[Measure, ...]
+
+
+def check_measures(tables: Sequence[Table], rows: Sequence[Row]) -> None:
+    """Raises ConfigError where a column could not be filled, where one key stands for two measurements, and where one
+    measurement has two keys."""
+    keys: dict[Measure, str] = {}
+    measurements: dict[str, Measure] = {}
+    for table in tables:
+        names = [measure.name for measure in table.measures]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"Table {table.name}: two columns are called {twice[0]}; give one another label")
+        for measure in table.measures:
+            try:
+                measure.check(rows)
+            except ConfigError as error:
+                raise ConfigError(f"Table {table.name}, {measure.key}: {error}") from None
+            for each in measure.measures:
+                measurement, where = replace(each, key="", label=""), f"Table {table.name}"
+                if measurements.setdefault(each.key, measurement) != measurement:
+                    raise ConfigError(f"{where}: the key {each.key} stands for two measurements; give each its own")
+                if (key := keys.setdefault(measurement, each.key)) != each.key:
+                    raise ConfigError(f"{where}: {key} and {each.key} are one measurement; give it one key")
+
+
+# ---- of the run that a row has in a stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun(Measure):
+    stage: str
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        if self.stage not in (stages := stages_of(rows)):
+            raise ConfigError(unknown("stage", self.stage, stages))
+
+    def column(self, rows: Sequence[Row], results: Results) -> list[Reading | None]:
+        return [
+            self._read(row.name, row.stages[self.stage], results) if self.stage in row.stages else None for row in rows
+        ]
+
+    def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
+        status = results.statuses[config.signature]
+        reading = Reading(row, self.key, status.state, status.reason, config=config)
+        if status.state != "done":
+            return reading
+        try:
+            value, conditions = self.measured(config, results.folder(config.signature))
+        except Incomparable as error:
+            return replace(reading, state="refused", reason=str(error))
+        if not math.isfinite(value):
+            return replace(reading, state="failed", reason=f"diverged: {self.metric} is {value}")
+        return replace(reading, value=value, conditions=conditions, learnt=results.learnt(config))
+
+    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+        """(what a run that is done has measured, under which conditions). Raises ConfigError where it has not, and
+        Incomparable where that is no one value."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(OfRun):
+    """Of the final step, on a data set and a split; by default those that the run's config names."""
+
+    dataset: str | None = None
+    split: str | None = None
+
+    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+        wanted = (self.dataset or config.data.name, self.split or config.data.eval_split)
+        made: dict[tuple[str, str], dict[str, Any]] = {}
+        last = 0
+        for record in folder.journal.backwards():
+            last = record["step"] if record["kind"] == "finished" else last
+            if record["kind"] == "eval":
+                if record["step"] < last:  # none of what was trained in the end, as all before it
+                    break
+                made.setdefault((record.get("dataset") or config.data.name, record["split"]), record)
+        record = made.get(wanted, {"metrics": {}})
+        if self.metric not in record["metrics"]:
+            found = "; ".join(f"{', '.join(made[on]['metrics'])} on {' '.join(on)}" for on in made) or "nothing"
+            raise ConfigError(
+                f"run {folder.signature}: expected an evaluation with {self.metric} on {' '.join(wanted)}, found "
+                f"{found} in {folder.journal.path}; {folder.remake}"
+            )
+        conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
+        return float(record["metrics"][self.metric]), conditions
+
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        return "on {dataset} {split}, {n} samples (fingerprint {fingerprint})".format(**conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTime(OfRun):
+    """Minutes of a training epoch: the median of those that the run has done."""
+
+    metric: str = "epoch_minutes"
+
+    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+        epochs: dict[int, tuple[float, tuple[Any, Any]]] = {}  # by step: a run that continues repeats some
+        where: tuple[Any, Any] = (None, None)
+        for record in folder.journal.records("start", "epoch"):
+            if record["kind"] == "start":
+                where = (record.get("processes"), record.get("device"))
+            elif record.get("seconds") is not None:
+                epochs[record["step"]] = (record["seconds"], where)
+        if not epochs:
+            raise ConfigError(
+                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
+                "trains less than one"
+            )
+        places = list(dict.fromkeys(where for _, where in epochs.values()))
+        if len(places) > 1:
+            found = " and ".join(f"{processes} x {device}" for processes, device in places)
+            raise Incomparable(f"run {folder.signature}: its epochs were timed on {found}, whose times make no median")
+        minutes = statistics.median(seconds for seconds, _ in epochs.values()) / 60
+        return minutes, dict(zip(("processes", "device"), places[0]))
+
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        return "on {processes} x {device}".format(**conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(OfRun):
+    """A number of the config, such as `masking.visible_tokens`. No run need be done; a row without it shows nothing."""
+
+    setting: str
+    metric: str = "setting"
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        configs = [row.stages[self.stage] for row in rows if self.stage in row.stages]
+        keys = {key: None for config in configs for key in flatten(config.resolved())}
+        if self.setting not in keys:
+            raise ConfigError(f"{self.stage} has no setting {shown(self.setting)}{nearest(self.setting, list(keys))}")
+        for config in configs:
+            self._value(config)
+
+    def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
+        value = self._value(config)
+        return None if value is None else Reading(row, self.key, "done", value=value, config=config)
+
+    def _value(self, config: RunConfig) -> float | None:
+        value = flatten(config.resolved()).get(self.setting)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{self.stage}.{self.setting}: a column shows numbers, found {shown(value)}")
+        return value
+
+
+# ---- of other measures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Measure):
+    """Known where all that it follows from is: of its row, or where `across`, of all rows of the table."""
+
+    of: tuple[Measure, ...]
+    across = False
+
+    @property
+    def measures(self) -> Iterator[Measure]:
+        yield self
+        for measure in self.of:
+            yield from measure.measures
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        if not self.of:
+            raise ConfigError("`of` names no measures that it could follow from")
+        for measure in self.of:
+            measure.check(rows)
+
+    def column(self, rows: Sequence[Row], results: Results) -> list[Reading | None]:
+        names = [row.name for row in rows]
+        found = list(zip(*(measure.column(rows, results) for measure in self.of)))  # rows x measures
+        if self.across:
+            readings = self._derive(names, found)
+        else:
+            readings = [self._derive([name], [parts])[0] for name, parts in zip(names, found)]
+        return [reading if reading.parts else None for reading in readings]
+
+    def _derive(self, names: list[str], found: list[tuple[Reading | None, ...]]) -> list[Reading]:
+        """The readings of rows whose values depend on each other. `found`: rows x measures."""
+        parts = [[part for part in line if part] for line in found]
+        readings = [Reading(name, self.key, "done", parts=tuple(its)) for name, its in zip(names, parts)]
+        lacks = [
+            f"{measure.key} of {name} ({part.state if part else 'it has no such run'})"
+            for name, line in zip(names, found)
+            for measure, part in zip(self.of, line)
+            if part is None or part.value is None
+        ]
+        if lacks:
+            more = f" and {len(lacks) - TOLD} more" if len(lacks) > TOLD else ""
+            reason = f"lacks {', '.join(lacks[:TOLD])}{more}"
+            return [replace(reading, state="incomplete", reason=reason) for reading in readings]
+        try:
+            check_comparable(self.key, readings)
+        except Incomparable as error:
+            return [replace(reading, state="refused", reason=str(error)) for reading in readings]
+        values = self.values([[part.value for part in its if part.value is not None] for its in parts])
+        return [replace(reading, value=value) for reading, value in zip(readings, values)]
+
+    def values(self, table: list[list[float]]) -> list[float]:
+        """One for each row. `table`: rows x measures."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(Derived):
+    """Of measures of one metric."""
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        for measure in self.of:
+            if measure.metric != self.metric:
+                raise ConfigError(
+                    f"a mean of {self.metric} cannot be taken over {measure.key}, which is {measure.metric}"
+                )
+
+    def values(self, table: list[list[float]]) -> list[float]:
+        return [statistics.fmean(line) for line in table]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank(Derived):
+    """The mean over measures of a row's rank among the rows of the table: 1 is best, ties share their mean."""
+
+    metric: str = "average_rank"
+    across = True
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        for measure in self.of:
+            if not measure.quantity.better:
+                raise ConfigError(
+                    f"{measure.key} ranks no rows: of {measure.metric} neither higher nor lower is better"
+                )
+
+    def values(self, table: list[list[float]]) -> list[float]:
+        lower = [measure.quantity.better == "lower" for measure in self.of]
+        ranks = [_ranks([v if low else -v for v in column]) for low, column in zip(lower, zip(*table))]
+        return [statistics.fmean(line) for line in zip(*ranks)]
+
+
+def _ranks(values: list[float]) -> list[float]:
+    """1 for the lowest; equal values share the mean of their ranks."""
+    return [sum(v < value for v in values) + (1 + values.count(value)) / 2 for value in values]
