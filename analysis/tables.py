@@ -161,7 +161,7 @@ def _trained(key: str, cells: pd.DataFrame) -> list[str]:
     rows: dict[str, dict[str, None]] = {}
     for cell in cells.itertuples():
         for learnt in cell.learnt:
-            chain = [mark for _, mark in learnt if mark]
+            chain = [f"{what} {mark[:12]}" if what.startswith("weights ") else mark for what, mark in learnt]
             rows.setdefault(", before that on ".join(chain), {})[cell.row] = None
     everywhere = cells["row"].nunique()
     of = {chain: "" if len(names) == everywhere else f" ({', '.join(names)})" for chain, names in rows.items()}

@@ -1,8 +1,8 @@
 """The only place where a task and the engine meet."""
 
 import contextlib
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,5 +175,4 @@ def _refuse_other_weights(weights: tuple[str, str] | None, begun: Mapping[str, A
 
 def make_task(config: RunConfig, runtime: Runtime) -> Any:
     """What carries out a run: a `Task` of the engine where it trains, else a `Work`."""
-    module, _, name = config.runs.partition(":")
-    return getattr(importlib.import_module(module), name)(config, runtime)
+    return pkgutil.resolve_name(config.runs)(config, runtime)

@@ -10,6 +10,7 @@ import pkgutil
 
 from .base import SIGNATURE_LENGTH, VERSION, RunConfig, build, defaults
 from .classify import Classify, ClassifyAugmentation
+from .evaluate import Evaluate
 from .loading import RECIPES, SCALES, load, recipe, recipes
 from .pretrain import CrossAttending, Decoder, Dirichlet, NoMasking, Pretrain, SelfAttending
 from .runtime import Runtime

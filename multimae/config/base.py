@@ -51,13 +51,17 @@ class RunConfig(Section):
     def _settle(self) -> Self:
         """Settings that change nothing here are the defaults, so that equal experiments are equal."""
         for section, keys in self.idle().items():
+            if not section:
+                self.__dict__.update({key: type(self).model_fields[key].default for key in keys})
+                continue
             usual, held = type(self).model_fields[section].default, getattr(self, section)
+            usual = usual if type(usual) is type(held) else type(held)()
             settled = held.model_copy(update={key: getattr(usual, key) for key in keys})
             self.__dict__[section] = settled  # a config is frozen, but this one is not yet handed out
         return self
 
     def idle(self) -> dict[str, Collection[str]]:
-        """By section, the settings that cannot change what this run computes."""
+        """By section (empty: none), the settings that cannot change what this run computes."""
         return {}
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
-from ..config import ConfigError, RunConfig
+from ..config import ConfigError, RunConfig, TrainingConfig
 from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
 from .results import Incomparable, Reading, Results, check_comparable, told
@@ -135,7 +135,7 @@ class OfRun(Measure):
 
     def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
         status = results.statuses[config.signature]
-        reading = Reading(row, self.key, status.state, status.reason, config=config)
+        reading = Reading(row, self.key, status.state, status.reason, config=config, seed=results.seed(config))
         if status.state != "done":
             return reading
         try:
@@ -166,7 +166,7 @@ class Evaluation(OfRun):
         for record in folder.journal.backwards():
             last = record["step"] if record["kind"] == "finished" else last
             if record["kind"] == "eval":
-                if record["step"] < last:  # none of what was trained in the end, as all before it
+                if isinstance(config, TrainingConfig) and record["step"] < last:  # not of what was trained in the end
                     break
                 made.setdefault((record.get("dataset") or config.data.name, record["split"]), record)
         record = made.get(wanted, {"metrics": {}})
@@ -231,7 +231,9 @@ class Setting(OfRun):
 
     def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
         value = self._value(config)
-        return None if value is None else Reading(row, self.key, "done", value=value, config=config)
+        if value is None:
+            return None
+        return Reading(row, self.key, "done", value=value, config=config, seed=results.seed(config))
 
     def _value(self, config: RunConfig) -> float | None:
         value = flatten(config.resolved()).get(self.setting)
@@ -275,7 +277,10 @@ class Derived(Measure):
     def _derive(self, names: list[str], found: list[tuple[Reading | None, ...]]) -> list[Reading]:
         """The readings of rows whose values depend on each other. `found`: rows x measures."""
         parts = [[part for part in line if part] for line in found]
-        readings = [Reading(name, self.key, "done", parts=tuple(its)) for name, its in zip(names, parts)]
+        readings = [
+            Reading(name, self.key, "done", seed=its[0].seed if its else None, parts=tuple(its))
+            for name, its in zip(names, parts)
+        ]
         lacks = [
             f"{measure.key} of {name} ({part.state if part else 'it has no such run'})"
             for name, line in zip(names, found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig
+from ..config import RunConfig, TrainingConfig
 from ..record.folder import RunFolder
 from .status import Scheduler, read_all
 from .study import Row
@@ -27,6 +27,7 @@ class Reading:
     reason: str = ""
     value: float | None = None
     config: RunConfig | None = None  # of the run that was read
+    seed: int | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)  # under which the value holds
     learnt: Learnt = ()
     parts: tuple["Reading", ...] = ()  # those of other measures that it follows from
@@ -35,10 +36,6 @@ class Reading:
     def signature(self) -> str:
         """Of the run that was read; empty where the value follows from others."""
         return self.config.signature if self.config else ""
-
-    @property
-    def seed(self) -> int | None:
-        return self.config.seed if self.config else self.parts[0].seed if self.parts else None
 
     @property
     def sources(self) -> "tuple[Reading, ...]":
@@ -57,6 +54,11 @@ class Results:
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
+
+    def seed(self, config: RunConfig) -> int:
+        """Of a run; of one that trains nothing, of the run that it starts from."""
+        needed = next((self.configs[need] for need in config.needs if need in self.configs), None)
+        return config.seed if isinstance(config, TrainingConfig) or not needed else self.seed(needed)
 
     def learnt(self, config: RunConfig) -> Learnt:
         """What the result of a run follows from: training samples and weights, of all runs that it starts from too."""

@@ -1,10 +1,11 @@
 """The base of all fine-tunings: the encoder from where `init` says and a head, trained, evaluated and drawn."""
 
 import json
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -22,7 +23,6 @@ from ..shards import Batch, Shard
 from ..weights import fingerprint, load_encoder, pretrained_vit, read
 from .base import ImageTask, result
 
-AnyTransfer = TypeVar("AnyTransfer", bound="TransferTask")
 Progress = Callable[[int, int], None]  # (samples done, of how many), of all processes together
 
 
@@ -162,14 +162,14 @@ class TransferTask(ImageTask, ABC):
         return {"predictions": self.picture(images, self.model(images), truth)}
 
 
-def load_trained(kind: type[AnyTransfer], config: Transfer, weights: Path, runtime: Runtime) -> AnyTransfer:
+def load_trained(config: Transfer, weights: Path, runtime: Runtime) -> "TransferTask":
     """A finished transfer, to be evaluated on any data set: no split is opened, and `init` is not asked for.
 
     `config` is that of the run and `weights` its weights.safetensors, which must have every tensor of the model and no
     other. The model is on the CPU, in eval mode: move `task.model` to the device, then call `task.evaluate_on`. Raises
     ConfigError for weights that are not those of such a model.
     """
-    task = kind(config, runtime, trains=False)
+    task = pkgutil.resolve_name(config.runs)(config, runtime, trains=False)
     try:
         task.model.load_state_dict(read(weights))
         with safe_open(weights, "pt") as file:

@@ -93,11 +93,11 @@ def test_who_watches_an_evaluation_sees_how_far_it_is_and_may_end_it(runtime):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_finished_transfer_is_evaluated_on_its_own_split_and_on_another(kind, runtime):
-    task_type, settings = KINDS[kind]
+    _, settings = KINDS[kind]
     config = build(settings | TINY)
     assert run(config, runtime) == "finished"
     folder = RunFolder.of(runtime.runs, config.signature)
-    task = load_trained(task_type, config, folder.weights, Runtime(runs=runtime.runs / "elsewhere"))
+    task = load_trained(config, folder.weights, Runtime(runs=runtime.runs / "elsewhere"))
     journaled = folder.journal.last("eval")
     own = evaluated(task, open_dataset(config.data, "eval", runtime, config.fields))
     assert own == {key: journaled[key] for key in ("dataset", "split", "n", "fingerprint", "metrics")}
@@ -112,9 +112,9 @@ def test_what_is_not_the_weights_of_a_transfer_is_told(runtime):
     weights = RunFolder.of(runtime.runs, config.signature).weights
     for other in (config.edit({"inputs": ["rgb", "depth"]}), config.edit({"model.depth": 1})):
         with pytest.raises(ConfigError, match="weights.safetensors: not the weights of a classify with these settings"):
-            load_trained(ClassifyTask, other, weights, runtime)
+            load_trained(other, weights, runtime)
     with pytest.raises(ConfigError, match="No such file"):
-        load_trained(ClassifyTask, config, weights.with_name("gone"), runtime)
+        load_trained(config, weights.with_name("gone"), runtime)
 
 
 def test_labels_that_mean_other_classes_are_refused(runtime):
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_selected_on_one_split_and_tested_on_another(settings, r
     assert test["selected_step"] == 1 + values.index(max(values))
     data = folder.journal.last("data")
     assert data["val"] == {"n": 10, "fingerprint": looks[0]["fingerprint"]} and data["eval"]["n"] == 9
-    task = load_trained(KINDS[settings["task"]][0], config, folder.weights, runtime)
+    task = load_trained(config, folder.weights, runtime)
     assert evaluated(task, open_dataset(config.data, "eval", runtime, config.fields))["metrics"] == test["metrics"]
 
 

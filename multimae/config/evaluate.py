@@ -1,0 +1,40 @@
+"""What a finished transfer is worth on other data, or on another split of its own (paper Section E)."""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .base import SIGNATURE_LENGTH, RunConfig
+from .settings import ConfigError
+from .transfer import Transfer
+
+
+class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:EvaluateTask"):
+    """Trains nothing: the model and its settings are those of the transfer that `init` names."""
+
+    splits: ClassVar[tuple[str, ...]] = ("eval",)
+
+    task: Literal["evaluate"] = "evaluate"
+    init: Annotated[str, Field(pattern=rf"^run:[0-9a-f]{{{SIGNATURE_LENGTH}}}$")] | None = None  # of the transfer
+
+    def idle(self) -> dict[str, Collection[str]]:
+        return super().idle() | {"": ["seed"], "data": ["train_split", "train_samples"]}
+
+    def check_needs(self, needed: Mapping[str, RunConfig]) -> None:
+        if self.init is None:
+            raise ConfigError("init: expected run:SIGNATURE of the transfer that is evaluated, found none")
+        for source in needed.values():
+            if not isinstance(source, Transfer):
+                raise ConfigError(
+                    f"init: run {source.signature} is of the task {source.task}, and only a transfer can be evaluated "
+                    "on other data, such as classify or segment"
+                )
+
+    def images(self) -> int | None:
+        return self.data.eval_samples
+
+    def operations(self, needed: Mapping[str, RunConfig]) -> float | None:
+        images = self.images()
+        forward = [source.flops().forward for source in needed.values() if isinstance(source, Transfer)]
+        return images * sum(forward) if images and forward else None
