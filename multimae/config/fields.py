@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -113,9 +113,14 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def _section(cls: Any, loc: Iterable[str]) -> type[BaseModel]:
+    """In `loc`, the kind of a section that chooses follows its name; where none is told, its first stands for it."""
     for name in loc:
-        cls = cls.model_fields[name].annotation
-    return cls
+        cls = _kinds(cls)[name] if get_args(cls) else cls.model_fields[name].annotation
+    return next(iter(_kinds(cls).values())) if get_args(cls) else cls
+
+
+def _kinds(union: Any) -> dict[str, type[BaseModel]]:
+    return {kind.model_fields["kind"].default: kind for kind in get_args(union)}
 
 
 def _keys(cls: type[BaseModel]) -> list[str]:
