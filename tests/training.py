@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from synthetic_runs import finish
 
-from multimae.config import Classify, Pretrain, Segment
+from multimae.config import Classify, Evaluate, Pretrain, Segment
 from multimae.record.folder import RunFolder
 from multimae.record.heartbeat import Heartbeat
 from multimae.study import Evaluation, Row, Study, Table
@@ -33,6 +33,30 @@ tiny_table = Table(
     ),
 )
 tiny_study = Study(name="tiny", title="A tiny study", rows=tiny_rows, tables=(tiny_table,))
+
+
+def chain_rows(scale: str):
+    """Two rows of three links, and one that evaluates the transfer of another row on a third split."""
+    for row in tiny_rows(scale):
+        classify = row.stages["classify"]
+        robust = Evaluate().edit({"init": f"run:{classify.signature}", "data.eval_samples": 64})
+        yield Row(row.name, {"pretrain": row.stages["pretrain"], "classify": classify, "robust": robust})
+    yield Row("borrowed", {"robust": robust.edit({"data.eval_split": "other"})})
+
+
+chain_study = Study(
+    "chain", "A chain", chain_rows,
+    (
+        Table(
+            "links",
+            "Links",
+            (
+                Evaluation("classify", stage="classify", metric="accuracy"),
+                Evaluation("robust", stage="robust", metric="accuracy"),
+            ),
+        ),
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

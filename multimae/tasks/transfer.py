@@ -76,12 +76,26 @@ class TrainingModule(nn.Module):
 
 
 class TransferTask(ImageTask, ABC):
-    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch, and the methods up to
-    `check`; where a training batch is more than images and truth, its own `prepare`."""
+    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch and the abstract methods; where
+    it has them, classes to `check`, and a `prepare` for training batches that are more than images and truth."""
 
     config: Transfer
     truth: str
     pictured = 6  # samples in the picture
+
+    def __init__(self, config: Transfer, runtime: Runtime, trains: bool = True):
+        super().__init__(config, runtime, trains)
+        if trains:
+            if config.validation:
+                self.sets["val"] = open_dataset(config.validation, "eval", runtime, config.fields)
+                self.selection = next(iter(self.make_measure(torch.device("cpu")).better.items()))
+            self.check(self.train_set)
+            encoder, self.weights = pretrained_encoder(config, runtime)
+        else:
+            encoder = Encoder(config.model, config.modalities, config.drop_path)
+        self.model = TransferModel(encoder, self.make_head())
+        self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
+        self.module = TrainingModule(self.model, self.loss)
 
     @abstractmethod
     def make_head(self) -> Head: ...
@@ -103,20 +117,6 @@ class TransferTask(ImageTask, ABC):
     def advice(self, dataset: Dataset) -> str:
         """What mends a split in which nothing can be measured."""
         return "choose another data.eval_split"
-
-    def __init__(self, config: Transfer, runtime: Runtime, trains: bool = True):
-        super().__init__(config, runtime, trains)
-        if trains:
-            if config.validation:
-                self.sets["val"] = open_dataset(config.validation, "eval", runtime, config.fields)
-                self.selection = next(iter(self.make_measure(torch.device("cpu")).better.items()))
-            self.check(self.train_set)
-            encoder, self.weights = pretrained_encoder(config, runtime)
-        else:
-            encoder = Encoder(config.model, config.modalities, config.drop_path)
-        self.model = TransferModel(encoder, self.make_head())
-        self.model.encoder.activation_checkpointing = runtime.activation_checkpointing
-        self.module = TrainingModule(self.model, self.loss)
 
     def parameter_groups(self) -> list[dict]:
         """Weight decay on matrices only; lr x layer_decay^(depth + 1 - i) for layer i, as BEiT and MAE fine-tune."""
