@@ -44,7 +44,7 @@ def quantity(metric: str) -> Quantity:
     if metric not in METRICS:
         raise ConfigError(
             f"no metric {shown(metric)} is declared{nearest(metric, list(METRICS))} To add it, a line of METRICS in "
-            f'multimae/study/measures.py: "{metric}": Quantity("%", "higher")'
+            f'multimae/study/measures.py: "{metric}": Quantity("%", "higher"); or the measure says declares=Quantity(...)'
         )
     return METRICS[metric]
 
@@ -57,6 +57,7 @@ class Measure:
     _: KW_ONLY
     metric: str
     label: str = ""  # for the reader, where the key is not enough
+    declares: Quantity | None = None  # what the values of a metric are that is none of METRICS
 
     @property
     def name(self) -> str:
@@ -64,7 +65,8 @@ class Measure:
 
     @property
     def quantity(self) -> Quantity:
-        return quantity(self.metric)
+        """Raises ConfigError for a metric that is not declared."""
+        return self.declares or quantity(self.metric)
 
     @property
     def measures(self) -> "Iterator[Measure]":
@@ -73,7 +75,7 @@ class Measure:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raises ConfigError where no run of these rows can give it a value."""
-        quantity(self.metric)
+        _ = self.quantity
 
     def column(self, rows: Sequence[Row], results: Results) -> list[Reading | None]:
         """One for each row of the table; None where it has nothing to be read. Raises ConfigError where a run that is

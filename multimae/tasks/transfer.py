@@ -76,8 +76,8 @@ class TrainingModule(nn.Module):
 
 
 class TransferTask(ImageTask, ABC):
-    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch and the abstract methods; where
-    it has them, classes to `check`, and a `prepare` for training batches that are more than images and truth."""
+    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch and the abstract methods; if it
+    has them, classes to `check`, and a `prepare` for training batches that are more than images and truth."""
 
     config: Transfer
     truth: str
