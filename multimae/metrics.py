@@ -22,7 +22,7 @@ class Unmeasured(ValueError):
     """Nothing in a split counts, so there is no number; the message says what was looked for."""
 
 
-class Measure(Protocol):
+class SplitMetric(Protocol):
     """What a transfer is judged by, accumulated over a split; `update` is called alike often in every process."""
 
     better: ClassVar[

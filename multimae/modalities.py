@@ -46,7 +46,7 @@ class Modality:
 
     name: str
     # Numbers of a pixel, which are projected and predicted as they are. None: a class, which is embedded before, and
-    # predicted as scores. `Model` says how many: `<name>_classes`, `<name>_embedding`, `<name>_padding` for one more.
+    # predicted as scores. `Model` says how many: `<name>_classes`, `<name>_embedding`; `<name>_unlabelled`: one more.
     channels: int | None
     files: Files
     filter: str  # of torch's `interpolate`, to resize it; bicubic is antialiased

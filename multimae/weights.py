@@ -290,7 +290,7 @@ def _official_config(state: State, encoder_heads: int, decoder_heads: int) -> Pr
     if "semseg" in adapters:
         side = patch // MODALITIES["semseg"].stride
         model["semseg_classes"] = state["output_adapters.semseg.out_proj.weight"].shape[0] // side**2
-        model["semseg_padding"] = "semseg" in inputs and rows == model["semseg_classes"] + 1
+        model["semseg_unlabelled"] = "semseg" in inputs and rows == model["semseg_classes"] + 1
     decoder = {
         "dim": state[output].shape[1], "heads": decoder_heads,
         "depth": len(_parts(state, rf"output_adapters\.{adapter}\.decoder_transformer\.(\d+)\.")),

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .fields import Whole
-from .schema import Section, changed, defaults_of, difference, validate
+from .schema import Section, changed, defaults_of, difference, usual_section, validate
 from .sections import AnyData, Folder
 from .settings import ConfigError, Dumper, flatten, nearest, plain, shown
 
@@ -47,21 +47,8 @@ class RunConfig(Section):
             cls.runs = runs
             RunConfig.tasks[task] = cls
 
-    @model_validator(mode="after")
-    def _settle(self) -> Self:
-        """Settings that change nothing here are the defaults, so that equal experiments are equal."""
-        for section, keys in self.idle().items():
-            if not section:
-                self.__dict__.update({key: type(self).model_fields[key].default for key in keys})
-                continue
-            usual, held = type(self).model_fields[section].default, getattr(self, section)
-            usual = usual if type(usual) is type(held) else type(held)()
-            settled = held.model_copy(update={key: getattr(usual, key) for key in keys})
-            self.__dict__[section] = settled  # a config is frozen, but this one is not yet handed out
-        return self
-
     def idle(self) -> dict[str, Collection[str]]:
-        """By section (empty: none), the settings that cannot change what this run computes."""
+        """By section (empty: none), the settings that cannot change what this run computes: no part of its identity."""
         return {}
 
     @property
@@ -103,8 +90,13 @@ class RunConfig(Section):
         return plain(self.model_dump())
 
     def delta(self) -> dict[str, Any]:
-        """What differs from the defaults of this task, and the task."""
-        return {"task": self.task} | difference(type(self), self.resolved(), defaults(self.task))
+        """What differs from the defaults of this task and can change the result, and the task."""
+        values = dict(self.resolved())
+        for section, keys in self.idle().items():
+            usual = usual_section(type(self), section, values[section]) if section else defaults(self.task)
+            settled = {key: usual[key] for key in keys}
+            values |= {section: values[section] | settled} if section else settled
+        return {"task": self.task} | difference(type(self), values, defaults(self.task))
 
     @functools.cached_property
     def signature(self) -> str:

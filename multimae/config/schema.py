@@ -122,6 +122,11 @@ def _changed(
     return result
 
 
+def usual_section(cls: type[BaseModel], name: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The defaults of the section that the field `name` has, where its values are `values`."""
+    return _start(cls, name, _held(cls, name, values))
+
+
 def _start(cls: type[BaseModel], name: str, section: type[Section]) -> Mapping[str, Any]:
     """The defaults of a section in the field `name`."""
     usual = cls.model_fields[name].default

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Collection, Iterable
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ..modalities import IGNORE, MODALITIES, SOURCES, TARGETS
 from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Share, Size, Text, Whole, between
@@ -85,6 +85,13 @@ class Scenes(Data):
     eval_samples: SceneCount = 1024
     render_size: Annotated[Size, Field(ge=8, le=1024)] = 64  # px
 
+    @field_validator("train_samples", "eval_samples", mode="before")
+    @classmethod
+    def _as_usual(cls, value: Any, info: ValidationInfo) -> Any:
+        """None of a number, as of other data, is the default here: there is no end of scenes."""
+        assert info.field_name
+        return cls.model_fields[info.field_name].default if value is None else value
+
 
 class Folder(Data):
     """A folder of images (see `multimae.data.listing`): where it lies is what `Runtime.data_roots` says of its name."""
@@ -116,7 +123,8 @@ class Model(Section):
     # Of the semseg *input* and target (COCO panoptic). Files have 8 bits, and 255 is unlabelled.
     semseg_classes: Annotated[Whole, Field(ge=1, le=IGNORE)] = 133
     semseg_embedding: Size = 64
-    semseg_padding: bool = False  # one more class of the semseg input, for padding (authors' segmentation transfers)
+    # One more class of the semseg input: pixels without a label, and what pads the images of a transfer.
+    semseg_unlabelled: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,7 +147,7 @@ class Model(Section):
     def idle(self, inputs: Collection[str], predicted: Collection[str] = ()) -> list[str]:
         """The settings that change nothing with these modalities."""
         classes = [name for name, kind in MODALITIES.items() if kind.channels is None]
-        unseen = [f"{n}_{key}" for n in classes if n not in inputs for key in ("embedding", "padding")]
+        unseen = [f"{n}_{key}" for n in classes if n not in inputs for key in ("embedding", "unlabelled")]
         return unseen + [f"{name}_classes" for name in classes if name not in (*inputs, *predicted)]
 
 

@@ -59,7 +59,7 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
     zero_is_unlabelled: bool = True  # label files count classes from 1 (ADE20K, NYUv2, Hypersim)
     head: Annotated[ConvNeXt | Linear, Choice("kind")] = ConvNeXt()
     data: AnyData = Folder(name="ade20k")
-    model: Model = Model(image_size=512, semseg_padding=True)  # images are padded to a square
+    model: Model = Model(image_size=512, semseg_unlabelled=True)  # images are padded to a square
     optimizer: LayerwiseOptimizer = LayerwiseOptimizer(
         base_lr=1e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=1
     )

@@ -153,14 +153,14 @@ def _modalities(
 
 def _known(classes: np.ndarray, modality: str, model: Model) -> np.ndarray:
     """The classes of an input, unlabelled pixels and padding as the class after the last, where the model has one."""
-    most, padding = (getattr(model, f"{modality}_{setting}") for setting in ("classes", "padding"))
+    most, padding = (getattr(model, f"{modality}_{setting}") for setting in ("classes", "unlabelled"))
     if padding:
         classes[classes == IGNORE] = most
     if classes.max() >= most + padding:
         unlabelled = bool((classes == IGNORE).any())
         known = int(classes[classes != IGNORE].max(initial=0))
         mend = [f"model.{modality}_classes={known + 1}"] * (known >= most)
-        mend += [f"model.{modality}_padding=true for unlabelled pixels and padding (255)"] * unlabelled
+        mend += [f"model.{modality}_unlabelled=true for unlabelled pixels and padding (255)"] * unlabelled
         raise ValueError(
             f"the {modality} input holds class {classes.max()}, but model.{modality}_classes allows 0 to {most - 1}; "
             f"set {' and '.join(mend)}"

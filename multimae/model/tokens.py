@@ -47,7 +47,7 @@ class Tokens(nn.Module):
         self.interpolation = kind.interpolation
         self.embedding = None
         if kind.channels is None:
-            rows = getattr(model, f"{modality}_classes") + getattr(model, f"{modality}_padding")
+            rows = getattr(model, f"{modality}_classes") + getattr(model, f"{modality}_unlabelled")
             self.embedding = nn.Embedding(rows, kind.encoded(model))
         self.project = nn.Linear(kind.encoded(model) * self.patches.side**2, model.dim)
         side = model.image_size // model.patch_size

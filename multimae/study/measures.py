@@ -44,7 +44,7 @@ def quantity(metric: str) -> Quantity:
     if metric not in METRICS:
         raise ConfigError(
             f"no metric {shown(metric)} is declared{nearest(metric, list(METRICS))} To add it, a line of METRICS in "
-            f'multimae/study/measures.py: "{metric}": Quantity("%", "higher"); or the measure says declares=Quantity(...)'
+            f'multimae/study/measures.py: "{metric}": Quantity("%", "higher"); or declares=Quantity(...) in the measure'
         )
     return METRICS[metric]
 

@@ -60,7 +60,7 @@ class ClassifyTask(TransferTask):
         smoothing = 0.0 if labels.is_floating_point() else self.config.augmentation.label_smoothing
         return {"classes": F.cross_entropy(scores, labels, label_smoothing=smoothing)}
 
-    def make_measure(self, device: torch.device) -> Accuracy:
+    def make_metric(self, device: torch.device) -> Accuracy:
         return Accuracy(self.config.classes, device)
 
     def picture(self, images: Batch, scores: Tensor, labels: Tensor):

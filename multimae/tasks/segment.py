@@ -38,7 +38,7 @@ class SegmentTask(TransferTask):
         total = F.cross_entropy(scores.float(), target, ignore_index=IGNORE, reduction="sum")
         return {"pixels": total / (target != IGNORE).sum().clamp(min=1)}
 
-    def make_measure(self, device: torch.device) -> MeanIoU:
+    def make_metric(self, device: torch.device) -> MeanIoU:
         return MeanIoU(self.config.classes, device)
 
     def picture(self, images: Batch, scores: Tensor, target: Tensor):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import ConfigError, Runtime, Transfer
 from ..data.datasets import Dataset, open_dataset
 from ..data.loaders import normalize
-from ..metrics import Measure, Unmeasured
+from ..metrics import SplitMetric, Unmeasured
 from ..model.encoder import Encoder, Images
 from ..model.heads import Head
 from ..shards import Batch, Shard
@@ -76,8 +76,8 @@ class TrainingModule(nn.Module):
 
 
 class TransferTask(ImageTask, ABC):
-    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch and the abstract methods; if it
-    has them, classes to `check`, and a `prepare` for training batches that are more than images and truth."""
+    """A fine-tuning. Each kind gives its `transform`, the name of its `truth` in a batch and the abstract methods;
+    maybe classes to `check`, and a `prepare` for training batches that are more than images and truth."""
 
     config: Transfer
     truth: str
@@ -88,7 +88,7 @@ class TransferTask(ImageTask, ABC):
         if trains:
             if config.validation:
                 self.sets["val"] = open_dataset(config.validation, "eval", runtime, config.fields)
-                self.selection = next(iter(self.make_measure(torch.device("cpu")).better.items()))
+                self.selection = next(iter(self.make_metric(torch.device("cpu")).better.items()))
             self.check(self.train_set)
             encoder, self.weights = pretrained_encoder(config, runtime)
         else:
@@ -105,7 +105,7 @@ class TransferTask(ImageTask, ABC):
         """{name: scalar}; their sum is minimised."""
 
     @abstractmethod
-    def make_measure(self, device: torch.device) -> Measure:
+    def make_metric(self, device: torch.device) -> SplitMetric:
         """A new one for each evaluation."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class TransferTask(ImageTask, ABC):
         ValueError where nothing counts.
         """
         self.check(dataset)
-        measure, done = self.make_measure(device), 0
+        measure, done = self.make_metric(device), 0
         for batch, count in self.eval_batches(dataset, shard):
             images, truth = self.images_and_truth(batch, device)
             measure.update(self.model(images)[:count], truth[:count])

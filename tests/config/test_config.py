@@ -166,12 +166,14 @@ def test_another_choice_starts_from_its_own_defaults():
         ("classify", {}, {"model.semseg_classes": 9, "model.semseg_embedding": 9}),
         ("segment", {"augmentation.color_jitter": 0}, {"augmentation.hue": 0.5, "augmentation.contrast": 0}),
         ("segment", {"inputs": ["depth"]}, {"augmentation.color_jitter": 0.1, "augmentation.brightness": 0}),
-        ("segment", {}, {"model.semseg_padding": False}),
+        ("segment", {}, {"model.semseg_unlabelled": False}),
     ],
 )
 def test_what_changes_nothing_is_not_in_the_signature(task, settled, changes):
     plain = c.build({"task": task}).edit(settled)
-    assert plain.edit(changes) == plain and plain.edit(changes).signature == plain.signature
+    edited = plain.edit(changes)
+    assert edited.signature == plain.signature and c.build(edited.delta()).signature == plain.signature
+    assert edited != plain  # what was given is kept, for an edit by which it counts
 
 
 @pytest.mark.parametrize(

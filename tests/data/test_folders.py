@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
+from multimae.config import ConfigError, Dirichlet, Folder, Model, Pretrain, Runtime
 from multimae.data import imagefolder as folders
 from multimae.data.datasets import open_dataset
 from multimae.data.loaders import train_batches
@@ -42,7 +42,7 @@ def root(tmp_path) -> Path:
 
 def opened(root: Path, split: str = "train", fields=None, **settings):
     runtime = Runtime(runs=root.parent / "runs", data_roots={"mine": root})
-    return open_dataset(Data(name="mine", **settings), split, runtime, fields)
+    return open_dataset(Folder(name="mine", **settings), split, runtime, fields)
 
 
 def test_samples_in_the_order_of_their_stems_with_the_units_of_the_layout(root):
@@ -70,7 +70,7 @@ def test_pseudo_labels_lie_in_folders_of_their_own(root):
             Image.fromarray(np.full((40, 48), 5120, np.uint16)).save(path)
     model = Model(image_size=32, patch_size=8)
     for source in ("depth", "pseudo_depth"):
-        config = Pretrain(inputs=(source,), targets=("depth",), model=model, masking=Masking(visible_tokens=4))
+        config = Pretrain(inputs=(source,), targets=("depth",), model=model, masking=Dirichlet(visible_tokens=4))
         dataset = opened(root, fields=config.fields)
         assert dataset.fields == (source, "label") and f"/{source}/" in dataset.name(0)
         depths.append(dataset.sample(4, config.fields)[source])
@@ -232,7 +232,7 @@ def test_many_problems_are_listed_in_part_and_counted(tmp_path):
 
 
 def test_a_file_that_breaks_later_is_named(root):
-    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     dataset = opened(root)
     truncate(root / "train" / "rgb" / "n02" / "c.jpg")
     with pytest.raises(ValueError, match=r"rgb/n02/c\.jpg cannot be read"):
@@ -240,7 +240,7 @@ def test_a_file_that_breaks_later_is_named(root):
 
 
 def test_a_file_that_breaks_later_is_named_by_a_worker_too(root):
-    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     dataset = opened(root)
     truncate(root / "train" / "rgb" / "n02" / "c.jpg")
     with pytest.raises(ValueError, match=r"^\S*n02/c\.jpg") as error:
@@ -250,13 +250,13 @@ def test_a_file_that_breaks_later_is_named_by_a_worker_too(root):
 
 def test_a_class_that_is_too_large_is_named(root):
     Image.fromarray(np.full((40, 48), 200, np.uint8)).save(root / "train" / "semseg" / "n02" / "c.png")
-    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     with pytest.raises(ValueError, match=r"n02/c\.jpg: the semseg input holds class 200"):
         next(train_batches(opened(root), PretrainTransform(config, train=True), config, [Shard()], 0))
 
 
 def test_a_task_that_needs_more_than_the_folder_holds(root):
-    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     dataset = opened(root, fields=("rgb", "semseg"))
     with pytest.raises(ValueError, match="missing: depth"):
         next(train_batches(dataset, PretrainTransform(config, True), config, [Shard()], 0))
@@ -307,7 +307,7 @@ def test_the_fingerprint_is_that_of_the_samples(root):
 
 def test_folders_that_are_not_there(root):
     with pytest.raises(ConfigError, match="known: scenes"):
-        open_dataset(Data(name="elsewhere"), "train", Runtime())
+        open_dataset(Folder(name="elsewhere"), "train", Runtime())
     with pytest.raises(ValueError, match="train2"):
         opened(root, train_split="train2")
     (root / "empty" / "rgb").mkdir(parents=True)
@@ -316,7 +316,7 @@ def test_folders_that_are_not_there(root):
 
 
 def test_crops_of_a_folder_are_random_but_repeatable(root):
-    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Masking(visible_tokens=8))
+    config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     transform, dataset = PretrainTransform(config, train=True), opened(root)
     first, again = (transform(dataset.sample(0, transform.fields), random.Random(3)) for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from multimae.config import ConfigError, Data, Masking, Model, Pretrain, Runtime
+from multimae.config import ConfigError, Dirichlet, Model, Pretrain, Runtime, Scenes
 from multimae.data import loaders
 from multimae.data.datasets import open_dataset
 from multimae.data.loaders import epoch_order, eval_batches, normalize, train_batches
@@ -18,9 +18,9 @@ BATCH = 8
 CONFIG = Pretrain(
     batch_size=BATCH,
     seed=3,
-    data=Data(name="scenes", train_samples=21, eval_samples=13, render_size=24),
+    data=Scenes(train_samples=21, eval_samples=13, render_size=24),
     model=Model(image_size=16, patch_size=8, semseg_classes=14),
-    masking=Masking(visible_tokens=4),
+    masking=Dirichlet(visible_tokens=4),
 )
 
 

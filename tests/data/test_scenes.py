@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from multimae.config import Data, Runtime
+from multimae.config import Runtime, Scenes
 from multimae.data.datasets import open_dataset
 from multimae.data.scenes import composing as scenes
 from multimae.data.scenes.dataset import BLOCK, RenderedScenes
@@ -97,7 +97,7 @@ def test_colours_alone_do_not_tell_the_label():
 
 
 def test_rendered_scenes_are_what_the_renderer_gives(tmp_path):
-    dataset = open_dataset(Data(name="scenes", train_samples=9, render_size=32), "train", Runtime(runs=tmp_path))
+    dataset = open_dataset(Scenes(train_samples=9, render_size=32), "train", Runtime(runs=tmp_path))
     assert len(dataset) == 9 and dataset.class_names == scenes.LABELS and dataset.semseg_classes == len(scenes.SEMSEG)
     sample = dataset.sample(5, dataset.fields)
     direct = render([scenes.scene("train", 5)], 32, ALL)
@@ -108,7 +108,7 @@ def test_rendered_scenes_are_what_the_renderer_gives(tmp_path):
 
 
 def test_other_fields_are_rendered_when_they_are_asked_for(tmp_path):
-    data, runtime = Data(name="scenes", eval_samples=3, render_size=16), Runtime(runs=tmp_path)
+    data, runtime = Scenes(eval_samples=3, render_size=16), Runtime(runs=tmp_path)
     open_dataset(data, "eval", runtime)
     dataset = open_dataset(data, "eval", runtime, fields=("normals", "instance"))
     sample = dataset.sample(2, ("normals",))

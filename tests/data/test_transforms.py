@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from multimae.config import Classify, ClassifyAugmentation, Masking, Model, Pretrain, Segment
+from multimae.config import Classify, ClassifyAugmentation, Dirichlet, Model, Pretrain, Segment
 from multimae.data.pixels import standardized
 from multimae.data.transforms import ClassifyTransform, PretrainTransform, SegmentTransform
 from multimae.data.views import View
@@ -17,7 +17,7 @@ from multimae.modalities import MODALITIES, NUMBERS_16, Modality
 
 RGB, DEPTH = MODALITIES["rgb"], MODALITIES["depth"]
 SMALL = Model(image_size=32, patch_size=8, semseg_classes=100)
-PRETRAIN = Pretrain(model=SMALL, masking=Masking(visible_tokens=8))
+PRETRAIN = Pretrain(model=SMALL, masking=Dirichlet(visible_tokens=8))
 
 
 def coordinates(height: int, width: int) -> dict[str, torch.Tensor]:
@@ -50,7 +50,7 @@ def test_pretraining_crops_stay_aligned(shape, seed):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_segmentation_jitter_stays_aligned_and_pads_each_modality_in_its_own_way(seed):
-    model = Model(image_size=64, patch_size=8, semseg_classes=100, semseg_padding=True)
+    model = Model(image_size=64, patch_size=8, semseg_classes=100, semseg_unlabelled=True)
     config = Segment(model=model, classes=100, zero_is_unlabelled=False, inputs=("rgb", "depth", "pseudo_semseg"))
     config = config.edit({"augmentation.color_jitter": 0, "augmentation.jitter_scale": [0.4, 1.6]})
     sample = coordinates(80, 60)
@@ -173,15 +173,15 @@ def test_label_files_that_count_from_one():
 def test_unlabelled_semseg_input_needs_a_class_of_its_own():
     sample = coordinates(32, 32)
     sample["semseg"][:, :] = 255
-    with pytest.raises(ValueError, match="semseg_padding"):
+    with pytest.raises(ValueError, match="semseg_unlabelled"):
         PretrainTransform(PRETRAIN, train=False)(sample)
-    padded = PRETRAIN.edit({"model.semseg_padding": True})
+    padded = PRETRAIN.edit({"model.semseg_unlabelled": True})
     assert (PretrainTransform(padded, train=False)(sample)["semseg"] == 100).all()
 
 
 def test_a_transform_asks_only_for_what_it_needs():
     for target, fields in (("rgb_standardized", ("rgb",)), ("depth", ("rgb", "depth"))):
-        config = PRETRAIN.edit({"inputs": ["rgb"], "targets": [target]})
+        config = PRETRAIN.edit({"inputs": ["rgb"], "targets": [target], "masking.visible_tokens": 4})
         assert PretrainTransform(config, True).fields == fields
     assert ClassifyTransform(Classify(), True).fields == ("rgb", "label")
     assert SegmentTransform(Segment(), True).fields == ("rgb", "semseg")

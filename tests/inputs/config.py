@@ -99,7 +99,9 @@ VALUES = [
     setting("half a seed", "seed=1.5", "seed: .*found 1.5"),
     setting("5,000 digits", "seed=" + "9" * 5000, "seed: expected a number.*5,002 characters"),
     setting("a key within a value", "seed.x=3", "'seed.x': seed is a value, not a section; write seed=VALUE"),
-    setting("a value for a section", "masking=3", "masking is a section, with the keys kind, visible_tokens"),
+    setting(
+        "a value for a section", "masking=3", "masking is a section, chosen by its kind .dirichlet, none.; found 3"
+    ),
     setting("a section left empty", "masking=", "masking is a section"),
     setting("no key", "=3", "key=value"),
     setting("a key that ends in a dot", "masking.=3", "unknown key 'masking.'"),
@@ -147,14 +149,14 @@ RELATIONS = [
     setting("more classes than 8 bits", "classes=300", "classes: .*255", SEGMENT),
     setting("255 classes beside unlabelled ones", "classes=255 --set zero_is_unlabelled=true", "254 at most", SEGMENT),
     setting("300 classes of the semseg input", "model.semseg_classes=300", "semseg_classes: .*255"),
-    setting("a head that does not divide", "head_dim=510", "510 is not a multiple of 4", SEGMENT),
+    setting("a head that does not divide", "head.dim=510", "head.dim 510 is not a multiple of 4", SEGMENT),
     setting("betas of one", "optimizer.betas=[1,1]", "betas.*less than 1"),
     setting("betas exchanged", "optimizer.betas=[0.95,0.9]", "betas: expected that of the mean first"),
     setting("a decay of all weights", "optimizer.weight_decay=1000", "takes more than all of a weight"),
     setting("no decay per layer", "optimizer.layer_decay=0", "layer_decay: .*greater than 0", CLASSIFY),
     setting("heads that do not divide", "model.heads=3", "dim 128 must be a multiple of heads 3"),
     setting("a decoder of 66", "decoder.dim=66", "dim 66 must be a multiple"),
-    setting("all tokens visible", "masking.visible_tokens=48", "must be less than the 48 tokens"),
+    setting("all tokens visible", "masking.visible_tokens=48", "must be less than half of the 48 tokens"),
     setting("self-attention to what is no input", "inputs=[rgb] --set masking.visible_tokens=4 "
             "--set decoder.kind=self_attention", "can only predict its inputs"),
 ]  # fmt: skip
@@ -212,10 +214,10 @@ WEIGHTS = [
          "tokens.rgb.positions: expected", "x.safetensors"),
     init("weights of a shallower model", tensors(lambda s: [s.pop(k) for k in list(s) if "blocks.3." in k]),
          "missing keys: encoder.blocks.3", "x.safetensors"),
-    Case("a name that timm does not know", f"{FEW} --set init=timm:vit_bse_patch16_224",
-         "did you mean 'vit_base_patch16_224'.*--weights vit_bse_patch16_224=FILE"),
+    Case("a name that timm does not know", f"{FEW} --set init=timm:vit_bse_patch16_224.mae",
+         "did you mean 'vit_base_patch16_224.mae'.*--weights vit_bse_patch16_224.mae=FILE"),
     Case("a tag that timm does not know", f"{FEW} --set init=timm:vit_base_patch16_224.mea", "Invalid pretrained tag"),
-    Case("a model that is no ViT", f"{FEW} --set init=timm:resnet18", "is a ResNet, expected a plain ViT"),
+    Case("a model that is no ViT", f"{FEW} --set init=timm:resnet18.a1_in1k", "is a ResNet, expected a plain ViT"),
     Case("a source without a name", f"{CLASSIFY} --set init=official:", "init: "),
     Case("weights twice", f"{CLASSIFY} --weights x=a --weights x=b", "--weights: 'x' is given twice"),
     Case("weights without a file", f"{CLASSIFY} --weights x=", "--weights: expected NAME=FILE, found 'x='"),
@@ -277,7 +279,7 @@ STUDIES = [
          "note: pretrain: optimizer.warmup_lr 1e-06 is above the learning rate 1e-09", code=0),
     Case("a base batch of a billion", f"{STUDY} --set pretrain.optimizer.base_batch=1000000000",
          "note: pretrain: optimizer.warmup_lr 1e-06 is above", code=0),
-    Case("a section changed, the rest kept", f"{STUDY} --set 'segment.model={{semseg_padding: true}}'", "Would run 12",
+    Case("a section changed, the rest kept", f"{STUDY} --set 'segment.model={{semseg_unlabelled: true}}'", "Would run 12",
          code=0),
 ]  # fmt: skip
 CASES = [*VALUES, *RELATIONS, *YAML, *WEIGHTS, *OPTIONS, *STUDIES]

@@ -132,7 +132,7 @@ def test_padding_class_of_semseg():
     state, images = random_checkpoint(class_rows=12), random_images()
     images["semseg"][:, :4] = 11  # the class for padding
     model = load_official(state, 4, 4)
-    assert model.config.model.semseg_padding and model.config.model.semseg_classes == 11
+    assert model.config.model.semseg_unlabelled and model.config.model.semseg_classes == 11
     reference = Reference(state, encoder_heads=4, decoder_heads=4)
     with torch.no_grad():
         for ours, theirs in zip(model.encode(images), reference.encode(images, None)):
@@ -261,9 +261,12 @@ def test_mask_tokens_in_the_encoder():
     torch.testing.assert_close(embedded[0, 16 + 1 * 4 + 2], expected)
 
 
+MAE = {"decoder": {"kind": "self_attention", "dim": 16, "depth": 1, "heads": 4}, "masking.visible_tokens": 4}
+
+
 def test_mae_decoder():
     """MAE's: no cross-attention; a decoder sees its own modality and the global token alone."""
-    model = small(inputs=["rgb"], targets=["rgb_standardized"], **{"decoder.kind": "self_attention"})
+    model = small(inputs=["rgb"], targets=["rgb_standardized"], **MAE)
     assert not any("attention" in name for name in model.decoders.state_dict())
     images = {"rgb": random_images()["rgb"]}
     visible = random_masks(modalities=("rgb",), visible=4)

@@ -56,7 +56,11 @@ def test_round_trip(options):
 def test_shapes_tell_the_sizes():
     config = load_official(random_checkpoint(patch=8, grid=6, depth=3, decoder_depth=1), 8, 2).config
     assert (config.model.image_size, config.model.patch_size, config.model.dim, config.model.depth) == (48, 8, 32, 3)
-    assert (config.model.semseg_classes, config.model.semseg_embedding, config.model.semseg_padding) == (11, 6, False)
+    assert (config.model.semseg_classes, config.model.semseg_embedding, config.model.semseg_unlabelled) == (
+        11,
+        6,
+        False,
+    )
     assert (config.decoder.dim, config.decoder.depth, config.decoder.heads, config.model.heads) == (16, 1, 2, 8)
     assert config.targets == ("rgb", "rgb_standardized", "depth", "semseg")
 
@@ -238,7 +242,7 @@ def test_load_encoder_from_a_transfer(tmp_path):
 
 def test_load_encoder_with_a_padding_class():
     model = load_official(random_checkpoint(), 4, 4)
-    padded = Encoder(model.config.model.model_copy(update={"semseg_padding": True}), ("rgb", "semseg"))
+    padded = Encoder(model.config.model.model_copy(update={"semseg_unlabelled": True}), ("rgb", "semseg"))
     last = padded.tokens["semseg"].embedding.weight[-1].clone()
     assert load_encoder(padded, model) == []
     assert torch.equal(padded.tokens["semseg"].embedding.weight[:-1], model.encoder.tokens["semseg"].embedding.weight)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_tasks import CLASSIFY, CPU, PRETRAIN, SEGMENT, TINY, task_of
 
-from multimae.config import ConfigError, Data, Model, Runtime, build
+from multimae.config import ConfigError, Model, Runtime, Scenes, build
 from multimae.data.datasets import open_dataset
 from multimae.model.encoder import Encoder
 from multimae.model.heads import Head
@@ -16,7 +16,7 @@ from multimae.tasks.segment import SegmentTask
 from multimae.tasks.transfer import TransferModel, load_trained
 
 KINDS = {"classify": (ClassifyTask, CLASSIFY), "segment": (SegmentTask, SEGMENT)}
-TEST = Data(name="scenes", render_size=32, eval_split="test", eval_samples=11)
+TEST = Scenes(render_size=32, eval_split="test", eval_samples=11)
 
 
 @pytest.fixture(scope="module")
