@@ -21,7 +21,7 @@ from .rendering import render
 BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
 BATCH_PIXELS = 1 << 15  # that are rendered together: few enough for the processor's cache
 INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
-NUMBERS = {"depth": 1, "normals": 127}  # fields of numbers, and what is stored of 1: metres, and a unit vector's part
+UNITS = {"depth": 1, "normals": 127}  # fields of numbers, and what is stored for 1: a metre, the length of a normal
 BLUR = 4  # px: the side of the squares that a pseudo label cannot tell apart
 REPORT_SECONDS = 5.0
 
@@ -79,8 +79,9 @@ class RenderedScenes:
         for field in fields:
             rendered = _rendered(field)
             values = np.array(self.files[rendered][block][row])
-            if rendered in NUMBERS:
-                values = np.divide(values, NUMBERS[rendered], dtype=np.float32)
+            if rendered in UNITS:
+                values = values.astype(np.float32)
+                values /= UNITS[rendered]
             tensor = torch.from_numpy(values)
             tensor = tensor.permute(2, 0, 1) if rendered in INTERLEAVED else tensor
             sample[field] = tensor if field == rendered else _blurred(tensor)
