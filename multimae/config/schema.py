@@ -43,7 +43,9 @@ class Choice:
         sections = get_args(source) or (source,)
 
         def tag(value: Any) -> str | None:
-            found = getattr(value, self.key, None) if isinstance(value, BaseModel) else _get(value, self.key)
+            if not isinstance(value, Mapping | BaseModel):
+                return None
+            found = value.get(self.key) if isinstance(value, Mapping) else getattr(value, self.key, None)
             section = self.among(sections, found)
             return section.__name__ if section else None
 
@@ -58,7 +60,8 @@ class Choice:
         return next((section for section, values in literals.items() if not values), None)
 
     def valid(self, sections: Iterable[type[Section]]) -> list[str]:
-        return [value for section in sections for value in get_args(section.model_fields[self.key].annotation)]
+        literals = [get_args(section.model_fields[self.key].annotation) for section in sections]
+        return [str(value) for values in literals for value in values] + ["any other"] * (() in literals)
 
 
 def choice_of(cls: type[BaseModel], name: str) -> tuple[Choice | None, tuple[type[Section], ...]]:
