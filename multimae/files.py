@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import pwd
 import socket
@@ -23,6 +24,12 @@ def user() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container that knows no accounts
         return str(os.geteuid())
+
+
+def sha256(path: Path) -> str:
+    """Of what is in a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(

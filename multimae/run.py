@@ -16,6 +16,7 @@ from .data.listing import SHOWN, lacking
 from .engine.loop import train
 from .engine.task import RunFailed
 from .engine.work import work
+from .files import sha256
 from .record.folder import RunFolder
 
 
@@ -126,8 +127,12 @@ def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
 
 
 def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
-    """Refuse to take a run that is done for one that learnt from the folder given now, where that holds others."""
+    """Refuse to take a run that is done for one that learnt from the folder, or started from the file, given now, where
+    that holds others."""
     root, begun = runtime.data_roots.get(config.data.name), folder.learnt_from
+    file = runtime.weights.get(config.foreign_weights or "")
+    if begun and file and file.is_file():
+        _refuse_other_weights((f"weights {config.resolved()['init']}", sha256(file)), begun, folder)
     if not root or not begun or begun.get("fields") is None:  # none is given, or an older version said less
         return
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .config import Pretrain
 from .config.settings import nearest
+from .files import sha256
 from .modalities import MODALITIES
 from .model.encoder import Encoder
 from .model.multimae import MultiMAE
@@ -211,8 +212,7 @@ def pretrained_vit(name: str) -> VisionTransformer:
 def fingerprint(source: Path | nn.Module) -> str:
     """SHA-256 of a file, or of a model's tensors with their names."""
     if isinstance(source, Path):
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(source)
     digest = hashlib.sha256()
     for name, tensor in sorted(source.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

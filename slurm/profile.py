@@ -283,9 +283,15 @@ class Profile(Resources):
         return validate(Resources, values)
 
     def runtime(
-        self, kind: str, stage: str = "", *, runs: Path | None = None, data_roots: Mapping[str, Path] | None = None
+        self,
+        kind: str,
+        stage: str = "",
+        *,
+        runs: Path | None = None,
+        data_roots: Mapping[str, Path] | None = None,
+        weights: Mapping[str, Path] | None = None,
     ) -> Runtime:
-        """How a job computes, with absolute paths. `runs` and `data_roots` go before the profile's."""
+        """How a job computes, with absolute paths. What is given here goes before the profile's."""
         folder = _absolute(runs or self.runs or "runs")
         if set(str(folder)) & set("%\\"):
             why = "which SLURM reads otherwise in the names of a job's files"
@@ -294,7 +300,7 @@ class Profile(Resources):
             "runs": folder,
             "cache": self.cache and _absolute(self.cache),
             "data_roots": {name: _absolute(path) for name, path in {**self.data_roots, **(data_roots or {})}.items()},
-            "weights": {name: _absolute(path) for name, path in self.weights.items()},
+            "weights": {name: _absolute(path) for name, path in {**self.weights, **(weights or {})}.items()},
             "tracking_uri": self.tracking_uri,
         }
         settings = dict(self.settings)

@@ -143,13 +143,15 @@ class Command:
         return [*twins(self.everything), *dict.fromkeys(notes)]
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
-        """What cannot be told from here. Raises ConfigError for data that cannot be what the runs read."""
+        """What cannot be told from here. Raises ConfigError for data and weights that cannot be what the runs read."""
         roots = self.runtime.data_roots
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if folder := study_data.own_folder(self.args.data):
             study_data.check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
         notes = study_data.other_data(planned, roots)
-        unknown = study_data.unknown_data(planned, everywhere)
+        study_data.other_weights(planned, self.runtime.weights)
+        files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
+        unknown = study_data.unknown_data(planned, everywhere) + study_data.unknown_weights(planned, files)
         absent = study_data.absent_data(planned, everywhere)
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
@@ -201,7 +203,7 @@ class Command:
     def on_cluster(self, planned: planning.Plan, profile: Profile) -> int:
         """Submit what is missing, say what is, and return; the table once all is done."""
         args = self.args
-        cluster = Cluster(profile, args.runs, self.runtime.data_roots)
+        cluster = Cluster(profile, args.runs, self.runtime.data_roots, self.runtime.weights)
         if args.dry_run:
             for note in cluster.check(planned):
                 print(f"note: {note}", file=sys.stderr)

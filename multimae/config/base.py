@@ -79,6 +79,11 @@ class RunConfig(Section):
     def check_needs(self, needed: Mapping[str, "RunConfig"]) -> None:
         """Raises ConfigError where it cannot start from these: {signature: config}, of its needs that are known."""
 
+    @property
+    def foreign_weights(self) -> str | None:
+        """The name of the weights it starts from, where those are no run's: a key of `Runtime.weights`."""
+        return None
+
     # ---- identity
 
     def resolved(self) -> dict[str, Any]:

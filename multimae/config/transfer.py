@@ -88,6 +88,11 @@ class Transfer(TrainingConfig):
         samples = best.samples or (self.data.eval_samples if isinstance(self.data, Scenes) else None)
         return self.data.model_copy(update={"eval_split": best.split, "eval_samples": samples})
 
+    @property
+    def foreign_weights(self) -> str | None:
+        kind, _, name = self.init.partition(":")
+        return name if kind in ("official", "timm") else None
+
     def idle(self) -> dict[str, Collection[str]]:
         return super().idle() | {"model": self.model.idle(self.modalities)}
 

@@ -9,7 +9,6 @@ damaged, the run continues from the one before. A damaged one is moved aside at 
 hold the place of one that is whole nor count as how far the run came. It goes when the next one is written.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from ..files import sha256
 from ..record.saved import Damaged, name_of, progress_of
 from .task import RunFailed
 
@@ -68,7 +68,7 @@ class Checkpoints:
             file = writing / "tensors.safetensors"
             save_file(tensors, file, {"progress": json.dumps(progress)})  # one entry: see loop.finish
             size = _sync(file)
-            progress = progress | {"bytes": size, "sha256": _sha256(file)}
+            progress = progress | {"bytes": size, "sha256": sha256(file)}
             (writing / "progress.json").write_text(json.dumps(progress))
             file.chmod((writing / "progress.json").stat().st_mode)  # save_file makes what its user alone may read
             _sync(writing / "progress.json")
@@ -94,7 +94,7 @@ class Checkpoints:
             try:
                 progress = progress_of(path)
                 hashed = {key: progress[key] for key in ("bytes", "sha256")}
-                if _sha256(path / "tensors.safetensors") != progress["sha256"]:
+                if sha256(path / "tensors.safetensors") != progress["sha256"]:
                     raise Damaged("tensors.safetensors is not what was written")
                 if (of := progress.get("run", run)) != run:
                     raise Damaged(f"it is of run {of}")
@@ -144,8 +144,3 @@ def _sync(path: Path) -> int:
         return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

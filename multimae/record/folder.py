@@ -1,7 +1,6 @@
 """A run's folder: where each file lies, how it is written, and who may write. Imports no torch."""
 
 import contextlib
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SIGNATURE_LENGTH, ConfigError, RunConfig
-from ..files import Locked, locked, write_atomic
+from ..files import Locked, locked, sha256, write_atomic
 from .identity import Identity
 from .journal import Journal
-from .reading import FolderError, check_folder, opened, read_bytes, regular, usable
+from .reading import FolderError, check_folder, read_bytes, regular, usable
 from .saved import Damaged, progress_of, weights_fault
 from .sharing import check_shared, hinders, share
 
@@ -147,9 +146,9 @@ class RunFolder:
     def check_weights(self) -> None:
         """Raises FolderError where the weights are not what the run wrote. Reads them all; an old run does not say."""
         expected = (self.journal.last("finished") or {}).get("weights_sha256")
-        if expected and (file := opened(self.weights)):
-            with file, usable(self.weights):
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+        if expected and regular(self.weights):
+            with usable(self.weights):
+                found = sha256(self.weights)
             if found != expected:
                 raise FolderError(f"{self.weights} is not what was written; {self.remake}")
 

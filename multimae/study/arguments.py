@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import SCALES, ConfigError, Runtime
 from ..config.schema import validate
-from ..config.settings import parse_overrides, shown
+from ..config.settings import pairs, parse_overrides, shown
 from ..data.listing import data_roots
 from .data import own_data, own_folder
 from .study import Row, Study, stages_of, unknown
@@ -27,6 +27,9 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="DIR",
         help="train every stage on this folder, not on the recipes' data; NAME=DIR says where a recipe's dataset lies",
+    )
+    group.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=FILE", help="a checkpoint that init names"
     )
     group.add_argument("--runs", type=_folder, metavar="DIR", help="run folders (default: the profile's, else runs)")
 
@@ -59,18 +62,19 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
 
 
 def runtime_from(args: argparse.Namespace) -> Runtime:
-    """Where runs and data lie, for rows that `all_rows` has seen."""
+    """Where runs, data and weights lie, for rows that `all_rows` has seen."""
     named = [text for text in args.data if "=" in text]
     roots = data_roots(named, [text.partition("=")[0] for text in named])
     if folder := own_folder(args.data):
         roots[folder.name] = folder
-    return validate(Runtime, {"runs": args.runs, "data_roots": roots})
+    weights = pairs(args.weights, "--weights", "NAME=FILE")
+    return validate(Runtime, {"runs": args.runs, "data_roots": roots, "weights": weights})
 
 
 def study_words(args: argparse.Namespace) -> list[str]:
     """The words that make another command see the same rows."""
     words = ["--scale", args.scale, "--runs", str(args.runs)]
-    for option in ("only", "set", "data"):
+    for option in ("only", "set", "data", "weights"):
         words += [word for value in getattr(args, option) for word in (f"--{option}", value)]
     return words + (["--seed", str(args.seed)] if args.seed is not None else [])
 

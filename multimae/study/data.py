@@ -18,6 +18,7 @@ from ..data.listing import (
     listed,
     printable,
 )
+from ..files import sha256
 from .planning import Plan
 
 MOST_TOLD = 5  # runs that a message lists
@@ -173,6 +174,33 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
             "that its runs are others; or remove the folders of those runs"
         )
     return list(told.values())
+
+
+_sha256 = functools.cache(sha256)  # many runs start from one file
+
+
+def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
+    """Raises ConfigError for runs that started from other weights than those in the file that is given now under the
+    same name."""
+    for entry in plan.entries.values():
+        config, run = entry.run.config, f"{entry.run.label} (run {entry.folder.signature})"
+        file = files.get(config.foreign_weights or "")
+        if not file or not file.is_file() or entry.status.state == "refused":
+            continue
+        learnt = dict((entry.folder.learnt_from or {}).get("learnt") or [])
+        then = learnt.get(f"weights {config.resolved()['init']}")
+        if then and then != (now := _sha256(file)):
+            raise ConfigError(
+                f"--weights: {run} started from a file with the SHA-256 {then}, and that of {file} is {now}. Give that "
+                "file, or this one another name"
+            )
+
+
+def unknown_weights(plan: Plan, files: Mapping[str, Path]) -> list[str]:
+    """What to tell of weights that are still to be read and for which no file is given. timm's it can fetch itself."""
+    inits = dict.fromkeys(entry.run.config.resolved().get("init") for entry in plan.todo)
+    names = [init.removeprefix("official:") for init in inits if init and init.startswith("official:")]
+    return [f"no file is known for the weights '{n}'; give it with --weights {n}=FILE" for n in names if n not in files]
 
 
 def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:

@@ -31,9 +31,15 @@ HELD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # back, between sbatch an
 class Cluster:
     """Submits a plan's runs and ends: the scheduler has them."""
 
-    def __init__(self, profile: Profile, runs: Path, data_roots: Mapping[str, Path] | None = None):
+    def __init__(
+        self,
+        profile: Profile,
+        runs: Path,
+        data_roots: Mapping[str, Path] | None = None,
+        weights: Mapping[str, Path] | None = None,
+    ):
         self.profile, self.runs = profile, Path(os.path.abspath(runs))
-        self.data_roots = dict(data_roots or {})
+        self.places = {"data_roots": dict(data_roots or {}), "weights": dict(weights or {})}  # before the profile's
         self.calls: Counter[str] = Counter()  # of SLURM's commands that change something
 
     def scripts(self, plan: Plan, hide: bool = True) -> list[tuple[str, str]]:
@@ -123,7 +129,7 @@ class Cluster:
     def _job(self, array: Array, entry: Entry):
         from ..job.job import ClusterJob
 
-        runtime = self.profile.runtime(array.kind, array.stage, runs=self.runs, data_roots=self.data_roots)
+        runtime = self.profile.runtime(array.kind, array.stage, runs=self.runs, **self.places)
         runtime = runtime.model_copy(update={"tracking_uri": None})  # it is in the script
         if runtime.device == "auto" and array.resources.gpus_per_node:
             # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.

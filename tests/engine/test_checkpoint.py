@@ -196,7 +196,7 @@ def test_a_file_server_that_stalls_has_damaged_nothing(checkpoints, monkeypatch)
     def stale(path):
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(checkpoint_module, "_sha256", stale)
+    monkeypatch.setattr(checkpoint_module, "sha256", stale)
     with pytest.raises(OSError, match="Stale"):
         checkpoints.newest(RUN)
     assert names(checkpoints) == ["step-00000008"]
@@ -235,7 +235,7 @@ def test_no_folder_in_the_place_of_an_unfinished_one_is_removed_too(checkpoints,
     assert names(checkpoints) == ["step-00000008", "step-00000009"]
 
 
-@pytest.mark.parametrize("call", ["save_file", "_sync", "_sha256"])
+@pytest.mark.parametrize("call", ["save_file", "_sync", "sha256"])
 def test_a_full_disk_keeps_what_was_there(checkpoints, monkeypatch, call):
     save(checkpoints, 8)
 
