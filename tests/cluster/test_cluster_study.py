@@ -1,5 +1,8 @@
 """On a real SLURM: a study is the same as on one machine; four nodes save together, and two of them go on."""
 
+import os
+import signal
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +11,10 @@ from plans import wanted
 from trial import Trial, tiny
 
 from analysis import tables
-from multimae.config import Runtime
+from multimae.config import Runtime, recipe
 from multimae.record.folder import RunFolder
-from multimae.study import planning
+from multimae.record.state import Status
+from multimae.study import Row, Study, planning
 from multimae.study.local import Local
 from slurm.submission.cluster import Cluster
 from sweeps.alpha_ablation import study
@@ -99,3 +103,42 @@ def test_a_study_is_the_same_on_two_nodes_and_on_one_machine(dev_cluster, tmp_pa
     assert ours[1]["value"].to_list() == pytest.approx(ours[0]["value"].to_list(), abs=5)
     same = ["row", "key", "signature", "conditions"]
     assert ours[0][same].equals(ours[1][same])
+
+
+def chain_rows(scale: str):
+    """Pre-train, transfer, evaluate on a third split; each stage stands before the one that it starts from."""
+    few = {"epochs": 4, "data.train_samples": 512, "data.eval_samples": 64}
+    pretrain = recipe("pretrain", scale).edit(few)
+    classify = recipe("classify", scale).edit(few | {"init": f"run:{pretrain.signature}"})
+    robust = recipe("evaluate", scale).edit({"init": f"run:{classify.signature}", "data.eval_samples": 4096})
+    yield Row("row", {"robust": robust, "classify": classify, "pretrain": pretrain})
+
+
+CHAIN = Study("chain", "A chain", chain_rows)
+
+
+def test_a_chain_of_three_comes_back_from_a_kill_in_each_link(dev_cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", dev_cluster.environment["SLURM_CONF"])
+    profile = Trial(dev_cluster, NO_SERVER, tmp_path / "there", tiny()).profile.model_copy(update={"nodes": 1})
+    rows = CHAIN.build("smoke")
+    folders = {stage: RunFolder.of(profile.runs, config.signature) for stage, config in rows[0].stages.items()}
+
+    def seen(stage: str) -> Status:
+        return planning.status(wanted(CHAIN, rows, profile.runs)).entries[folders[stage].signature].status
+
+    cluster = Cluster(profile, profile.runs)
+    made = list(cluster.work(planning.plan(wanted(CHAIN, rows, profile.runs))))
+    after = [(array.stage, array.dependency) for array in made]
+    assert after == [("pretrain", None), *((b.stage, f"afterok:{a.job}") for a, b in pairwise(made))]
+    for stage in ("pretrain", "classify", "robust"):
+        at_work = ("training", "working")
+        dev_cluster.wait(lambda stage=stage: seen(stage).heartbeat.get("state") in at_work, f"{stage} at work", 300)
+        os.kill(seen(stage).heartbeat["pid"], signal.SIGKILL)
+        dev_cluster.wait(lambda stage=stage: seen(stage).state == "done", f"{stage} done", 300)
+        assert len(folders[stage].jobs.records("began")) == 2
+        (end,) = folders[stage].journal.records("finished")
+        assert not folders[stage].journal.records("failed"), end
+    (evaluated,) = folders["robust"].journal.records("eval")
+    assert (evaluated["dataset"], evaluated["split"], evaluated["n"]) == ("scenes", "test", 4096)
+    again = Cluster(profile, profile.runs)
+    assert not list(again.work(planning.plan(wanted(CHAIN, rows, profile.runs)))) and not again.calls
