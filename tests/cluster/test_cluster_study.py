@@ -13,6 +13,7 @@ from trial import Trial, tiny
 from analysis import tables
 from multimae.config import Runtime, recipe
 from multimae.record.folder import RunFolder
+from multimae.record.heartbeat import AT_WORK
 from multimae.record.state import Status
 from multimae.study import Row, Study, planning
 from multimae.study.local import Local
@@ -131,8 +132,7 @@ def test_a_chain_of_three_comes_back_from_a_kill_in_each_link(dev_cluster, tmp_p
     after = [(array.stage, array.dependency) for array in made]
     assert after == [("pretrain", None), *((b.stage, f"afterok:{a.job}") for a, b in pairwise(made))]
     for stage in ("pretrain", "classify", "robust"):
-        at_work = ("training", "working")
-        dev_cluster.wait(lambda stage=stage: seen(stage).heartbeat.get("state") in at_work, f"{stage} at work", 300)
+        dev_cluster.wait(lambda stage=stage: seen(stage).heartbeat.get("state") in AT_WORK[1:], f"{stage} at work", 300)
         os.kill(seen(stage).heartbeat["pid"], signal.SIGKILL)
         dev_cluster.wait(lambda stage=stage: seen(stage).state == "done", f"{stage} done", 300)
         assert len(folders[stage].jobs.records("began")) == 2
