@@ -67,7 +67,7 @@ class StageCost:
             text += f": {duration(longest)} each, {self.hours:,.2f} {unit}-hours"
             text += f", within {counted(math.ceil(longest / limit), 'time limit')} of {duration(limit)}"
         if uncounted := self.jobs - len(self.seconds):
-            text += f" ({uncounted} not counted: their data.train_samples is not given)"
+            text += f" ({uncounted} not counted: how many samples is not given)"
         return text
 
 

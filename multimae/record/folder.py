@@ -65,11 +65,13 @@ class RunFolder:
 
     @property
     def saved_step(self) -> int:
-        """The step of the newest checkpoint that is complete, as far as its size tells; -1 where there is none."""
+        """How far the run came that a start goes on from: the step of the newest checkpoint that is complete, as far as
+        its size tells, or the pieces that are done; -1 where it begins anew."""
         for path in sorted(self.checkpoints.glob("step-*"), reverse=True):
             with contextlib.suppress(Damaged):
                 return progress_of(path)["step"]
-        return -1
+        piece = self.journal.last("piece")
+        return piece["step"] if piece else -1
 
     def drop_checkpoints(self) -> None:
         """Of a run that is done. What a file system does not let go stays for the next who is asked to."""

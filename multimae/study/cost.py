@@ -37,10 +37,10 @@ class Estimate:
             return "\nNothing to run."
         text = f"\nWould run {self.runs} runs"
         if self.uncounted == self.runs:
-            return text + ". Their cost is not counted: data.train_samples is not given, so they take all there are"
+            return text + ". Their cost is not counted: how many samples is not given, so they take all there are"
         text += f": {operations(self.operations)} of training, counted"
         if self.uncounted:
-            text += f" ({self.uncounted} runs not: their data.train_samples is not given)"
+            text += f" ({self.uncounted} runs not: how many samples is not given)"
         hours = self.operations / GPU_RATE / 3600
         text += f"\n  {hours:,.{1 if hours > 1 else 4}f} GPU-hours at {operations(GPU_RATE)}/s a GPU"
         text += " (assumed: what the paper's epoch times come to on an A100)"

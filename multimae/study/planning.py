@@ -109,15 +109,13 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
             if status.under_way:
                 raise ConfigError(f"--redo: {run.label} is {status.state}; --cancel stops it first")
             action = "redo"
-        if (action or _queued(status)) and (reason := obstacles(run, made.entries, wanted)):
+        # A job that waits for others never starts where one of them will not be done, and the scheduler says so late.
+        waits = [entry.run.signature for entry in needed] if status.job and status.state == "waiting" else []
+        found = (obstacle(need, made.entries.get(need), wanted) for need in (run.needs if action else waits))
+        if reason := next((reason for reason in found if reason), None):
             status, action = replace(status, state="blocked", reason=reason), None
         made.entries[signature] = Entry(run, folders[signature], status, action)
     return made
-
-
-def _queued(status: Status) -> bool:
-    """Whether it has a job that waits for others, which never starts where one of them will not be done."""
-    return bool(status.job) and status.state == "waiting"
 
 
 def _action(status: Status, needed: Sequence[Entry], retry_failed: bool) -> str | None:
@@ -128,12 +126,6 @@ def _action(status: Status, needed: Sequence[Entry], retry_failed: bool) -> str 
     if status.state == "failed" and retry_failed:
         return "retry"
     return ACTIONS.get(status.state)
-
-
-def obstacles(run: Run, entries: Mapping[str, Entry], wanted: Wanted) -> str | None:
-    """Why a run cannot start now or later; None if it can."""
-    found = (obstacle(need, entries.get(need), wanted) for need in run.needs)
-    return next((reason for reason in found if reason), None)
 
 
 def obstacle(needed: str, entry: Entry | None, wanted: Wanted) -> str | None:
