@@ -51,19 +51,24 @@ class Choice:
 
         return core_schema.tagged_union_schema({s.__name__: handler.generate_schema(s) for s in sections}, tag)
 
-    def among(self, sections: Iterable[type[Section]], value: Any) -> type[Section] | None:
+    def among(self, sections: tuple[type[Section], ...], value: Any) -> type[Section] | None:
         """The section that `value` at the key chooses."""
+        closed, open_ = self._literals(sections)
+        return closed.get(value, open_) if isinstance(value, str) else open_
+
+    def valid(self, sections: tuple[type[Section], ...]) -> list[str]:
+        closed, open_ = self._literals(sections)
+        return [*closed, *(["any other"] if open_ else [])]
+
+    @functools.cache  # noqa: B019 - a choice is one of a few, and lives as long as its model
+    def _literals(self, sections: tuple[type[Section], ...]) -> tuple[dict[str, type[Section]], type[Section] | None]:
+        """({literal: its section}, the section that has none)."""
         literals = {section: get_args(section.model_fields[self.key].annotation) for section in sections}
-        for section, values in literals.items():
-            if any(value == literal for literal in values):
-                return section
-        return next((section for section, values in literals.items() if not values), None)
-
-    def valid(self, sections: Iterable[type[Section]]) -> list[str]:
-        literals = [get_args(section.model_fields[self.key].annotation) for section in sections]
-        return [str(value) for values in literals for value in values] + ["any other"] * (() in literals)
+        closed = {value: section for section, values in literals.items() for value in values}
+        return closed, next((section for section, values in literals.items() if not values), None)
 
 
+@functools.cache
 def choice_of(cls: type[BaseModel], name: str) -> tuple[Choice | None, tuple[type[Section], ...]]:
     """(what chooses, the sections that a field can hold): (None, one) of an ordinary section, (None, ()) of a value."""
     field = cls.model_fields[name]
