@@ -132,7 +132,7 @@ def test_what_is_no_part_of_the_identity_changes_no_step(task, settled, changes,
         (batch,) = next(work.batches(0, [Shard()], workers=0))
         seed_everything(config.seed, 0)
         losses = work.module(work.prepare(batch, torch.device("cpu"), 0, Shard()))
-        return [*map(float, losses.values()), *(learning_rate(config, step, 64) for step in range(4))]
+        return [*(loss.item() for loss in losses.values()), *(learning_rate(config, step, 64) for step in range(4))]
 
     plain = base(task).edit(settled)
     edited = plain.edit(changes)
