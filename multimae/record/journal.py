@@ -66,6 +66,7 @@ KINDS: dict[str, Mapping[str, Shape]] = {
     "submitted": {"job": _job, **dict.fromkeys(("host", "cluster", "study", "scale", "row", "stage"), maybe(text))},
     "began": {"job": maybe(text), "step": number, "nodes": maybe(text)},
     "released": {"reason": text},
+    "redone": {"number": count},
     "ended": {"state": lambda value: value in ("missing", "interrupted", "dead", "failed"), "reason": text},
 }
 

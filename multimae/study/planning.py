@@ -184,6 +184,7 @@ def set_aside(plan: Plan) -> list[Path]:
             with entry.folder.claim(), usable(path):
                 number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
                 kept.append(path.rename(path.with_name(f"{path.name}.{number}")))
+                entry.folder.jobs.write("redone", number=number)  # or MLflow would take it for the one before
     return kept
 
 

@@ -171,7 +171,9 @@ class Syncer:
         """The cursor, or a new one where MLflow does not have the run it speaks of."""
         homes = [*(cell.experiment for cell in cells), NO_STUDY]
         name = f"{cells[0].row} {cells[0].stage}" if cells else f"{config.task} {folder.signature}"
-        run_id = self._run(homes, (SIGNATURE, folder.signature), name, folder)
+        redone = folder.jobs.last("redone")
+        which = f"{folder.signature}, again {redone['number']}" if redone else folder.signature
+        run_id = self._run(homes, (SIGNATURE, which), name, folder)
         self._verified.add(folder.signature)
         return cursor if cursor and cursor.run_id == run_id else Cursor(public(self.uri), run_id)
 

@@ -14,6 +14,7 @@ from tracking_store import CLASSIFY, PRETRAIN, Seen, empty_store, runs, study_ru
 from multimae import tracking
 from multimae.files import write_atomic
 from multimae.record import state
+from multimae.record.folder import RunFolder
 from multimae.tracking import records, store, syncer
 from multimae.tracking.records import Cursor
 
@@ -224,6 +225,20 @@ def test_the_status_follows_the_run_and_is_never_left_running(runs, monkeypatch)
     assert records.state_of(other.folder)[0].state == "running"
     monkeypatch.setattr(state, "STALE", 0.0)
     assert records.state_of(other.folder)[0].state == "dead"
+
+
+def test_a_run_that_is_done_again_is_another_run_there(runs):
+    first = study_run(runs).whole()
+    tracking.sync(runs)
+    first.folder.path.rename(first.folder.path.with_name(f"{PRETRAIN.signature}.1"))
+    RunFolder.of(runs, PRETRAIN.signature).jobs.write("redone", number=1)
+    study_run(runs).whole()
+    for _ in range(2):
+        tracking.sync(runs)
+    seen = Seen(runs)
+    made = seen.client.search_runs([e.experiment_id for e in seen.client.search_experiments()])
+    told = [run.data.tags.get("multimae.signature") for run in made]
+    assert sorted(filter(None, told)) == [PRETRAIN.signature, f"{PRETRAIN.signature}, again 1"]
 
 
 def test_a_run_of_two_studies_is_one_run_in_the_rows_of_both(runs):
