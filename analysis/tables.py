@@ -161,7 +161,8 @@ def _trained(key: str, cells: pd.DataFrame) -> list[str]:
     rows: dict[str, dict[str, None]] = {}
     for cell in cells.itertuples():
         for learnt in cell.learnt:
-            chain = [f"{what} {mark[:12]}" if what.startswith("weights ") else mark for what, mark in learnt]
+            known = [(what, mark) for what, mark in learnt if not what.startswith("weights run:")]
+            chain = [f"{what} {mark[:12]}" if what.startswith("weights ") else mark for what, mark in known]
             rows.setdefault(", before that on ".join(chain), {})[cell.row] = None
     everywhere = cells["row"].nunique()
     of = {chain: "" if len(names) == everywhere else f" ({', '.join(names)})" for chain, names in rows.items()}

@@ -5,9 +5,9 @@ import contextlib
 import os
 import sys
 
-from .config import ConfigError, RunConfig, Runtime, load, recipes
+from .config import ConfigError, RunConfig, Runtime, load, recipes, weights_of
 from .config.schema import validate
-from .config.settings import pairs, parse_overrides, shown
+from .config.settings import parse_overrides, shown
 from .data.listing import data_roots
 from .record.folder import RunLocked, make_runs
 from .redact import parse_arguments, redact
@@ -112,7 +112,7 @@ def _runtime(args: argparse.Namespace, config: RunConfig) -> Runtime:
     where = {
         "runs": args.runs,
         "data_roots": data_roots(args.data, [config.data.name]),
-        "weights": pairs(args.weights, "--weights", "NAME=FILE"),
+        "weights": weights_of(args.weights, [config]),
     }
     how = parse_overrides(args.runtime)
     for key in where.keys() & how.keys():

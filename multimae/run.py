@@ -118,7 +118,7 @@ def same_data(task: DataTask, folder: RunFolder, root: Path | None) -> None:
         folder.journal.write("data", root=where, **_samples(sets), learnt=_learnt(task, folder), **more)
         return
     _refuse_others(sets, begun, folder, root)
-    _refuse_other_weights(task.weights, begun, folder)
+    _refuse_other_learning(_learnt(task, folder), begun, folder)
     if begun.get("classes") not in (None, classes):
         raise ConfigError(
             f"run {folder.signature} numbers its classes {', '.join(begun['classes'])}, and {root} gives "
@@ -130,15 +130,17 @@ def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
     """Refuse to take a run that is done for one that learnt from the folder, or started from the file, given now, where
     that holds others."""
     root, begun = runtime.data_roots.get(config.data.name), folder.learnt_from
-    file = runtime.weights.get(config.foreign_weights or "")
+    file = runtime.weights.get((config.foreign_weights or "").partition(":")[2])
     if begun and file and file.is_file():
-        _refuse_other_weights((f"weights {config.resolved()['init']}", sha256(file)), begun, folder)
+        _refuse_other_learning([[f"weights {config.foreign_weights}", sha256(file)]], begun, folder)
     if not root or not begun or begun.get("fields") is None:  # none is given, or an older version said less
         return
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
         return
     try:
-        sets = {split: open_dataset(config.data, split, runtime, begun["fields"]) for split in config.splits}
+        sets = {
+            what: open_dataset(data, split, runtime, begun["fields"]) for what, (data, split) in config.reads.items()
+        }
     except (ValueError, OSError) as error:
         raise ConfigError(f"run {folder.signature} is done and learnt from {begun.get('root')}; {error}") from error
     _refuse_others(sets, begun, folder, root)
@@ -158,24 +160,32 @@ def _refuse_others(sets: Mapping[str, Dataset], begun: Mapping[str, Any], folder
 
 
 def _learnt(task: DataTask, folder: RunFolder) -> list[list[str]]:
-    """[what, which] of all that the result follows from: the training samples by their settings and fingerprint, the
-    weights by their name and hash; then what the runs followed from that this one starts from."""
-    learnt = [[task.config.data.training, task.sets["train"].fingerprint]] if "train" in task.sets else []
+    """[what, which] of all that the result follows from: samples by their settings and fingerprint, weights by their
+    name and hash; then what the runs followed from that this one starts from."""
+    config = task.config
+    learnt = [
+        [f"{what}: {data.said(split, config.fields)}", task.sets[what].fingerprint]
+        for what, (data, split) in config.reads.items()
+        if what != "eval"
+    ]
     learnt += [list(task.weights)] if task.weights else []
-    for needed in task.config.needs:
-        learnt += (RunFolder.of(folder.path.parent, needed).learnt_from or {}).get("learnt") or []
+    for needed in (RunFolder.of(folder.path.parent, signature) for signature in config.needs):
+        made = needed.journal.last("finished") or {}
+        learnt += [[f"weights run:{needed.signature}", made["weights_sha256"]]] if made.get("weights_sha256") else []
+        learnt += (needed.learnt_from or {}).get("learnt") or []
     return learnt
 
 
-def _refuse_other_weights(weights: tuple[str, str] | None, begun: Mapping[str, Any], folder: RunFolder) -> None:
-    """Two files may be given under one name."""
+def _refuse_other_learning(now: list[list[str]], begun: Mapping[str, Any], folder: RunFolder) -> None:
+    """Two files may be given under one name, and a run that this one starts from may have been made anew."""
     then = dict(begun.get("learnt") or [])
-    if weights and (before := then.get(weights[0])) not in (None, weights[1]):
-        raise ConfigError(
-            f"run {folder.signature} was begun from other {weights[0]}: their SHA-256 was {before}, and that of those "
-            f"given now is {weights[1]}. Give the file that it was begun from, give this one another name, or remove "
-            f"{folder.path} to begin anew"
-        )
+    for what, which in now:
+        if then.get(what, which) != which:
+            raise ConfigError(
+                f"run {folder.signature} was begun from other {what}: it was {then[what]} (hash or fingerprint), and "
+                f"what is there now is {which}. Give what it was begun from, give this another name, or remove "
+                f"{folder.path} to begin anew"
+            )
 
 
 def make_task(config: RunConfig, runtime: Runtime) -> Any:

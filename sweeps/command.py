@@ -15,7 +15,7 @@ from rich.console import Console
 from analysis.paper import check_tables
 from multimae.config import ConfigError
 from multimae.record.environment import cpus
-from multimae.record.folder import make_runs
+from multimae.record.folder import RunLocked, make_runs
 from multimae.record.state import UNDER_WAY
 from multimae.redact import parse_arguments, redact
 from multimae.study import Study, named, only, planning, runs_of, stages_of, twins
@@ -72,7 +72,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     args, given = parse_arguments(_parser(study), argv)
     try:
         return Command(study, args).run()
-    except (ConfigError, scheduler.Unreachable) as error:
+    except (ConfigError, RunLocked, scheduler.Unreachable) as error:
         print(f"{study.name}: {redact('; '.join(str(error).splitlines()), *given)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -147,10 +147,10 @@ class Command:
         roots = self.runtime.data_roots
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if folder := study_data.own_folder(self.args.data):
-            study_data.check_sizes(folder, ((stage_of(entry), entry.run.config) for entry in planned.todo))
+            study_data.check_sizes(folder, ((stage_of(entry), entry.run) for entry in planned.todo))
         notes = study_data.other_data(planned, roots)
-        study_data.other_weights(planned, self.runtime.weights)
         files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
+        study_data.other_weights(planned, files)
         unknown = study_data.unknown_data(planned, everywhere) + study_data.unknown_weights(planned, files)
         absent = study_data.absent_data(planned, everywhere)
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here

@@ -34,6 +34,10 @@ def fresh():
     forget()
 
 
+def learns(config) -> str:
+    return f"train: {config.data.said('train', config.fields)}"
+
+
 def forget():
     for counted in (listing.contents, listing.listed, listing.count_images):
         counted.cache_clear()
@@ -63,9 +67,9 @@ def test_the_journal_says_what_a_run_learnt_from(here):
     assert (
         said["classes"] == ["cat", "dog", "owl"]
         and said["fields"] == ["rgb", "label"]
-        and said["learnt"] == [[CONFIG.data.training, said["train"]["fingerprint"]]]
+        and said["learnt"] == [[learns(CONFIG), said["train"]["fingerprint"]]]
     )
-    now = listing.contents(here / "pets", CONFIG.data, ("rgb", "label"))
+    now = listing.contents(here / "pets", listing.folder_reads(CONFIG), ("rgb", "label"))
     assert now == {split: said[split] for split in ("train", "eval")}  # planning sees what training saw
 
 
@@ -103,7 +107,8 @@ def test_planning_compares_a_folder_at_the_same_place(here, monkeypatch):
     listed = []
     monkeypatch.setattr(listing, "_walk", lambda top, walk=listing._walk: listed.append(top) or walk(top))
     assert planned(runs, here / "pets") == planned(runs, here / "pets") == []
-    listing.contents(here / "pets", CONFIG.edit({"data.train_samples": 9}).data, ("rgb", "label"))
+    few = CONFIG.edit({"data.train_samples": 9})
+    listing.contents(here / "pets", listing.folder_reads(few), ("rgb", "label"))
     assert len(listed) == 2  # a split each
     shutil.rmtree(here / "pets")
     assert planned(runs, here / "pets") == []
@@ -137,11 +142,11 @@ def table_rows(**edits):
 
 
 def finish(runs, row, pretrain="aaaa", classify="bbbb", before=None) -> None:
-    learnt = [[row.stages["pretrain"].data.training, before or pretrain]]
+    learnt = [[learns(row.stages["pretrain"]), before or pretrain]]
     for stage, mark in (("pretrain", pretrain), ("classify", classify)):
         made = SyntheticRun(runs, row.stages[stage])
         if stage == "classify":
-            learnt.insert(0, [row.stages[stage].data.training, mark])
+            learnt.insert(0, [learns(row.stages[stage]), mark])
         if mark:
             samples = {"n": 9, "fingerprint": mark}
             made.journal.write("data", root="/x", train=samples, eval=samples, learnt=learnt)

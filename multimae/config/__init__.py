@@ -13,7 +13,7 @@ from .classify import Classify, ClassifyAugmentation
 from .evaluate import Evaluate
 from .loading import RECIPES, SCALES, load, recipe, recipes
 from .pretrain import CrossAttending, Decoder, Dirichlet, NoMasking, Pretrain, SelfAttending
-from .runtime import Runtime
+from .runtime import Runtime, weights_of
 from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Folder, Model, Optimizer, Scenes
 from .segment import ConvNeXt, Linear, Segment, SegmentAugmentation
 from .settings import ConfigError

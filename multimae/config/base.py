@@ -12,7 +12,7 @@ from pydantic import Field
 
 from .fields import Whole
 from .schema import Section, changed, defaults_of, difference, usual_section, validate
-from .sections import AnyData, Folder
+from .sections import AnyData, Data, Folder
 from .settings import ConfigError, Dumper, flatten, nearest, plain, shown
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ class RunConfig(Section):
 
     tasks: ClassVar[dict[str, type["RunConfig"]]] = {}
     runs: ClassVar[str]
-    splits: ClassVar[tuple[str, ...]] = ("train", "eval")  # of its data, that it reads
-
     task: str
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0  # torch's generator on a CPU knows 32 bits: others would repeat
     precision: Literal["fp32", "bf16"] = "bf16"  # bf16 is mixed: parameters and optimizer stay float32
@@ -47,21 +45,27 @@ class RunConfig(Section):
             cls.runs = runs
             RunConfig.tasks[task] = cls
 
-    def idle(self) -> dict[str, Collection[str]]:
-        """By section (empty: none), the settings that cannot change what this run computes: no part of its identity."""
-        return {}
+    def idle(self) -> set[str]:
+        """The settings (dotted keys) that cannot change what this run computes: no part of its identity."""
+        return set()
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What a sample must hold; empty where the settings do not say."""
+        """What a sample must hold; empty where that is for the runs to say that it starts from."""
         return ()
+
+    @property
+    def reads(self) -> dict[str, tuple[Data, str]]:
+        """What for, and which split of which data: "train" and "eval", and "val" where weights are selected."""
+        return {split: (self.data, split) for split in ("train", "eval")}
 
     # ---- the runs it starts from
 
     @functools.cached_property
     def needs(self) -> tuple[str, ...]:
         """Signatures of the runs that must be done before this one can start: those that its settings name."""
-        texts = (value for value in flatten(self.resolved()).values() for value in _texts(value))
+        settings = flatten({key: value for key, value in self.resolved().items() if key != "data"})
+        texts = (text for value in settings.values() for text in _texts(value))
         return tuple(dict.fromkeys(found[1] for text in texts if (found := STARTS_FROM.fullmatch(text))))
 
     def moved(self, moved: Mapping[str, str]) -> dict[str, Any]:
@@ -73,7 +77,7 @@ class RunConfig(Section):
             found = STARTS_FROM.fullmatch(value) if isinstance(value, str) else None
             return f"run:{moved.get(found[1], found[1])}" if found else value
 
-        settings = flatten(self.resolved())
+        settings = flatten({key: value for key, value in self.resolved().items() if key != "data"})
         return {key: of(value) for key, value in settings.items() if of(value) != value}
 
     def check_needs(self, needed: Mapping[str, "RunConfig"]) -> None:
@@ -81,7 +85,7 @@ class RunConfig(Section):
 
     @property
     def foreign_weights(self) -> str | None:
-        """The name of the weights it starts from, where those are no run's: a key of `Runtime.weights`."""
+        """What it starts from, where that is no run: `official:NAME` or `timm:NAME`, a NAME of `Runtime.weights`."""
         return None
 
     # ---- identity
@@ -97,10 +101,12 @@ class RunConfig(Section):
     def delta(self) -> dict[str, Any]:
         """What differs from the defaults of this task and can change the result, and the task."""
         values = dict(self.resolved())
-        for section, keys in self.idle().items():
-            usual = usual_section(type(self), section, values[section]) if section else defaults(self.task)
-            settled = {key: usual[key] for key in keys}
-            values |= {section: values[section] | settled} if section else settled
+        for dotted in self.idle():
+            section, _, key = dotted.rpartition(".")
+            if section:
+                values[section] = values[section] | {key: usual_section(type(self), section, values[section])[key]}
+            else:
+                values[key] = defaults(self.task)[key]
         return {"task": self.task} | difference(type(self), values, defaults(self.task))
 
     @functools.cached_property

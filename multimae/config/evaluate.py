@@ -1,11 +1,12 @@
 """What a finished transfer is worth on other data, or on another split of its own (paper Section E)."""
 
-from collections.abc import Collection, Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import SIGNATURE_LENGTH, RunConfig
+from .sections import Data, Folder
 from .settings import ConfigError
 from .transfer import Transfer
 
@@ -13,13 +14,17 @@ from .transfer import Transfer
 class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:EvaluateTask"):
     """Trains nothing: the model and its settings are those of the transfer that `init` names."""
 
-    splits: ClassVar[tuple[str, ...]] = ("eval",)
-
     task: Literal["evaluate"] = "evaluate"
     init: Annotated[str, Field(pattern=rf"^run:[0-9a-f]{{{SIGNATURE_LENGTH}}}$")] | None = None  # of the transfer
 
-    def idle(self) -> dict[str, Collection[str]]:
-        return super().idle() | {"": ["seed"], "data": ["train_split", "train_samples"]}
+    @property
+    def reads(self) -> dict[str, tuple[Data, str]]:
+        """The train split is looked at too: its folders number the classes."""
+        return {"eval": (self.data, "eval")}
+
+    def idle(self) -> set[str]:
+        drawn = isinstance(self.data, Folder) and not self.data.eval_samples
+        return super().idle() | {"seed", "data.train_samples"} | ({"data.subset_seed"} if drawn else set())
 
     def check_needs(self, needed: Mapping[str, RunConfig]) -> None:
         if self.init is None:

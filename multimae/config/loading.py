@@ -15,9 +15,14 @@ SCALES = ("smoke", "laptop", "mini", PAPER)
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:
-    """The config in a YAML file, or of a recipe's name (`smoke/pretrain`), with `key.sub=value` overrides applied."""
+    """The config in a YAML file (`scales` in it, of a recipe, are passed over), or of a recipe's name, such as
+    `smoke/pretrain`, with `key.sub=value` overrides applied."""
     try:
-        config = recipe(*reversed(str(path).split("/"))) if str(path) in recipes() else build(read_mapping(Path(path)))
+        if str(path) in recipes():
+            scale, _, name = str(path).partition("/")
+            config = recipe(name, scale)
+        else:
+            config = build({key: value for key, value in read_mapping(Path(path)).items() if key != "scales"})
         return config.edit(parse_overrides(overrides))
     except FileNotFoundError:
         known = recipes()

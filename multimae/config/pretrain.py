@@ -1,6 +1,5 @@
 """Masked multi-modal pre-training (paper Section 3)."""
 
-from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -94,9 +93,9 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
                 "is the only one: it changes nothing; set masking.alpha=1"
             )
 
-    def idle(self) -> dict[str, Collection[str]]:
+    def idle(self) -> set[str]:
         predicted = {TARGETS[target].modality for target in self.targets}
-        return super().idle() | {"model": self.model.idle(self.modalities, predicted)}
+        return super().idle() | self.model.idle(self.modalities, predicted)
 
     @property
     def sources(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Where and how a run is computed."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field
 from .base import RunConfig
 from .fields import Count, Name, Number, PathTo, Positive, Text, Whole
 from .schema import Section
-from .settings import ConfigError
+from .settings import ConfigError, nearest, pairs
 
 
 def _no_root(path: Path) -> Path:
@@ -68,3 +69,13 @@ class Runtime(Section):
                     f"model: {size:,.0f} {what} are more than the {limit:,} that runtime.max_{what} allows; look at "
                     f"model.image_size, patch_size, dim and depth, or if it is meant, raise max_{what} there"
                 )
+
+
+def weights_of(given: Iterable[str], configs: Iterable[RunConfig]) -> dict[str, str]:
+    """The files of `NAME=FILE` words. Raises ConfigError for a NAME that no run starts from."""
+    files = pairs(given, "--weights", "NAME=FILE")
+    names = {config.foreign_weights.partition(":")[2] for config in configs if config.foreign_weights}
+    for name in files:
+        if name not in names:
+            raise ConfigError(f"--weights: no run here starts from '{name}'{nearest(name, sorted(names))}")
+    return files

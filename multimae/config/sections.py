@@ -64,11 +64,11 @@ class Data(Section):
     train_samples: Count | None = None  # None: all there are. A run refuses a split that has fewer
     eval_samples: Count | None = None
 
-    @property
-    def training(self) -> str:
-        """The settings that say which samples are learnt from."""
-        settings = {key: value for key, value in self.model_dump().items() if not key.startswith("eval_")}
-        return json.dumps(settings, sort_keys=True)
+    def said(self, split: str, fields: Collection[str]) -> str:
+        """The settings that say which samples of the "train" or "eval" split are read, and what of them."""
+        other = "eval_" if split == "train" else "train_"
+        settings = {key: value for key, value in self.model_dump().items() if not key.startswith(other)}
+        return json.dumps(settings | {"fields": list(fields)}, sort_keys=True)
 
     def split(self, name: str) -> tuple[str, int | None]:
         """The name of the "train" or "eval" split, and how many of its samples are asked for."""
@@ -144,11 +144,12 @@ class Model(Section):
         """Tokens of one modality."""
         return (self.image_size // self.patch_size) ** 2
 
-    def idle(self, inputs: Collection[str], predicted: Collection[str] = ()) -> list[str]:
-        """The settings that change nothing with these modalities."""
+    def idle(self, inputs: Collection[str], predicted: Collection[str] = ()) -> set[str]:
+        """The settings (dotted keys) that change nothing with these modalities."""
         classes = [name for name, kind in MODALITIES.items() if kind.channels is None]
-        unseen = [f"{n}_{key}" for n in classes if n not in inputs for key in ("embedding", "unlabelled")]
-        return unseen + [f"{name}_classes" for name in classes if name not in (*inputs, *predicted)]
+        unread = [name for name in classes if name not in (*inputs, *predicted)]
+        idle = {f"model.{name}_{key}" for name in unread for key in ("classes", "unlabelled")}
+        return idle | {f"model.{name}_embedding" for name in classes if name not in inputs}
 
 
 class Optimizer(Section):

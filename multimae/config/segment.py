@@ -90,11 +90,11 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
     def fields(self) -> tuple[str, ...]:
         return (*super().fields, self.target)
 
-    def idle(self) -> dict[str, Collection[str]]:
-        colours = ["brightness", "contrast", "saturation", "hue"]
+    def idle(self) -> set[str]:
+        colours = {f"augmentation.{key}" for key in ("brightness", "contrast", "saturation", "hue")}
         if not any(MODALITIES[modality].photograph for modality in self.modalities):
-            return super().idle() | {"augmentation": [*colours, "color_jitter"]}
-        return super().idle() | ({} if self.augmentation.color_jitter else {"augmentation": colours})
+            return super().idle() | colours | {"augmentation.color_jitter"}
+        return super().idle() | (set() if self.augmentation.color_jitter else colours)
 
     def own_data(self, classes: Collection[str]) -> dict[str, Any]:
         return super().own_data(classes) | {"classes": 133, "zero_is_unlabelled": False}

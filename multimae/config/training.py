@@ -43,10 +43,12 @@ class TrainingConfig(RunConfig):
             )
         return self
 
-    def idle(self) -> dict[str, Collection[str]]:
-        idle = dict(super().idle())
+    def idle(self) -> set[str]:
+        idle = super().idle()
         if not self.optimizer.warmup_epochs:
-            idle["optimizer"] = ["warmup_lr"]
+            idle.add("optimizer.warmup_lr")
+        if self.eval_every_epochs and self.eval_every_epochs >= self.epochs:  # at the end, as always
+            idle.add("eval_every_epochs")
         return idle
 
     @property

@@ -1,6 +1,6 @@
 """What fine-tunings share (paper Section 4)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -90,11 +90,14 @@ class Transfer(TrainingConfig):
 
     @property
     def foreign_weights(self) -> str | None:
-        kind, _, name = self.init.partition(":")
-        return name if kind in ("official", "timm") else None
+        return self.init if self.init.startswith(("official:", "timm:")) else None
 
-    def idle(self) -> dict[str, Collection[str]]:
-        return super().idle() | {"model": self.model.idle(self.modalities)}
+    @property
+    def reads(self) -> dict[str, tuple[Data, str]]:
+        return super().reads | ({"val": (self.validation, "eval")} if self.validation else {})
+
+    def idle(self) -> set[str]:
+        return super().idle() | self.model.idle(self.modalities)
 
     def check_needs(self, needed: Mapping[str, RunConfig]) -> None:
         """The encoder of the run that this starts from must be the same. Weights would not tell of all: the number of

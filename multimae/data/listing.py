@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import SCENES, ConfigError, Data, Folder
+from ..config import SCENES, ConfigError, Folder, RunConfig
 from ..config.settings import nearest
 from ..modalities import MODALITIES, SOURCES
 from ..seeds import derive
@@ -313,33 +313,39 @@ listed = functools.cache(Listing)  # runs of a study take different parts of one
 
 @functools.cache  # many runs of a study read the same
 def contents(
-    root: Path, data: Folder, fields: tuple[str, ...], splits: tuple[str, ...] = ("train", "eval")
+    root: Path, reads: tuple[tuple[str, Folder, str], ...], fields: tuple[str, ...]
 ) -> dict[str, dict[str, str | int]]:
-    """What a run on this folder would journal of its samples, where none is damaged.
+    """What a run on this folder would journal of its samples, where none is damaged. `reads`: what for, which data, and
+    which split of them, as of `RunConfig.reads`.
 
     `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
     fields = tuple(field for field in ENDINGS if field in fields)
     found: dict[str, dict[str, str | int]] = {}
-    for split in splits:
+    for purpose, data, split in reads:
         listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
         stems = choose(listing.stems, data, split)
         mark = fingerprint(stems, listing.sizes(stems), data, whole=len(stems) == len(listing.stems))
-        found[split] = {"n": len(stems), "fingerprint": mark}
+        found[purpose] = {"n": len(stems), "fingerprint": mark}
     return found
 
 
-def differing(begun: Mapping[str, Any], root: Path, data: Data, splits: tuple[str, ...]) -> list[str] | None:
-    """The splits whose samples in the folder `root` are not those of a run's `data` record.
+def folder_reads(config: RunConfig) -> tuple[tuple[str, Folder, str], ...]:
+    """`config.reads` of folders, as `contents` takes them."""
+    return tuple((what, data, split) for what, (data, split) in config.reads.items() if isinstance(data, Folder))
 
-    None where a listing cannot tell: the record names no fields, or `data` leave out what is damaged. Raises ValueError
-    where `root` cannot be what the run read.
+
+def differing(begun: Mapping[str, Any], root: Path, config: RunConfig) -> list[str] | None:
+    """What the samples are for (`train`, ...) that in the folder `root` are not those of a run's `data` record.
+
+    None where a listing cannot tell: the record names no fields, or the data leave out what is damaged. Raises
+    ValueError where `root` cannot be what the run read.
     """
-    if begun.get("fields") is None or not isinstance(data, Folder) or data.allow_missing:
+    if begun.get("fields") is None or not isinstance(config.data, Folder) or config.data.allow_missing:
         return None
-    now = contents(Path(root), data, tuple(begun["fields"]), splits)
+    now = contents(Path(root), folder_reads(config), tuple(begun["fields"]))
     return [split for split, samples in now.items() if samples != begun.get(split)]
 
 

@@ -249,7 +249,7 @@ class Training:
         if self.best is None:
             self.evaluate("eval")
             return
-        (result,) = self.evaluate("val")
+        (result,) = self.evaluate("val", selects=True)
         value = result["metrics"][self.best.metric]
         if self.processes.first(self.best.beaten(self.step, value)):
             self.beat("saving")

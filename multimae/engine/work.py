@@ -51,6 +51,8 @@ class Working:
         records = self.folder.journal.records("piece")
         finished = {record["piece"]: record["seconds"] for record in records}
         self.done, self.seconds = len(finished), sum(finished.values())
+        # The others may see an older file.
+        finished = {p: finished.get(p, 0.0) for p in self.pieces if self.processes.first(p in finished)}
         self.recorder.start(step=self.done, total_steps=len(self.pieces))
         try:
             for piece in self.pieces:

@@ -45,7 +45,7 @@ class Identity:
             found = build(self.values)
         except ConfigError as error:
             raise FolderError(f"{self.file}: {_line(error)}. {self._rewritten}") from None
-        if found.signature == self._name and self._begun in (None, found):
+        if found.signature == self._name and self._begun_signature in (None, self._name):
             return found
         raise self._refusal(found)
 
@@ -122,6 +122,10 @@ class Identity:
         begun = self.params is None or flatten(self.params) == strict(flatten(self.expected.resolved()))
         return written and begun
 
+    @property
+    def _begun_signature(self) -> str | None:
+        return self._begun.signature if self._begun else None
+
     @cached_property
     def _begun(self) -> RunConfig | None:
         """With which the run was begun. None where the journal does not say, or names settings that are no more."""
@@ -148,7 +152,7 @@ class Identity:
         if self._certain or self.params is None:
             began = "after the run began" if self.params else "or a default changed since, or the folder was copied"
             mend = f"It was edited {began}. {self._rewritten}"
-        elif begun == found:
+        elif begun and begun.signature == found.signature:
             to = folder.with_name(found.signature)
             keep = "" if to.exists() else f"; to keep what was computed: mv {folder} {to}"
             mend = (

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config import SCALES, ConfigError, Runtime
+from ..config import SCALES, ConfigError, Runtime, weights_of
 from ..config.schema import validate
 from ..config.settings import pairs, parse_overrides, shown
 from ..data.listing import data_roots
@@ -58,6 +58,7 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     rows = study.build(args.scale, edits) if any(edits.values()) else rows
     read = {config.data.name for row in rows for config in row.stages.values()}
     data_roots((text for text in args.data if "=" in text), read)
+    weights_of(args.weights, (config for row in rows for config in row.stages.values()))
     return rows
 
 

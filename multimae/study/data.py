@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import SCENES, ConfigError, Folder, RunConfig, TrainingConfig
+from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
 from ..data.listing import (
     class_names,
     contents,
     count_images,
     differing,
+    folder_reads,
     images_folder,
     lacking,
     listed,
@@ -20,6 +21,7 @@ from ..data.listing import (
 )
 from ..files import sha256
 from .planning import Plan
+from .study import Run
 
 MOST_TOLD = 5  # runs that a message lists
 
@@ -77,16 +79,20 @@ def _telling() -> Iterator[None]:
 def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
     edits: dict[str, Any] = {"data.name": folder.name}
     # The recipe's number of images where there are as many, else all of them, however many can be read.
-    for split in config.splits:
-        name, limit = config.data.split(split)
+    for what, (data, split) in config.reads.items():
+        name, limit = data.split(split)
         images = _images(folder / name)
-        edits[f"data.{split}_split"] = name
-        edits[f"data.{split}_samples"] = limit if limit and count_images(images, limit) == limit else None
+        edits[_setting(what, "split")] = name
+        edits[_setting(what, "samples")] = limit if limit and count_images(images, limit) == limit else None
     train = folder / config.data.train_split
     try:
         return edits | config.own_data(_classes(train))
     except ConfigError as error:
         raise ConfigError(f"--data: {images_folder(train)}: {error}") from None
+
+
+def _setting(what: str, of: str) -> str:
+    return f"selection.{of}" if what == "val" else f"data.{what}_{of}"
 
 
 def _images(split: Path) -> Path:
@@ -97,20 +103,20 @@ def _images(split: Path) -> Path:
     return images
 
 
-def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
+def check_sizes(folder: Path, stages: Iterable[tuple[str, Run]]) -> None:
     """Raises ConfigError that tells what to set where the images are too few, for a batch or for what is asked for; and
     where files or modalities are missing, for which every file is listed."""
-    stages = [(stage, config) for stage, config in stages if config.data.name == folder.name]
+    stages = [(stage, run) for stage, run in stages if run.config.data.name == folder.name]
     told: dict[str, str] = {}
     with _telling():
-        for stage, config in stages:
-            for split in config.splits:
-                name, asked = config.data.split(split)
+        for stage, config in ((stage, run.config) for stage, run in stages):
+            for what, (data, split) in config.reads.items():
+                name, asked = data.split(split)
                 there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
                 if asked and there < asked:
-                    told[f"{stage}.data.{split}_samples={there}"] = f"not {asked}: there are no more"
+                    told[f"{stage}.{_setting(what, 'samples')}={there}"] = f"not {asked}: there are no more"
                 elif asked and asked < classes:
-                    told[f"{stage}.data.{split}_samples={classes}"] = f"at least: {asked} leave out classes"
+                    told[f"{stage}.{_setting(what, 'samples')}={classes}"] = f"at least: {asked} leave out classes"
             if not isinstance(config, TrainingConfig):
                 continue
             batch, (name, asked) = config.batch_size, config.data.split("train")
@@ -121,13 +127,13 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, RunConfig]]) -> None:
         edits = "; ".join(f"--set {edit} ({why})" for edit, why in told.items())
         raise ConfigError(f"--data: what is asked for does not fit the images in {folder}; give {edits}")
     with _telling():
-        for _, config in stages:
-            if isinstance(config.data, Folder) and config.data.allow_missing:
-                for split in config.splits:
-                    # Which tells of a modality that is not there.
-                    listed(folder / config.data.split(split)[0], config.fields)
+        for _, run in stages:
+            reads = folder_reads(run.config)
+            if reads[0][1].allow_missing:
+                for _, data, split in reads:
+                    listed(folder / data.split(split)[0], run.fields)  # which tells of a modality that is not there
             else:
-                contents(folder, config.data, config.fields, config.splits)
+                contents(folder, reads, run.fields)
 
 
 # ---- what a plan's runs learnt from, and are to read
@@ -155,7 +161,7 @@ def other_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
         if absent and os.path.realpath(before) == os.path.realpath(now):  # its data were cleared away
             continue
         try:
-            differ = None if absent else differing(begun, now, data, entry.run.config.splits)
+            differ = None if absent else differing(begun, now, entry.run.config)
         except (ValueError, OSError) as error:
             raise ConfigError(
                 f"{entry.run.label} learnt from what was {before}, and {now} is not that now: {error}"
@@ -184,11 +190,11 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
     same name."""
     for entry in plan.entries.values():
         config, run = entry.run.config, f"{entry.run.label} (run {entry.folder.signature})"
-        file = files.get(config.foreign_weights or "")
+        file = files.get((config.foreign_weights or "").partition(":")[2])
         if not file or not file.is_file() or entry.status.state == "refused":
             continue
         learnt = dict((entry.folder.learnt_from or {}).get("learnt") or [])
-        then = learnt.get(f"weights {config.resolved()['init']}")
+        then = learnt.get(f"weights {config.foreign_weights}")
         if then and then != (now := _sha256(file)):
             raise ConfigError(
                 f"--weights: {run} started from a file with the SHA-256 {then}, and that of {file} is {now}. Give that "
@@ -198,7 +204,7 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
 
 def unknown_weights(plan: Plan, files: Mapping[str, Path]) -> list[str]:
     """What to tell of weights that are still to be read and for which no file is given. timm's it can fetch itself."""
-    inits = dict.fromkeys(entry.run.config.resolved().get("init") for entry in plan.todo)
+    inits = dict.fromkeys(entry.run.config.foreign_weights for entry in plan.todo)
     names = [init.removeprefix("official:") for init in inits if init and init.startswith("official:")]
     return [f"no file is known for the weights '{n}'; give it with --weights {n}=FILE" for n in names if n not in files]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
 
-from ..config import ConfigError, RunConfig, TrainingConfig
+from ..config import ConfigError, RunConfig, TrainingConfig, Transfer
 from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
 from .results import Incomparable, Reading, Results, check_comparable, told
@@ -164,12 +164,9 @@ class Evaluation(OfRun):
     def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
         wanted = (self.dataset or config.data.name, self.split or config.data.eval_split)
         made: dict[tuple[str, str], dict[str, Any]] = {}
-        last = 0
+        kept = self._steps(config, folder)
         for record in folder.journal.backwards():
-            last = record["step"] if record["kind"] == "finished" else last
-            if record["kind"] == "eval":
-                if isinstance(config, TrainingConfig) and record["step"] < last:  # not of what was trained in the end
-                    break
+            if record["kind"] == "eval" and kept.get(record["split"], record["step"]) == record["step"]:
                 made.setdefault((record.get("dataset") or config.data.name, record["split"]), record)
         record = made.get(wanted, {"metrics": {}})
         if self.metric not in record["metrics"]:
@@ -180,6 +177,18 @@ class Evaluation(OfRun):
             )
         conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
         return float(record["metrics"][self.metric]), conditions
+
+    def _steps(self, config: RunConfig, folder: RunFolder) -> dict[str, int]:
+        """By split, the step after which a training was as it is kept: the last one, or of the split that selects the
+        weights, the selected one."""
+        finished = folder.journal.last("finished") or {}
+        if not isinstance(config, TrainingConfig) or not finished:
+            return {}
+        last, chosen = finished["step"], finished.get("selected_step")
+        steps = {r["split"]: last for r in folder.journal.records("eval")}
+        if isinstance(config, Transfer) and config.validation and chosen is not None:
+            steps[config.validation.eval_split] = chosen
+        return steps
 
     def told(self, conditions: Mapping[str, Any]) -> str:
         return "on {dataset} {split}, {n} samples (fingerprint {fingerprint})".format(**conditions)

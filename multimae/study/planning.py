@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,17 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
     configs = {signature: run.config for signature, run in runs.items()}
     folders = {signature: wanted.folder(signature) for signature in runs}
     statuses = read_all(folders.values(), configs, wanted.scheduler)
+    if lost := _left_behind(redo, wanted, runs):
+        raise ConfigError(
+            f"--redo: {', '.join(lost)} started from what is done again, and --only leaves them out; give --redo "
+            "without --only, or choose their rows too"
+        )
     made = Plan(wanted, {}, retry_failed, redo)
     for signature, run in runs.items():
         status, needed = statuses[signature], made.needed(run)
         action = _action(status, needed, retry_failed)
         if signature in redo or any(entry.action == "redo" for entry in needed):
-            if status.under_way:
+            if status.under_way or status.state == "unknown":
                 raise ConfigError(f"--redo: {run.label} is {status.state}; --cancel stops it first")
             action = "redo"
         # A job that waits for others never starts where one of them will not be done, and the scheduler says so late.
@@ -116,6 +121,17 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
             status, action = replace(status, state="blocked", reason=reason), None
         made.entries[signature] = Entry(run, folders[signature], status, action)
     return made
+
+
+def _left_behind(redo: Collection[str], wanted: Wanted, runs: Mapping[str, Run]) -> list[str]:
+    """Runs of other rows that began from what is done again, by label."""
+    again, lost = set(redo), []
+    for signature, run in runs_of(wanted.among).items() if redo else ():
+        if again.intersection(run.needs):
+            again.add(signature)
+            if signature not in runs and wanted.folder(signature).journal.path.exists():
+                lost.append(run.label)
+    return lost
 
 
 def _action(status: Status, needed: Sequence[Entry], retry_failed: bool) -> str | None:
@@ -177,14 +193,17 @@ def set_aside(plan: Plan) -> list[Path]:
 
     Raises FolderError where it cannot be moved, RunLocked where somebody writes it.
     """
+    folders = [e.folder for e in reversed(plan.todo) if e.action == "redo" and e.folder.path.exists()]
     kept = []
-    for entry in plan.todo:
-        path = entry.folder.path
-        if entry.action == "redo" and path.exists():
-            with entry.folder.claim(), usable(path):
+    with contextlib.ExitStack() as claimed:
+        for folder in folders:
+            claimed.enter_context(folder.claim())
+        for folder in folders:  # what starts from others goes first, so that a kill leaves nothing of what is gone
+            path = folder.path
+            with usable(path):
                 number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.{n}").exists())
                 kept.append(path.rename(path.with_name(f"{path.name}.{number}")))
-                entry.folder.jobs.write("redone", number=number)  # or MLflow would take it for the one before
+                folder.jobs.write("redone", number=number)  # or MLflow would take it for the one before
     return kept
 
 

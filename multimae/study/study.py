@@ -53,6 +53,11 @@ class Run:
         return " ".join(self.cells[0])
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """What its samples must hold."""
+        return self.config.fields or next((config.fields for config in self.needed.values()), ())
+
+    @property
     def operations(self) -> float | None:
         """Floating-point operations of it all; None where they cannot be counted."""
         return self.config.operations(self.needed)
@@ -88,6 +93,9 @@ class Study:
         exist, and for an edit of what the rows vary: they keep their names, and would no longer be what those say.
         """
         rows = tuple(self.rows(scale))
+        names = [row.name for row in rows]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{self.name}: two rows are called {shown(twice[0])}; give each a name of its own")
         if not edits:
             return rows
         stages = stages_of(rows)
@@ -220,7 +228,7 @@ def _moves(rows: tuple[Row, ...], edits: Edits) -> Moves:
     moved: dict[str, dict[str, str]] = {}  # signature in the study -> stage -> signature after the edits
     for signature in _in_order(configs, configs):
         for row, stage in places[signature]:
-            config = configs[signature]
+            config = stages[row, stage]
             changes = dict(edits.get(stage, {}))
             start = {need: _moved(moved[need], (row, stage), need) for need in config.needs if need in moved}
             changes = {key: value for key, value in config.moved(start).items() if key not in changes} | changes

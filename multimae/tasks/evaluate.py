@@ -21,7 +21,9 @@ class EvaluateTask:
         self.config = config
         (signature,) = config.needs
         folder = runtime.runs / signature
-        transfer = load(folder / "config.yaml")
+        if not (file := folder / "config.yaml").exists():
+            raise ConfigError(f"init: {file} is not there, and says what the model is; put it back")
+        transfer = load(file)
         if not isinstance(transfer, Transfer):
             raise ConfigError(f"init: run {signature} is of the task {transfer.task}, which is no transfer")
         self.transfer: TransferTask = load_trained(transfer, folder / "weights.safetensors", runtime)

@@ -192,7 +192,7 @@ def pretrained_encoder(config: Transfer, runtime: Runtime) -> tuple[Encoder, tup
         load_encoder(encoder, source)
     except ValueError as error:
         raise ConfigError(f"init: {config.init}: {error}") from None
-    return encoder, None if config.needs else (f"weights {config.init}", fingerprint(source))
+    return encoder, None if config.needs else (f"weights {config.foreign_weights}", fingerprint(source))
 
 
 def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:

@@ -165,10 +165,13 @@ def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def row_metrics(cell: Cell, records: Iterable[dict[str, Any]], dataset: str) -> tuple[list[Metric], dict[str, Any]]:
-    """(metrics, tags) that evaluations of the run in `cell` add to its row. `dataset`: the run's own."""
+    """(metrics, tags) that evaluations of the run in `cell` add to its row. `dataset`: the run's own. Those on the way,
+    by which weights are selected, are the run's alone."""
     metrics: list[Metric] = []
     tags: dict[str, Any] = {}
     for record in records:
+        if record.get("selects"):
+            continue
         milliseconds, step = round(record["time"] * 1000), record["step"]
         place = f"{cell.stage}/{_elsewhere(record, dataset)}".rstrip("/")
         metrics += [Metric(f"{place}/{k}", float(v), milliseconds, step) for k, v in record["metrics"].items()]
