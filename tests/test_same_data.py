@@ -200,3 +200,20 @@ def test_rows_that_have_not_said_are_shown(tmp_path):
     finish(tmp_path, first, pretrain="", classify="")
     finish(tmp_path, second)
     assert "bbbb" in built(tmp_path, [first, second])
+
+
+def test_two_stages_that_read_other_fields_of_one_folder_are_no_contradiction(tmp_path):
+    """A fingerprint is of the files that are read: of rgb alone, or of depth and classes too."""
+    rows = list(table_rows(**{"data.train_samples": 4096}))
+    for row in rows:
+        assert row.stages["pretrain"].data.split("train") == row.stages["classify"].data.split("train")
+        finish(tmp_path, row)
+    assert "trained on bbbb, before that on aaaa" in built(tmp_path, rows)
+
+
+def test_what_it_starts_from_was_made_anew_meanwhile(here):
+    folder = RunFolder.of(here / "runs", CONFIG.signature)
+    begun = folder.learnt_from | {"learnt": [*folder.learnt_from["learnt"], ["weights run:0123456789", "then"]]}
+    run._refuse_other_learning([["weights run:0123456789", "then"]], begun, folder)
+    with pytest.raises(ConfigError, match="begun from other weights run:0123456789: it was then .* now is now"):
+        run._refuse_other_learning([["weights run:0123456789", "now"]], begun, folder)

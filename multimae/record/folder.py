@@ -141,7 +141,7 @@ class RunFolder:
         if last and done and last.get("weights_sha256", "") is None:  # as such a run says
             return None
         if not self.weights.exists() and not done:
-            return f"run {self.signature} has no weights yet: expected {self.weights}; run that pre-training first"
+            return f"run {self.signature} has no weights yet: expected {self.weights}; do that run first"
         fault = weights_fault(self.weights, self.signature)
         return f"{self.weights} {fault}; {self.remake}" if fault else None
 

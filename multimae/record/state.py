@@ -5,7 +5,7 @@ run's job may know more (`multimae.study.status`).
 
 missing      nothing has begun, and nobody has it in a queue
 pending      in the queue of a launcher that lives, or of the scheduler
-waiting      pending, and the pre-training it starts from is not done
+waiting      pending, and a run that it starts from is not done
 running      its process lives, or the scheduler says that its job runs
 interrupted  stopped on request, with a checkpoint: the same command continues it
 dead         its process or job is gone without a word: the same command continues it from its last checkpoint
@@ -38,7 +38,7 @@ class Status:
     state: str
     reason: str = ""  # why it failed, what it waits for, ...: of what was written down, not more than a line
     heartbeat: Mapping[str, Any] = field(default_factory=dict)  # the last one, {} where there is none
-    seconds: float | None = None  # that the training took, of a run that is done
+    seconds: float | None = None  # that it took, of a run that is done
     job: str = ""  # SLURM's id of its last submission: `123`, or `123_4` of an array
     node: str = ""  # where that job runs or ran last, as SLURM names nodes: `n[1-2]`
     words: str = field(default="", compare=False)  # the reason as it was written down, where it was

@@ -1,4 +1,4 @@
-"""A study is a table of the paper as rows of run configs. Imports no torch."""
+"""A study is the rows of one or more tables as run configs. Imports no torch."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """`rows` is a function of the scale: `smoke`, `mini` or `paper`."""
+    """`rows` is a function of the scale: `smoke`, `laptop`, `mini` or `paper`."""
 
     name: str  # of the file in sweeps/
     title: str

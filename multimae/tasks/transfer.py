@@ -200,7 +200,7 @@ def _source(config: Transfer, runtime: Runtime) -> Path | nn.Module:
     if kind == "run":
         weights = runtime.runs / name / "weights.safetensors"
         if not weights.exists():
-            raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; run that pre-training first")
+            raise ConfigError(f"init: run {name} has no weights yet: expected {weights}; do that run first")
         return weights
     if name in runtime.weights:
         if not runtime.weights[name].is_file():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from multimae import config as c
-from multimae.config.settings import parse_yaml
+from multimae.config.settings import parse_yaml, read_mapping
 from multimae.engine.schedule import learning_rate
 
 ONE = {"inputs": ["rgb"], "masking.visible_tokens": 49}
@@ -127,6 +127,28 @@ def test_a_scale_is_an_overlay_that_leaves_the_rest_as_published():
     )  # fmt: skip
     assert laptop.edit({"epochs": smoke.epochs, "data.train_samples": smoke.data.train_samples}) == smoke
     assert c.recipe("segment_nyuv2", "smoke").model.dim == smoke.model.dim
+
+
+def test_a_recipe_may_be_copied_with_the_scales_in_it(tmp_path):
+    copy = tmp_path / "mine.yaml"
+    copy.write_text((c.RECIPES / "classify.yaml").read_text())
+    assert c.load(copy) == c.recipe("classify", "paper")
+
+
+def test_overlays_name_scales_and_settings_that_there_are():
+    """What all recipes have otherwise is laid over those that have the setting; a misspelt one would be over none."""
+    known = {key for kind in c.RunConfig.tasks.values() for key in kind.model_fields} | {"over"}
+    for file in c.RECIPES.glob("scales/*.yaml"):
+        assert file.stem in c.SCALES and set(read_mapping(file)) <= known
+    for file in c.RECIPES.glob("*.yaml"):
+        assert set(read_mapping(file).get("scales", {})) <= set(c.SCALES)
+
+
+def test_a_file_of_weights_under_a_name_that_nothing_starts_from_is_refused():
+    classify = c.Classify().edit({"init": "official:theirs"})
+    assert c.weights_of(["theirs=a.pth"], [pretrain(), classify]) == {"theirs": "a.pth"}
+    with pytest.raises(c.ConfigError, match="no run here starts from 'thiers'; did you mean 'theirs'"):
+        c.weights_of(["thiers=a.pth"], [classify])
 
 
 def test_too_few_samples_for_one_batch_is_an_error():

@@ -138,3 +138,12 @@ def test_what_is_no_part_of_the_identity_changes_no_step(task, settled, changes,
     edited = plain.edit(changes)
     assert plain.signature == edited.signature and plain != edited
     assert step(plain) == step(edited)
+
+
+def test_what_decides_whether_a_run_works_is_part_of_it():
+    seen = base("pretrain").edit({"inputs": ["rgb", "depth"], "targets": ["rgb", "semseg"]})
+    assert seen.edit({"model.semseg_unlabelled": True}).signature != seen.signature  # unlabelled pixels of the target
+    other = base("evaluate").edit({"data.train_split": "test"})  # whose folders number the classes
+    assert other.signature != base("evaluate").signature
+    assert base("evaluate").edit({"seed": 3}).signature == base("evaluate").signature
+    assert base("classify").edit({"eval_every_epochs": 7}).signature == base("classify").signature  # of 2 epochs

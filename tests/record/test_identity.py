@@ -131,6 +131,18 @@ def test_an_edited_file_is_refused_with_the_difference_and_a_mend_that_helps(tmp
     assert run.folder.done == begun
 
 
+def test_settings_that_change_nothing_may_differ(tmp_path):
+    """The file was written by one command, and another, which says more of what is not used, began the run."""
+    plain = Pretrain().edit({"inputs": ["rgb", "depth"], "targets": ["rgb"]})
+    other = plain.edit({"model.semseg_classes": 9})
+    assert plain != other and plain.signature == other.signature
+    run = synthetic(tmp_path, other)
+    run.folder.config_file.write_text(plain.to_yaml())
+    for expected in (plain, other, None):
+        run.folder.check(expected)
+    assert run.folder.config() == plain
+
+
 def test_settings_that_a_file_lacks_have_todays_defaults(tmp_path):
     run = synthetic(tmp_path)
     edit(run.folder, seed=None, precision=None, decoder=None)

@@ -1,6 +1,8 @@
 """What runs start from is a graph: planned, carried out, blocked, cancelled, chosen and redone to any depth."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ from synthetic_runs import SyntheticRun
 from training import ScriptedJob, chain_rows, chain_study
 
 from multimae.config import ConfigError, RunConfig, Runtime
-from multimae.record.folder import RunFolder
+from multimae.record.folder import RunFolder, RunLocked
 from multimae.record.state import Status
 from multimae.study import Row, Study, named, only, planning, runs_of, twins
 from multimae.study.local import Local
@@ -181,6 +183,37 @@ def test_a_run_that_is_under_way_is_not_redone(tmp_path):
         plan_of(ROWS, tmp_path, redo=frozenset(named(ROWS, ["alpha=1"])))
     with pytest.raises(ConfigError, match="unknown row 'alpha=2'"):
         named(ROWS, ["alpha=2"])
+
+
+def test_what_other_rows_made_from_it_is_not_left_behind(tmp_path):
+    carry_out(ROWS, tmp_path)
+    redo = frozenset(named(ROWS, ["alpha=0.5 pretrain"]))
+    with pytest.raises(ConfigError, match="--redo: borrowed robust started from what is done again, and --only leaves"):
+        plan_of(only(ROWS, ["alpha=0.5"]), tmp_path, redo=redo)
+    plan = plan_of(ROWS, tmp_path, redo=redo)
+    aside = [path.name[:10] for path in planning.set_aside(plan)]
+    order = list(plan.entries)
+    assert aside == sorted(aside, key=order.index, reverse=True) and len(aside) == 4  # a kill leaves nothing of nothing
+
+
+def test_a_run_that_somebody_writes_is_not_moved(tmp_path):
+    carry_out((FIRST,), tmp_path)
+    plan = plan_of((FIRST,), tmp_path, redo=frozenset(named(ROWS, ["alpha=1"])))
+    code = "import sys, time; from pathlib import Path; from multimae.record.folder import RunFolder\n"
+    code += (
+        f"with RunFolder(Path({str(plan.todo[0].folder.path)!r})).claim(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunLocked, match="is being written by"):
+            planning.set_aside(plan)
+        other.kill()
+    assert not list(tmp_path.glob("*.1"))
+
+
+def test_two_rows_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two rows are called 'alpha=1'"):
+        Study("s", "t", lambda scale: [FIRST, Row("alpha=1", dict(SECOND.stages))]).build("smoke")
 
 
 def test_rows_that_are_one_experiment_are_told():

@@ -317,3 +317,21 @@ def test_a_measure_of_ones_own_is_a_few_lines(tmp_path):
     measured(tmp_path, ROWS[0], pretrain=0.3)
     table, frame = built(tmp_path, Speed("speed", stage="pretrain", label="images/s"))
     assert tables.words(table, frame)["images/s", "ours"].to_list() == ["90", "missing", "missing"]
+
+
+def test_the_split_that_selects_the_weights_shows_those_that_were_selected(tmp_path):
+    settings = {"selection.kind": "best", "eval_every_epochs": 1, "data.eval_split": "test"}
+    config = recipe("classify", "smoke").edit(settings)
+    run = SyntheticRun(tmp_path, config)
+    run.start()
+    for step, value in ((20, 70.0), (40, 60.0)):
+        run.evaluate(step=step, metrics={"accuracy": value}, split="val", selects=True)
+    run.evaluate(step=40, metrics={"accuracy": 65.0}, split="test", selected_step=20)
+    run.journal.write("finished", step=40, seconds=1.0, selected_step=20)
+    columns = (
+        Evaluation("chosen_by", stage="classify", metric="accuracy", split="val"),
+        Evaluation("tested", stage="classify", metric="accuracy"),
+    )
+    table = Table("mine", "Mine", columns)
+    frame = tables.build(table, "smoke", tables.read(tmp_path, [Row("a", {"classify": config})]))
+    assert cells(frame, "chosen_by") == [70.0] and cells(frame, "tested") == [65.0]
