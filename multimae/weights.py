@@ -210,7 +210,7 @@ def pretrained_vit(name: str) -> VisionTransformer:
 
 
 def fingerprint(source: Path | nn.Module) -> str:
-    """SHA-256 of a file, or of a model's tensors with their names: weights that timm fetched and a file of them differ."""
+    """SHA-256 of a file, or of a model's tensors with their names: what timm fetched and a file of it differ."""
     if isinstance(source, Path):
         return sha256(source)
     digest = hashlib.sha256()
