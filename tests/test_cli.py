@@ -63,7 +63,7 @@ def told(capsys) -> list[str]:
         (["tiny.yaml", "--set", "data.name=mine"], ["'mine'", "--data mine=DIR"]),
         (["tiny.yaml", "--set", "data.name=mine", "--data", "mine=images"], ["no samples", "images/train/rgb/"]),
         (["tiny.yaml", "--set", "classes=11"], ["classes", "10 classes, found 11"]),
-        (["tiny.yaml", "--set", "init=run:0123456789"], ["0123456789 has no weights yet", "run that pre-training"]),
+        (["tiny.yaml", "--set", "init=run:0123456789"], ["0123456789 has no weights yet", "do that run first"]),
         (["tiny.yaml", "--set", "init=official:x"], ["--weights x=FILE"]),
         (["tiny.yaml", "--set", "init=official:x", "--weights", "x=gone.pth"], ["no file gone.pth"]),
         (["tiny.yaml", "--set", "init=official:x", "--weights", "x=a_file"], ["a_file", "expected a checkpoint"]),

@@ -24,6 +24,8 @@ SMALL = {
     "masking": {"visible_tokens": 8},
 }
 
+MAE_DECODER = {"kind": "self_attention", "dim": 16, "depth": 2, "heads": 4}
+
 
 def small(**changes):
     torch.manual_seed(0)
@@ -204,7 +206,7 @@ def test_patches_are_ordered_channel_row_column():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"masking.mask_tokens_in_encoder": True}, {"decoder.kind": "self_attention"}, {"inputs": ["rgb", "depth"]}],
+    [{}, {"masking.mask_tokens_in_encoder": True}, {"decoder": MAE_DECODER}, {"inputs": ["rgb", "depth"]}],
     ids=str,
 )
 @pytest.mark.parametrize("masks", ["everything", "dirichlet", "a sample without masked tokens", "different totals"])
@@ -261,12 +263,9 @@ def test_mask_tokens_in_the_encoder():
     torch.testing.assert_close(embedded[0, 16 + 1 * 4 + 2], expected)
 
 
-MAE = {"decoder": {"kind": "self_attention", "dim": 16, "depth": 1, "heads": 4}, "masking.visible_tokens": 4}
-
-
 def test_mae_decoder():
     """MAE's: no cross-attention; a decoder sees its own modality and the global token alone."""
-    model = small(inputs=["rgb"], targets=["rgb_standardized"], **MAE)
+    model = small(inputs=["rgb"], targets=["rgb_standardized"], decoder=MAE_DECODER, masking={"visible_tokens": 4})
     assert not any("attention" in name for name in model.decoders.state_dict())
     images = {"rgb": random_images()["rgb"]}
     visible = random_masks(modalities=("rgb",), visible=4)
