@@ -4,7 +4,6 @@ A run is a pure function of its config. All that is random in a step derives fro
 rate from the step; a checkpoint holds the rest. A run that was killed therefore continues as if nothing had happened.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -20,6 +19,7 @@ from ..config import Runtime, TrainingConfig
 from ..files import write_atomic
 from ..record.folder import RunFolder
 from ..shards import Batch, Shard
+from .attempt import see_through
 from .best import BestWeights
 from .checkpoint import Checkpoint, CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
@@ -42,16 +42,7 @@ def train(task: Task, config: TrainingConfig, runtime: Runtime, folder: RunFolde
     if folder.done:
         return "finished"
     with Preemption() as preemption:
-        training = Training(task, config, runtime, folder, preemption)
-        try:
-            return training.run()
-        except Exception as error:
-            failure = training.processes.explain(error)
-            with contextlib.suppress(RunFailed):  # the disk may be full, and the failure is that
-                training.recorder.end("failed", step=training.step, reason=str(failure))
-            raise failure from error
-        finally:
-            training.recorder.close()
+        return see_through(Training(task, config, runtime, folder, preemption))
 
 
 class Training:

@@ -1,6 +1,5 @@
 """The loop of a run that trains nothing: piece by piece, each journalled when it is done."""
 
-import contextlib
 import time
 
 import torch
@@ -8,11 +7,12 @@ import torch
 from ..config import RunConfig, Runtime
 from ..record.folder import RunFolder
 from ..shards import Shard
+from .attempt import see_through
 from .distributed import Processes, seed_everything
 from .optimizer import autocast
 from .preemption import Preemption
 from .recorder import Recorder
-from .task import RunFailed, Work
+from .task import Work
 
 
 class _Asked(Exception):
@@ -24,16 +24,7 @@ def work(task: Work, config: RunConfig, runtime: Runtime, folder: RunFolder) -> 
     if folder.done:
         return "finished"
     with Preemption() as preemption:
-        working = Working(task, config, runtime, folder, preemption)
-        try:
-            return working.run()
-        except Exception as error:
-            failure = working.processes.explain(error)
-            with contextlib.suppress(RunFailed):  # the disk may be full, and the failure is that
-                working.recorder.end("failed", step=working.done, reason=str(failure))
-            raise failure from error
-        finally:
-            working.recorder.close()
+        return see_through(Working(task, config, runtime, folder, preemption))
 
 
 class Working:
@@ -44,24 +35,24 @@ class Working:
         self.processes = Processes.join(runtime)
         self.recorder = Recorder(folder, config, self.processes)
         self.pieces = list(task.pieces)
-        self.done = 0  # pieces
+        self.step = 0  # pieces
         self.seconds = 0.0  # that they took, in earlier attempts too
 
     def run(self) -> str:
         records = self.folder.journal.records("piece")
         finished = {record["piece"]: record["seconds"] for record in records}
-        self.done, self.seconds = len(finished), sum(finished.values())
+        self.step, self.seconds = len(finished), sum(finished.values())
         # The others may see an older file.
         finished = {p: finished.get(p, 0.0) for p in self.pieces if self.processes.first(p in finished)}
-        self.recorder.start(step=self.done, total_steps=len(self.pieces))
+        self.recorder.start(step=self.step, total_steps=len(self.pieces))
         try:
             for piece in self.pieces:
                 if piece not in finished:
                     self.do(piece)
         except _Asked:
-            self.recorder.end("interrupted", step=self.done, reason=Preemption.name(self.preemption.signal))
+            self.recorder.end("interrupted", step=self.step, reason=Preemption.name(self.preemption.signal))
             return "interrupted"
-        self.recorder.end("finished", step=self.done, seconds=self.seconds, weights_sha256=None)
+        self.recorder.end("finished", step=self.step, seconds=self.seconds, weights_sha256=None)
         return "finished"
 
     def do(self, piece: str) -> None:
@@ -72,18 +63,18 @@ class Working:
             if signal:
                 self.preemption.signal = int(signal)
                 raise _Asked
-            share = self.done + done / max(1, of)
+            share = self.step + done / max(1, of)
             took = self.seconds + time.monotonic() - began
             left = (len(self.pieces) - share) * took / share if share else None
-            self.recorder.beat("working", step=self.done, total_steps=len(self.pieces), seconds_left=left)
+            self.recorder.beat("working", step=self.step, total_steps=len(self.pieces), seconds_left=left)
 
         progress(0, 1)
-        seed_everything(self.config.seed, self.done)
+        seed_everything(self.config.seed, self.step)
         shard = Shard(self.processes.rank, self.processes.count)
         with autocast(self.config.precision, self.processes.device):
             results = self.task.do(piece, self.processes.device, shard, progress)
         took = time.monotonic() - began
         for result in results:
-            self.recorder.write("eval", step=self.done, seconds=took, **result)
-        self.done, self.seconds = self.done + 1, self.seconds + took
-        self.recorder.write("piece", step=self.done, piece=piece, seconds=took)
+            self.recorder.write("eval", step=self.step, seconds=took, **result)
+        self.step, self.seconds = self.step + 1, self.seconds + took
+        self.recorder.write("piece", step=self.step, piece=piece, seconds=took)

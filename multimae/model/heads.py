@@ -5,6 +5,8 @@ from jaxtyping import Float
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+STRIDE = 4  # pixels along a side of the sub-patches that a dense head cuts its patches into
+
 
 class Head(nn.Module):
     """Predicts from the tokens after the encoder's last block, or after each of `layers` (1: the first), one argument
@@ -37,11 +39,10 @@ class ConvNeXtHead(Head):
     """
 
     per_pixel = True
-    stride = 4
 
     def __init__(self, dim: int, head_dim: int, depth: int, classes: int, patch_size: int):
         super().__init__()
-        self.sub = patch_size // self.stride  # sub-patches along a side of a patch
+        self.sub = patch_size // STRIDE  # sub-patches along a side of a patch
         width = head_dim // self.sub**2
         self.widen = nn.Linear(dim, head_dim)
         self.blocks = nn.Sequential(*(ConvNeXtBlock(width, ls_init_value=None) for _ in range(depth)))
@@ -50,28 +51,31 @@ class ConvNeXtHead(Head):
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch classes height width"]:
-        (rows, columns), sub = grid, self.sub
-        x = self.widen(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
-        x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, width, rows x sub, columns x sub
-        return F.interpolate(self.scores(self.blocks(x)), scale_factor=self.stride, mode="bilinear")
+        x = sub_patches(self.widen(tokens), grid, self.sub)
+        return F.interpolate(self.scores(self.blocks(x)), scale_factor=STRIDE, mode="bilinear")
 
 
 class LinearHead(Head):
     """Class scores of each sub-patch of 4x4 pixels from its token alone, by one linear layer; resized bilinearly."""
 
     per_pixel = True
-    stride = 4
 
     def __init__(self, dim: int, classes: int, patch_size: int):
         super().__init__()
-        self.sub = patch_size // self.stride
+        self.sub = patch_size // STRIDE
         self.scores = nn.Linear(dim, classes * self.sub**2)
 
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch classes height width"]:
         """As of `ConvNeXtHead`."""
-        (rows, columns), sub = grid, self.sub
-        x = self.scores(tokens).unflatten(1, (rows, columns)).unflatten(-1, (-1, sub, sub))
-        x = x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # batch, classes, rows x sub, columns x sub
-        return F.interpolate(x, scale_factor=self.stride, mode="bilinear")
+        x = sub_patches(self.scores(tokens), grid, self.sub)
+        return F.interpolate(x, scale_factor=STRIDE, mode="bilinear")
+
+
+def sub_patches(
+    tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int], sub: int
+) -> Float[Tensor, "batch channels height width"]:
+    """The map of a `grid` of tokens, row by row, each cut into `sub` x `sub` places of dim / sub² channels."""
+    x = tokens.unflatten(1, grid).unflatten(-1, (-1, sub, sub))
+    return x.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)

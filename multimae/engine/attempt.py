@@ -1,0 +1,29 @@
+"""One attempt at a run, from its first step to its last word in the journal."""
+
+import contextlib
+from typing import Protocol
+
+from .distributed import Processes
+from .recorder import Recorder
+from .task import RunFailed
+
+
+class RunAttempt(Protocol):
+    processes: Processes
+    recorder: Recorder
+    step: int
+
+    def run(self) -> str: ...
+
+
+def see_through(attempt: RunAttempt) -> str:
+    """Run it, and write down how it failed. Returns what it returns; raises RunFailed, or Diverged."""
+    try:
+        return attempt.run()
+    except Exception as error:
+        failure = attempt.processes.explain(error)
+        with contextlib.suppress(RunFailed):  # the disk may be full, and the failure is that
+            attempt.recorder.end("failed", step=attempt.step, reason=str(failure))
+        raise failure from error
+    finally:
+        attempt.recorder.close()
