@@ -86,6 +86,18 @@ def depth(value: Tensor, truth: Tensor) -> Tile:
     return colormaps["magma_r"](((value[0].numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
 
 
+def numbers(value: Tensor, truth: Tensor) -> Tile:
+    """Of a dense target in [0, 1]; what holds no value is grey. One channel on the truth's scale, more as colours."""
+    shown = value.nan_to_num(0).clamp(0, 1).numpy()
+    if len(shown) == 1:
+        known = truth[truth.isfinite()]
+        low, high = (known.min().item(), known.max().item()) if len(known) else (0.0, 1.0)
+        tile = colormaps["viridis"](((shown[0] - low) / max(high - low, 1e-6)).clip(0, 1))[..., :3]
+    else:
+        tile = np.concatenate([shown, np.zeros((3 - len(shown), *shown.shape[1:]))]).transpose(1, 2, 0)
+    return np.where(value.isfinite().all(0).numpy()[..., None], tile, GREY)
+
+
 def class_map(value: Tensor, truth: Tensor) -> Tile:
     """Of classes (height, width), or the largest of their scores (classes, height, width)."""
     classes = (value.argmax(0) if value.ndim == 3 else value).cpu().numpy().astype(int)

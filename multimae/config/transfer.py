@@ -10,7 +10,7 @@ from . import flops
 from .base import SIGNATURE_LENGTH, RunConfig
 from .fields import Count, Share
 from .schema import Choice, Section
-from .sections import SCENES, SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Scenes, Sources, SplitName
+from .sections import SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Scenes, Sources, SplitName
 from .settings import ConfigError
 from .training import TrainingConfig
 
@@ -71,7 +71,7 @@ class Transfer(TrainingConfig):
             )
         if isinstance(data, Scenes) and best.split not in SCENES_SPLITS:
             raise ValueError(
-                f"selection.split: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{best.split}'"
+                f"selection.split: {data.name} have the splits {', '.join(SCENES_SPLITS)}; found '{best.split}'"
             )
         if self.eval_every_epochs is None:
             raise ValueError(

@@ -72,13 +72,13 @@ def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
     text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
     text += f" ({CHECKPOINTS} checkpoints each)"
-    scenes: dict[tuple[str, int], int] = {}  # of each split and size the most that a run reads
+    scenes: dict[tuple[str, str, int], int] = {}  # of each data set, split and size the most that a run reads
     for data in (config.data for config in configs if isinstance(config.data, Scenes)):
         for split, samples in (data.split("train"), data.split("eval")):
-            of = (split, data.render_size)
+            of = (data.name, split, data.render_size)
             scenes[of] = max(scenes.get(of, 0), samples or 0)
     if scenes:
-        text += f"; {size(sum(SCENE * n * side**2 for (_, side), n in scenes.items()))} of rendered scenes, once"
+        text += f"; {size(sum(SCENE * n * side**2 for (*_, side), n in scenes.items()))} of rendered scenes, once"
     return text
 
 

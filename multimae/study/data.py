@@ -47,9 +47,9 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
         raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
     if lack := lacking(folder / "train"):
         raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but no such folder: it {lack}")
-    if name == SCENES or name in recipes or not name:
+    if name in SCENES or name in recipes or not name:
         what = f"the recipes' own '{name}'" if name else "a data set's name"
-        hint = "" if name == SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
+        hint = "" if name in SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
         raise ConfigError(
             f"--data: runs are told apart by the folder's name, and '{name}' is not to be told from {what}; "
             f"rename the folder, or reach it by another: mkdir mine && ln -s {folder}/* mine/{hint}"
@@ -221,4 +221,4 @@ def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
 
 
 def _read(plan: Plan) -> list[str]:
-    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name != SCENES]
+    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name not in SCENES]
