@@ -64,7 +64,7 @@ class Modality:
     padding: tuple[int, ...] = (0,)  # what lies around an image; of a class map IGNORE
     mirrored: tuple[int, ...] = ()  # channels whose sign changes where the image is flipped: what points to the right
     top: float = 1.0  # as a target of dense regression: 0 to this become 0 to 1, and what is above is cut off
-    blur: float = 0.0  # px: the deviation of a Gaussian of 3 x 3, before it is resized as such a target
+    blur: float = 0.0  # px: the deviation of a Gaussian of 3 x 3, over it as such a target
 
     @property
     def photograph(self) -> bool:
@@ -140,7 +140,7 @@ def _targets(**others: Target) -> dict[str, Target]:
 def _dense(name: str, channels: int = 1, files: Files = NUMBERS_16, **more: Any) -> Modality:
     """Numbers from 0 to 1 over the range of the file's bits."""
     unit = 1 / (255 if files is NUMBERS_8 else 65535)
-    return Modality(name, channels, files, "bilinear", "losses:l1", "pictures:numbers", unit=unit, **more)
+    return Modality(name, channels, files, "nearest-exact", "losses:l1", "pictures:numbers", unit=unit, **more)
 
 
 # What a transfer alone predicts, as Taskonomy's files have it (paper Section B.4; its depth is the modality's). `top`

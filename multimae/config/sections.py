@@ -197,6 +197,24 @@ class LayerwiseOptimizer(Optimizer):
     layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
 
 
+class ColorJitter(Section):
+    """Random changes of a photograph's colours."""
+
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.2
+    hue: Annotated[Fraction, Field(le=0.5)] = 0.1
+    color_jitter: Fraction = 0.5  # the probability that a sample's colours are jittered
+    grey: Fraction = 0.0  # the probability that it loses them
+
+    def idle(self, inputs: Collection[str]) -> set[str]:
+        """The settings (dotted keys) that change nothing with these modalities."""
+        colours = {f"augmentation.{key}" for key in ("brightness", "contrast", "saturation", "hue")}
+        if not any(MODALITIES[modality].photograph for modality in inputs):
+            return colours | {"augmentation.color_jitter", "augmentation.grey"}
+        return set() if self.color_jitter else colours
+
+
 class Augmentation(Section):
     """Random crops and flips, the same for all modalities of a sample."""
 

@@ -250,8 +250,9 @@ def _images(folder: str) -> Iterator[str]:
 def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
     """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`.
 
-    Of a `subset` that is "first", those; else all classes keep their shares, as exactly as whole numbers allow. Which
-    samples is a function of `data.subset_seed`, the split's name and the stems alone; not of the run's seed, so that runs with different seeds share their samples.
+    Of a `subset` that is "first", those; else all classes keep their shares, as exactly as whole numbers allow, and
+    which samples is a function of `data.subset_seed`, the split's name and the stems alone; not of the run's seed, so
+    that runs with different seeds share their samples.
     Raises ValueError where there are fewer, or a class would have none.
     """
     folder, count = data.split(split)

@@ -1,12 +1,12 @@
 """What a study costs on this machine, from counted FLOPs at a rate that is said; and what it needs of a disk."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import RunConfig, Runtime, Scenes, TrainingConfig
 from ..record.state import Status
 from ..units import counted, duration, operations, size
-from .study import Run
+from .study import Row, Run, Study, runs_of
 
 # Operations a second that a training step really gets, assumed until something has been measured.
 CORE_RATE = 20e9  # of one CPU core in fp32, small models
@@ -61,6 +61,22 @@ class Estimate:
             if status.state == "running" and share and beat.get("seconds_left"):
                 rates.append(run.operations * (1 - share) / beat["seconds_left"])
         return todo / (sum(rates) / len(rates)) / slots if rates else None
+
+
+def parts_text(study: Study, rows: Sequence[Row]) -> str:
+    """What each of several studies costs at a GPU's assumed rate, done or not, and the paper as a whole."""
+    lines, paper = [], dict[str, Run]()
+    for part, its in study.of_parts(rows):
+        runs = runs_of(its)
+        paper |= runs if part.published else {}
+        name = part.heading if part.published else f"{part.title} (not in the paper)"
+        lines.append(f"  {_hours(runs):>10,.2f} GPU-hours  {counted(len(runs), 'run')}: {name}")
+    lines.append(f"  {_hours(paper):>10,.2f} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
+    return "\n".join(["\nWith what is done already, each as if alone:", *lines])
+
+
+def _hours(runs: Mapping[str, Run]) -> float:
+    return sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
 
 
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:

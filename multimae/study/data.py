@@ -202,13 +202,6 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
             )
 
 
-def unknown_weights(plan: Plan, files: Mapping[str, Path]) -> list[str]:
-    """What to tell of weights that are still to be read and for which no file is given. timm's it can fetch itself."""
-    inits = dict.fromkeys(entry.run.config.foreign_weights for entry in plan.todo)
-    names = [init.removeprefix("official:") for init in inits if init and init.startswith("official:")]
-    return [f"no file is known for the weights '{n}'; give it with --weights {n}=FILE" for n in names if n not in files]
-
-
 def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     """What to tell of data that are still to be read and for which no folder is given."""
     return [f"no folder is known for '{n}'; give it with --data {n}=DIR" for n in _read(plan) if n not in roots]
