@@ -18,7 +18,7 @@ from slurm.jobs import Slurm
 
 from .paper import paper_tables
 
-DECIMALS = {"%": 1, "minutes": 1, "rank": 1, "tokens": 0}  # of others three
+DECIMALS = {"%": 1, "minutes": 1, "rank": 1, "tokens": 0, "images/s": 0, "GiB": 2, "cores": 2}  # of others three
 AS_WRITTEN = ("tokens", "setting")  # units of what is set, not measured
 EXPLAINED = ("failed", "refused", "incomplete")  # states whose reason stands below the table
 NOT_COMPARABLE = (

@@ -20,10 +20,12 @@ STAGE = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its runs, by stage."""
+    """A line of a table: its runs, by stage. Those of the stages `alone` are timed: a back end runs nothing beside them
+    on their machines."""
 
     name: str
     stages: dict[str, RunConfig]
+    alone: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError: the names stand in batch scripts, in commands and in tables."""
@@ -32,6 +34,9 @@ class Row:
         for stage in self.stages:
             if not STAGE.fullmatch(stage):
                 raise ConfigError(f"stage {shown(stage)}: expected a name of letters, digits and _ . -")
+        for stage in self.alone:
+            if stage not in self.stages:
+                raise ConfigError(f"row {shown(self.name)}: alone: {unknown('stage', stage, self.stages)}")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Run:
     config: RunConfig
     cells: tuple[tuple[str, str], ...]  # (row, stage)
     needed: Mapping[str, RunConfig]  # those it starts from, as far as the study has them
+    alone: bool = False  # whether a row times it
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -106,7 +112,9 @@ class Study:
                 raise ConfigError(unknown("stage", stage, stages))
         moves = _moves(rows, edits)
         _check_names(rows, edits, moves)
-        return tuple(Row(row.name, {stage: moves[row.name, stage].config for stage in row.stages}) for row in rows)
+        return tuple(
+            replace(row, stages={stage: moves[row.name, stage].config for stage in row.stages}) for row in rows
+        )
 
     # ---- of several studies
 
@@ -152,6 +160,7 @@ def runs_of(rows: Iterable[Row], among: Iterable[Row] = ()) -> dict[str, Run]:
     cells: dict[str, list[tuple[str, str]]] = {}
     configs: dict[str, RunConfig] = {}
     wanted: list[str] = []
+    alone: set[str] = set()
     for theirs, table in ((False, rows), (True, among)):
         for row in table:
             for stage, config in row.stages.items():
@@ -159,13 +168,15 @@ def runs_of(rows: Iterable[Row], among: Iterable[Row] = ()) -> dict[str, Run]:
                 places = cells.setdefault(config.signature, [])
                 if (row.name, stage) not in places:
                     places.append((row.name, stage))
+                if stage in row.alone:
+                    alone.add(config.signature)
                 if not theirs:
                     wanted.append(config.signature)
     runs = {}
     for signature in _in_order(configs, wanted):
         config = configs[signature]
         needed = {need: configs[need] for need in config.needs if need in configs}
-        runs[signature] = Run(signature, config, tuple(cells[signature]), needed)
+        runs[signature] = Run(signature, config, tuple(cells[signature]), needed, signature in alone)
         try:
             config.check_needs(needed)
         except ConfigError as error:
