@@ -25,11 +25,8 @@ def test_scenes_are_rendered_once_for_all_that_read_them():
 
 
 def test_dense_targets_are_rendered_beside_what_is_usual():
-    class Dense(Pretrain):
-        fields = ("rgb", "edges")
-
-    data = recipe("pretrain", "smoke").data
+    config = recipe("regress", "smoke").edit({"selection": {"kind": "last"}})
+    data = config.data
     pixels = (data.train_samples + data.eval_samples) * data.render_size**2
-    plain, dense = Pretrain(data=data), Dense(data=data)
-    assert f"; {size(6 * pixels)} of rendered scenes" in disk_text([plain], 1)
-    assert f"; {size(21 * pixels)} of rendered scenes" in disk_text([plain, dense], 1)
+    for several in ([config], [config, config.edit({"target": "normals"})], [config, config.edit({"target": "depth"})]):
+        assert f"; {size((6 + 15) * pixels)} of rendered scenes" in disk_text(several, 1)

@@ -61,13 +61,16 @@ class Home(Composer):
     def furniture(self, camera: Triple) -> None:
         low, high = self.pieces
         for _ in range(low + int(self.u(0, high - low + 1))):
-            kind = self.pick((*RADII, "cabinet", "shelf", "chair"))
+            kind = self.piece()
             for _ in range(6):
                 x, y = self.by_a_wall(BACKS[kind]) if kind in BACKS else self.somewhere(RADII[kind])
                 if self.free(x, y, RADII[kind], camera):
                     self.taken.append((x, y, RADII[kind]))
                     getattr(self, f"_{kind}")(x, y)
                     break
+
+    def piece(self) -> str:
+        return self.pick((*RADII, "cabinet", "shelf", "chair"))
 
     def somewhere(self, radius: float) -> Spot:
         self.heading = self.u(0, 6.3)

@@ -31,15 +31,25 @@ CALLED = {
 }  # fmt: skip
 
 
+ROUND = {"block": "tin", "crate": "drum"}
+
+
 class Crowded(Home):
     pieces = (4, 8)
     sides = (3.0, 5.0)
 
 
 class Building(Home):
-    """Toys too: furniture has hardly a curved surface."""
+    """With toys, half of whose boxes are round: there is hardly a curved surface on furniture."""
 
     labels = (*composing.LABELS, *ROOMS)
+    pieces = (3, 6)
+
+    def toy(self, kind: str, x: float, y: float, z: float, size: composing.Triple) -> float:
+        return super().toy(ROUND.get(kind, kind) if self.u() < 0.5 else kind, x, y, z, size)
+
+    def piece(self) -> str:
+        return self.pick(("column", "lamp", "plant", "toy")) if self.u() < 0.5 else super().piece()
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class StandIn:
     @property
     def own(self) -> tuple[str, ...]:
         """Pseudo labels that are not made of the truth: a labeller knows other classes, a network leaves no holes."""
-        return ("pseudo_semseg",) * bool(self.called) + ("pseudo_depth",) * self.kinect
+        return ("pseudo_semseg",) * (self.classes != SEMSEG) + ("pseudo_depth",) * self.kinect
 
     def scene(self, split: str, index: int) -> Scene:
         """Scene `index` of `split` (train, val or test)."""
@@ -92,7 +102,7 @@ class StandIn:
             if self.kinect and "depth" in images:
                 images["pseudo_depth"] = images["depth"]
                 images["depth"] = np.where(known.reshape(images["depth"].shape), images["depth"], np.float32(0))
-        if self.called and "semseg" in images:
+        if self.classes != SEMSEG and "semseg" in images:
             images["pseudo_semseg"] = _lookup(self.composer.classes, CALLED, SEMSEG)[images["semseg"]]
             images["semseg"] = _lookup(self.composer.classes, self.called, self.classes)[images["semseg"]]
             if self.kinect:

@@ -17,7 +17,7 @@ VERSION = (
 RENDERED = ("normals",)  # by `rendering.paint`
 NAMES = (*(name for name in DENSE if name not in RENDERED), MASK.name)
 
-CURVED = 4.0  # 1/m: the curvature that is stored as 0.5
+CURVED = 2.0  # 1/m: the curvature that is stored as 0.5
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32) / 255
 SMOOTH = 64  # the part of an image's side that photographs are smoothed by; a pixel at least
 SCALES = (1.0, 1.6, 2.5)  # of blobs and corners, in that unit
@@ -107,18 +107,14 @@ def keypoints2d(grey: np.ndarray) -> np.ndarray:
 
 
 def occlusion(gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Edges of what stands clearly before something else, on the side that is nearer: (scenes, S, S).
+    """Edges of what stands clearly before something else, the pixels on both sides of them: (scenes, S, S).
 
-    By how far a neighbour's surface lies behind, so creases (a wall meets the floor) and contacts have none.
+    By how far the surface behind is away, so creases (a wall meets the floor) and contacts have none.
     """
-    across, down = gaps
-    edge = np.zeros((len(across), down.shape[2], down.shape[2]), np.float32)
-    for part, gap in (
-        (edge[:, :, :-1], across),
-        (edge[:, :, 1:], -across),
-        (edge[:, :-1], down),
-        (edge[:, 1:], -down),
-    ):
+    across, down = map(np.abs, gaps)
+    side = across.shape[1]
+    edge = np.zeros((len(across), side, side), np.float32)
+    for part, gap in ((edge[..., :-1], across), (edge[..., 1:], across), (edge[:, :-1], down), (edge[:, 1:], down)):
         np.maximum(part, gap, out=part)
     return edge
 
