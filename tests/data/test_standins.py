@@ -120,7 +120,7 @@ def test_folder_and_fingerprint_name_the_source_and_the_version_of_targets(tmp_p
         return RenderedScenes("val", 2, 8, tmp_path, fields, standin.name)
 
     usual, dense = opened("rgb"), opened("rgb", "edges")
-    version = composing.VERSION if standin.name == "scenes" else 1
+    version = standin.version
     assert usual.fingerprint == f"{standin.name}-v{version}-8px-val-2"
     assert dense.fingerprint == f"{usual.fingerprint}-targets{targets.VERSION}"
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.npy")} == {

@@ -146,7 +146,7 @@ STANDINS = {
             grain=6.0,
             kinect=True,
         ),
-        StandIn("scenes_taskonomy", version=1, composer=Building),
+        StandIn("scenes_taskonomy", version=2, composer=Building),
     )
 }  # fmt: skip
 assert tuple(STANDINS) == SCENES

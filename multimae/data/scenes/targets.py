@@ -34,7 +34,7 @@ def targets(shot: Shot, rgb: np.ndarray, valid: np.ndarray) -> dict[str, np.ndar
 
     mask_valid has 0 and 255; curvature and reshading are uint8; the others are uint16, as Taskonomy's files are.
     """
-    grey = np.tensordot(rgb.astype(np.float32), LUMINANCE, (1, 0))
+    grey = (rgb * LUMINANCE[:, None, None]).sum(1)
     gaps = _gaps(shot)
     images = {
         "curvature": _whole(curvature(shot), np.uint8),
@@ -87,17 +87,17 @@ def edges(grey: np.ndarray) -> np.ndarray:
     """Canny's edges before they are thinned: the size of the gradient of a smoothed photograph (scenes, S, S), in
     brightness over the width of the smoothing. Of a sharp step, 0.4 of its height."""
     width = _width(grey)
-    flat, slope = _gauss(len(grey[0]), width, 0), width * _gauss(len(grey[0]), width, 1)
+    flat, slope = _gauss(width, 0), width * _gauss(width, 1)
     return np.hypot(_filtered(grey, flat, slope), _filtered(grey, slope, flat))
 
 
 def keypoints2d(grey: np.ndarray) -> np.ndarray:
     """SURF's measure of interest in a photograph (scenes, S, S): the determinant of the second derivatives, positive at
     blobs and corners, its largest over SCALES; of it the root, so that it is in units of brightness."""
-    side, best = len(grey[0]), np.zeros_like(grey)
+    best = np.zeros_like(grey)
     for scale in SCALES:
         width = scale * _width(grey)
-        flat, slope, bend = (width**order * _gauss(side, width, order) for order in range(3))
+        flat, slope, bend = (width**order * _gauss(width, order) for order in range(3))
         determinant = _filtered(grey, flat, bend) * _filtered(grey, bend, flat) - _filtered(grey, slope, slope) ** 2
         np.maximum(best, determinant, out=best)
     return INTEREST * np.sqrt(best)
@@ -135,7 +135,7 @@ def keypoints3d(shot: Shot, gaps: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         both = np.pad(change, pad)
         steps.append((both.take(range(1, side + 1), axis) + both.take(range(side), axis)) / 2)
     x, y = steps
-    flat = _gauss(side, side / NEAR, 0)
+    flat = _gauss(side / NEAR, 0)
     xx, xy, yy = (_filtered((a * b).sum(0), flat, flat) for a, b in ((x, x), (x, y), (y, y)))
     smaller = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
     stable = np.exp(-((x * x + y * y).sum(0)) / np.float32(STABLE))
@@ -180,10 +180,9 @@ def _width(grey: np.ndarray) -> float:
 
 
 @cache
-def _gauss(side: int, width: float, order: int) -> np.ndarray:
-    """The matrix (side, side) that convolves with a Gaussian of deviation `width` pixels, or a derivative of it; beyond
-    its ends, an image is mirrored."""
-    reach = int(np.ceil(4 * width))
+def _gauss(width: float, order: int) -> np.ndarray:
+    """The weights of a Gaussian of deviation `width` pixels, or of a derivative of it."""
+    reach = int(np.ceil(3 * width))
     x = np.arange(-reach, reach + 1)
     bell = np.exp(-0.5 * (x / width) ** 2)
     bell /= bell.sum()
@@ -193,11 +192,20 @@ def _gauss(side: int, width: float, order: int) -> np.ndarray:
     elif order == 2:
         bell *= x * x - (bell * x * x).sum()  # what is even gives 0,
         bell /= (bell * x * x).sum() / 2  # and x^2 gives 2
-    at = (np.arange(side)[:, None] + x) % (2 * side)
-    matrix = np.zeros((side, side))
-    np.add.at(matrix, (np.arange(side)[:, None], np.where(at < side, at, 2 * side - 1 - at)), bell)
-    return matrix.astype(np.float32)
+    return bell.astype(np.float32)
 
 
 def _filtered(images: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    return down @ images @ across.T
+    """(scenes, S, S) with these weights around each pixel; beyond its sides, an image is mirrored.
+
+    Weight by weight: a product of matrices would depend on the library that multiplies them, and on its threads.
+    """
+    for axis, weights in ((1, down), (2, across)):
+        pad = [(0, 0)] * 3
+        pad[axis] = (len(weights) // 2,) * 2
+        padded, side = np.pad(images, pad, mode="symmetric"), images.shape[axis]
+        images, part = np.zeros_like(images), np.empty_like(images)
+        for start, weight in enumerate(weights):
+            window = padded[:, start : start + side] if axis == 1 else padded[..., start : start + side]
+            images += np.multiply(window, weight, out=part)
+    return images
