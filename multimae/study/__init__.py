@@ -14,4 +14,4 @@ from .measures import (
     Throughput,
     Utilization,
 )
-from .study import Row, Run, Study, named, only, runs_of, stages_of, twins
+from .study import Row, Run, Study, named, only, runs_of, stages_of, together, twins

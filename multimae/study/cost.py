@@ -1,12 +1,13 @@
 """What a study costs on this machine, from counted FLOPs at a rate that is said; and what it needs of a disk."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import RunConfig, Runtime, Scenes, TrainingConfig
+from ..modalities import DENSE, MASK
 from ..record.state import Status
 from ..units import counted, duration, operations, size
-from .study import Run
+from .study import Row, Run, Study, runs_of
 
 # Operations a second that a training step really gets, assumed until something has been measured.
 CORE_RATE = 20e9  # of one CPU core in fp32, small models
@@ -17,7 +18,7 @@ PARAMETER, CHECKPOINT = 4, 12  # bytes of one in the weights, and with AdamW's m
 CHECKPOINTS = 3  # while a run trains: the last two, and the one that is being written
 RECORD = 400  # bytes of the journal, every `log_every_steps`
 FILES = 13  # of a run that is done: config, records, weights, a picture, logs, what MLflow was told, its link
-SCENE = 6  # bytes of a pixel of the embedded scenes: rgb, depth, semseg
+SCENE, DENSE_SCENE = 6, 15  # bytes of a pixel of the embedded scenes: rgb, depth, semseg; and all dense targets
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,22 @@ class Estimate:
         return todo / (sum(rates) / len(rates)) / slots if rates else None
 
 
+def parts_text(study: Study, rows: Sequence[Row]) -> str:
+    """What each of several studies costs at a GPU's assumed rate, done or not, and the paper as a whole."""
+    lines, paper = [], dict[str, Run]()
+    for part, its in study.of_parts(rows):
+        runs = runs_of(its)
+        paper |= runs if part.published else {}
+        name = part.heading if part.published else f"{part.title} (not in the paper)"
+        lines.append(f"  {_hours(runs):>10,.2f} GPU-hours  {counted(len(runs), 'run')}: {name}")
+    lines.append(f"  {_hours(paper):>10,.2f} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
+    return "\n".join(["\nWith what is done already, each as if alone:", *lines])
+
+
+def _hours(runs: Mapping[str, Run]) -> float:
+    return sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+
+
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
     """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
     every = Runtime.model_fields["log_every_steps"].default
@@ -72,13 +89,18 @@ def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
     text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
     text += f" ({CHECKPOINTS} checkpoints each)"
-    scenes: dict[tuple[str, int], int] = {}  # of each split and size the most that a run reads
-    for data in (config.data for config in configs if isinstance(config.data, Scenes)):
+    scenes: dict[tuple[str, str, int, int], int] = {}  # of each data set, split and size the most that a run reads
+    for config in configs:
+        data, dense = config.data, not {*DENSE, MASK.name}.isdisjoint(config.fields)
+        if not isinstance(data, Scenes):
+            continue
         for split, samples in (data.split("train"), data.split("eval")):
-            of = (split, data.render_size)
-            scenes[of] = max(scenes.get(of, 0), samples or 0)
+            for per_pixel in (SCENE, DENSE_SCENE) if dense else (SCENE,):
+                of = (data.name, split, data.render_size, per_pixel)
+                scenes[of] = max(scenes.get(of, 0), samples or 0)
     if scenes:
-        text += f"; {size(sum(SCENE * n * side**2 for (_, side), n in scenes.items()))} of rendered scenes, once"
+        total = sum(per_pixel * n * side**2 for (*_, side, per_pixel), n in scenes.items())
+        text += f"; {size(total)} of rendered scenes, once"
     return text
 
 

@@ -1,5 +1,6 @@
 """What the runs of a study have recorded, and which of it may stand in one column. Imports no torch."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,12 @@ class Results:
         configs = [config for rows in trials for row in rows for config in row.stages.values()]
         self.configs = {config.signature: config for config in configs}
         self.statuses = read_all([self.folder(signature) for signature in self.configs], self.configs, scheduler)
+
+    def among(self, trials: Sequence[Sequence[Row]]) -> "Results":
+        """The same, with some of these rows for a table's."""
+        some = copy.copy(self)
+        some.trials = trials
+        return some
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
