@@ -19,7 +19,9 @@ import pytest
 from training import tiny_study
 
 import sweeps
-from multimae.config import SCALES, ConfigError, Pretrain, build
+from analysis import tables
+from analysis.paper import paper_tables
+from multimae.config import SCALES, ConfigError, Pretrain, SelfAttending, build
 from multimae.config.settings import flatten
 from multimae.record.folder import RunFolder
 from multimae.study import only, runs_of
@@ -90,6 +92,39 @@ def test_table_10_is_the_papers_study(scale):
         assert [t.task for t in transfers] == ["classify", "segment"]
         assert {t.needs for t in transfers} == {(pretrain.signature,)}
         assert {t.inputs for t in transfers} == {("rgb",)}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_table_15_times_the_papers_models_alone(scale):
+    rows = {row.name: row for row in study_named("epoch_time").build(scale)}
+    assert list(rows) == list(paper_tables()["15"].rows)
+    configs = {name: row.stages["pretrain"] for name, row in rows.items()}
+    assert {row.alone for row in rows.values()} == {("pretrain",)}
+    assert len({(config.batch_size, config.optimizer, config.data, config.epochs) for config in configs.values()}) == 1
+    flat, deep = configs["MAE (D2)"], configs["MAE (D8)"]
+    assert flat.edit({"decoder": deep.decoder.model_dump()}) == deep
+    if scale == "paper":
+        visible = {name: config.masking.visible_tokens for name, config in configs.items()}
+        assert visible == {name: row["visible_tokens"] for name, row in paper_tables()["15"].rows.items()}
+        assert deep.decoder == SelfAttending() and flat.decoder == SelfAttending(dim=256, depth=2, heads=8)
+        assert configs["MultiMAE"] == Pretrain(epochs=2).edit(
+            {"data.train_samples": 1281167, "optimizer.warmup_epochs": 0.5}
+        )
+
+
+@pytest.mark.slow
+def test_an_epoch_is_timed_from_end_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    study, tiny = study_named("epoch_time"), {"data.train_samples": 64, "data.eval_samples": 8, "model.depth": 1}
+    edits = [word for key, value in tiny.items() for word in ("--set", f"pretrain.{key}={value}")]
+    words = [*edits, "--only", "MAE (D2)", "--only", "MultiMAE, w/ [M]", "--runs", str(tmp_path)]
+    assert main(study, words) == 0
+    assert "1 thread each, alone, fp32, epochs after the first of an attempt" in capsys.readouterr().out
+    results = tables.read(tmp_path, study.build("smoke", {"pretrain": tiny}))
+    frame = tables.build(study.tables[1], "smoke", results)
+    found = frame.pivot(index="row", columns="key", values="value").loc["MultiMAE, w/ [M]"]
+    assert found["visible_tokens"] == 16 and (found > 0).all() and found["cores"] < 2 and found["utilization"] < 100
+    assert found["epoch"] == pytest.approx(64 / found["images_per_second"] / 60)
 
 
 PAPERS = {  # STUDIES.md's list: inputs, targets, visible tokens of what the rows start from

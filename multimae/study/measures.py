@@ -465,6 +465,9 @@ class BusyCores(OfEpochs):
     def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
         return epoch.record.get("cores")
 
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        return f"{super().told(conditions)}; on a CPU less than the threads where other programs ran beside it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utilization(OfEpochs):
