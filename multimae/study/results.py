@@ -1,14 +1,16 @@
 """What the runs of a study have recorded, and which of it may stand in one column. Imports no torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, TrainingConfig
 from ..record.folder import RunFolder
-from .status import Scheduler, read_all
-from .study import Row
+from ..record.state import Status
+from .planning import Wanted, plan
+from .status import Scheduler
+from .study import Row, Study
 
 Learnt = tuple[tuple[str, str], ...]  # (what, which) of all that a result follows from: see multimae.run
 
@@ -29,6 +31,7 @@ class Reading:
     config: RunConfig | None = None  # of the run that was read
     seed: int | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)  # under which the value holds
+    constant: float | None = None  # what the best constant prediction has under these conditions, where that is known
     learnt: Learnt = ()
     parts: tuple["Reading", ...] = ()  # those of other measures that it follows from
 
@@ -50,7 +53,10 @@ class Results:
         self.runs, self.trials = runs, trials
         configs = [config for rows in trials for row in rows for config in row.stages.values()]
         self.configs = {config.signature: config for config in configs}
-        self.statuses = read_all([self.folder(signature) for signature in self.configs], self.configs, scheduler)
+        rows = tuple(row for trial in trials for row in trial)
+        # As a launcher sees them, which knows what is blocked, and by what.
+        entries = plan(Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler)).entries
+        self.statuses = {signature: _explained(entry.status, entry.run.config) for signature, entry in entries.items()}
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
@@ -64,6 +70,14 @@ class Results:
         """What the result of a run follows from: training samples and weights, of all runs that it starts from too."""
         said = (self.folder(config.signature).learnt_from or {}).get("learnt") or []
         return tuple((what, which) for what, which in said)
+
+
+def _explained(status: Status, config: RunConfig) -> Status:
+    """A run that has not begun may need a file that only a user has."""
+    kind, _, name = (config.foreign_weights or "").partition(":")
+    if status.state != "missing" or status.reason or kind != "official":
+        return status
+    return replace(status, reason=f"starts from a file: --weights {name}=FILE")
 
 
 def check_comparable(column: str, readings: Iterable[Reading]) -> None:

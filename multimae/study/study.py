@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,17 @@ STAGE = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its runs, by stage."""
+    """A line of a table: its runs, by stage.
+
+    `aside`: why it stands beside the comparison, such as `not in the paper`. It is shown in grey with these words; it
+    is neither best nor second best, and takes no part in ranks. `grey`: keys of the measures for which that is so of
+    its cell alone, as the paper greys a modality that a model was never pre-trained on. Neither changes a run.
+    """
 
     name: str
     stages: dict[str, RunConfig]
+    aside: str = ""
+    grey: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError: the names stand in batch scripts, in commands and in tables."""
@@ -104,7 +111,8 @@ class Study:
                 raise ConfigError(unknown("stage", stage, stages))
         moves = _moves(rows, edits)
         _check_names(rows, edits, moves)
-        return tuple(Row(row.name, {stage: moves[row.name, stage].config for stage in row.stages}) for row in rows)
+        edited = ({stage: moves[row.name, stage].config for stage in row.stages} for row in rows)
+        return tuple(replace(row, stages=stages) for row, stages in zip(rows, edited))
 
 
 def stages_of(rows: Iterable[Row]) -> dict[str, RunConfig]:
