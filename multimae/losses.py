@@ -62,6 +62,11 @@ def l1(predicted: Tensor, truth: Tensor) -> Tensor:
     return F.l1_loss(predicted, truth, reduction="none")
 
 
+def reverse_huber(errors: Tensor, threshold: Tensor | float) -> Tensor:
+    """Errors up to the threshold c as they are; above it (error² + c²) / 2c, of the same slope there (Laina et al.)."""
+    return torch.where(errors <= threshold, errors, (errors**2 + threshold**2) / (2 * threshold))
+
+
 def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
     """A pixel of the class after the last, the class of padding, is unlabelled: it counts zero."""
     return F.cross_entropy(scores, truth, ignore_index=scores.shape[1], reduction="none")

@@ -37,6 +37,8 @@ PHOTOGRAPHS = Files(
     endings=(".jpg", ".jpeg", ".png", ".webp"),
 )
 NUMBERS_16 = Files("a PNG with one 16-bit channel", modes=("I;16", "I;16B", "I"), read="data.images:numbers")
+NUMBERS_8 = Files("a PNG of 8 bits a channel", modes=("RGB", "RGBA"), read="data.images:numbers")
+FLAGS_8 = Files("a PNG with one 8-bit channel", modes=("L",), read="data.images:numbers")
 CLASSES_8 = Files("a PNG with one 8-bit channel", modes=("L", "P"), read="data.images:classes")
 
 
@@ -61,6 +63,8 @@ class Modality:
     normalize: str | None = None  # a batch, on its device
     padding: tuple[int, ...] = (0,)  # what lies around an image; of a class map IGNORE
     mirrored: tuple[int, ...] = ()  # channels whose sign changes where the image is flipped: what points to the right
+    top: float = 1.0  # as a target of dense regression: 0 to this become 0 to 1, and what is above is cut off
+    blur: float = 0.0  # px: the deviation of a Gaussian of 3 x 3, over it as such a target
 
     @property
     def photograph(self) -> bool:
@@ -111,6 +115,7 @@ MODALITIES = _by_name(
         standardize="data.pixels:standardize_depth",
         loss="losses:l1",
         draw="pictures:depth",
+        top=8000 / 512,  # Taskonomy's depth is in 1/512 m, and the authors' code cuts it off at 8000
     ),
     Modality(
         "semseg",
@@ -132,6 +137,26 @@ def _targets(**others: Target) -> dict[str, Target]:
     return dict(sorted((plain | others).items(), key=lambda item: order.index(item[1].modality)))
 
 
+def _dense(name: str, channels: int = 1, files: Files = NUMBERS_16, **more: Any) -> Modality:
+    """Numbers from 0 to 1 over the range of the file's bits."""
+    unit = 1 / (255 if files is NUMBERS_8 else 65535)
+    return Modality(name, channels, files, "nearest-exact", "losses:l1", "pictures:numbers", unit=unit, **more)
+
+
+# What a transfer alone predicts, as Taskonomy's files have it (paper Section B.4; its depth is the modality's). `top`
+# and `blur` are those of the authors' code. Of colours, normals are the three and curvatures the first two.
+DENSE = _by_name(
+    _dense("curvature", channels=2, files=NUMBERS_8),
+    _dense("edges", top=0.25),
+    _dense("occlusion", blur=1.0),
+    _dense("keypoints2d"),
+    _dense("keypoints3d"),
+    _dense("normals", channels=3, files=NUMBERS_8),
+    _dense("reshading", files=NUMBERS_8),
+)
+# Which pixels of the dense targets hold a value: 255, of NYUv2's and Taskonomy's depth.
+MASK = Modality("mask_valid", 1, FLAGS_8, "nearest-exact", "losses:l1", "pictures:numbers", unit=1 / 255)
+
 TARGETS = _targets(rgb_standardized=Target("rgb", "losses:mse", standardize_patches=True))
 
 # What a sample may hold, and of which modality it is: a folder each. `pseudo_depth` is what a network predicted from
@@ -141,6 +166,8 @@ SOURCES = {
     for name, kind in MODALITIES.items()
     for source in ((name,) if kind.photograph else (name, f"pseudo_{name}"))
 }
+
+FIELDS = {source: MODALITIES[name] for source, name in SOURCES.items()} | DENSE | {MASK.name: MASK}  # of a sample
 
 
 @functools.cache

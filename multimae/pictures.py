@@ -1,7 +1,7 @@
 """Pictures of what a model sees and predicts, as sheets of labelled tiles (paper Fig. 1)."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -41,13 +41,15 @@ def prediction_sheet(
     return _sheet(blocks, ["visible", "prediction", "truth"])
 
 
-def segmentation_sheet(images: dict[str, Tensor], predicted: Tensor, target: Tensor) -> Image.Image:
-    """For each sample: its inputs, the predicted class of each pixel, the truth (unlabelled pixels in grey)."""
-    inputs = [[_tile(name, image[i], image[i]) for name, image in images.items()] for i in range(len(predicted))]
-    blocks = [
-        [[*inputs[i], class_map(predicted[i], target[i]), class_map(target[i], target[i])]]
-        for i in range(len(predicted))
-    ]
+def dense_sheet(
+    images: dict[str, Tensor], predicted: Tensor, truth: Tensor, draw: Callable[[Tensor, Tensor], Tile]
+) -> Image.Image:
+    """For each sample: its inputs, what is predicted of each pixel, the truth."""
+    blocks = []
+    for i in range(len(predicted)):
+        true = truth[i].detach().cpu()
+        inputs = [_tile(name, image[i], image[i]) for name, image in images.items()]
+        blocks.append([[*inputs, draw(predicted[i].detach().float().cpu(), true), draw(true, true)]])
     return _sheet(blocks, [*images, "prediction", "truth"])
 
 
@@ -81,9 +83,23 @@ def photograph(value: Tensor, truth: Tensor) -> Tile:
 
 
 def depth(value: Tensor, truth: Tensor) -> Tile:
-    """On the scale of the truth."""
-    near, far = np.quantile(truth.numpy(), (0.02, 0.98))
-    return colormaps["magma_r"](((value[0].numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
+    """On the scale of the truth; what holds no value is grey."""
+    known = truth[truth.isfinite()].numpy()
+    near, far = np.quantile(known, (0.02, 0.98)) if len(known) else (0, 1)
+    tile = colormaps["magma_r"](((value[0].nan_to_num(0).numpy() - near) / max(far - near, 1e-6)).clip(0, 1))[..., :3]
+    return np.where(value[0].isfinite().numpy()[..., None], tile, GREY)
+
+
+def numbers(value: Tensor, truth: Tensor) -> Tile:
+    """Of a dense target in [0, 1]; what holds no value is grey. One channel on the truth's scale, more as colours."""
+    shown = value.nan_to_num(0).clamp(0, 1).numpy()
+    if len(shown) == 1:
+        known = truth[truth.isfinite()]
+        low, high = (known.min().item(), known.max().item()) if len(known) else (0.0, 1.0)
+        tile = colormaps["viridis"](((shown[0] - low) / max(high - low, 1e-6)).clip(0, 1))[..., :3]
+    else:
+        tile = np.concatenate([shown, np.zeros((3 - len(shown), *shown.shape[1:]))]).transpose(1, 2, 0)
+    return np.where(value.isfinite().all(0).numpy()[..., None], tile, GREY)
 
 
 def class_map(value: Tensor, truth: Tensor) -> Tile:

@@ -9,36 +9,23 @@ import math
 import sys
 from collections.abc import Iterator
 
-from multimae.config import recipe
-from multimae.study import Evaluation, Row, Study, Table
+from multimae.study import Row, Study, Table
 from sweeps.command import main
+from sweeps.paper import ADE20K, CLASSIFY, pretraining, transfers
 
 ALPHAS = (0.2, 0.5, 1.0, math.inf)
+MEASURES = (CLASSIFY, ADE20K)
 
 
 def rows(scale: str) -> Iterator[Row]:
-    pretrain = recipe("pretrain", scale).edit({"targets": ["rgb", "depth", "semseg"]})  # no standardised RGB
-    if scale == "paper":
-        pretrain = pretrain.edit({"epochs": 400})  # a quarter of Table 5's; the other scales have lengths of their own
+    pretrain = pretraining(scale).edit({"targets": ["rgb", "depth", "semseg"]})  # no standardised RGB
     for alpha in ALPHAS:
         sampled = pretrain.edit({"masking.alpha": alpha})
-        init = {"init": f"run:{sampled.signature}"}
-        stages = {
-            "pretrain": sampled,
-            "classify": recipe("classify", scale).edit(init),
-            "segment": recipe("segment", scale).edit(init),
-        }
-        yield Row(f"alpha={alpha:g}", stages)
+        init = f"run:{sampled.signature}"
+        yield Row(f"alpha={alpha:g}", {"pretrain": sampled} | transfers(scale, init, MEASURES))
 
 
-table = Table(
-    "10",
-    "Mask sampling strategies",
-    (
-        Evaluation("classify", stage="classify", metric="accuracy"),
-        Evaluation("segment_ade20k", stage="segment", metric="mIoU"),
-    ),
-)
+table = Table("10", "Mask sampling strategies", MEASURES)
 study = Study(name="alpha_ablation", title=table.title, rows=rows, tables=(table,))
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from multimae.redact import parse_arguments, redact
 from multimae.study import Study, named, only, planning, runs_of, stages_of, twins
 from multimae.study import data as study_data
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
-from multimae.study.cost import Estimate, disk_text
+from multimae.study.cost import Estimate, disk_text, parts_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
 from multimae.tracking import following
@@ -101,8 +101,9 @@ class Command:
         self.study, self.args = study, args
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
+        self.files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
         self.wanted = planning.Wanted(
-            study, args.scale, self.rows, args.runs, variant(args), Slurm(), among=self.everything
+            study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
         )
         self.slots = min(args.jobs or min(4, len(gpus()) or cpus()), len(runs_of(self.rows, self.everything)))
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
@@ -113,7 +114,8 @@ class Command:
             return self.status()
         if args.cancel_removed:
             return self.cancel_removed()
-        check_tables(self.study, self.everything)
+        for part, rows in self.study.of_parts(self.everything):
+            check_tables(part, rows)
         if args.table:
             return self.table()
         if not (args.dry_run or args.cancel):
@@ -141,7 +143,10 @@ class Command:
             except ConfigError as error:
                 raise ConfigError(f"{stage}: {error}") from None
             notes += [f"{stage}: {note}" for note in config.notes()]
-        return [*twins(self.everything), *dict.fromkeys(notes)]
+        told = [line for _, rows in self.study.of_parts(self.everything) for line in twins(rows)]
+        lacks = {entry.run.config.lacks_weights(self.files): entry for entry in planned.entries.values()}
+        told += [f"{entry.run.label}: {lack}" for lack, entry in lacks.items() if lack]
+        return [*told, *dict.fromkeys(notes)]
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data and weights that cannot be what the runs read."""
@@ -150,9 +155,8 @@ class Command:
         if folder := study_data.own_folder(self.args.data):
             study_data.check_sizes(folder, ((stage_of(entry), entry.run) for entry in planned.todo))
         notes = study_data.other_data(planned, roots)
-        files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
-        study_data.other_weights(planned, files)
-        unknown = study_data.unknown_data(planned, everywhere) + study_data.unknown_weights(planned, files)
+        study_data.other_weights(planned, self.files)
+        unknown = study_data.unknown_data(planned, everywhere)
         absent = study_data.absent_data(planned, everywhere)
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
@@ -208,7 +212,7 @@ class Command:
         if args.dry_run:
             for note in cluster.check(planned):
                 print(f"note: {note}", file=sys.stderr)
-            print_plan(self.console, planned, cluster.estimate(planned))
+            print_plan(self.console, planned, cluster.estimate(planned) + self.parts())
             print_scripts(self.console, cluster.scripts(planned))
             return 0
         submitted = False
@@ -249,7 +253,8 @@ class Command:
         if self.args.dry_run:
             configs = [entry.run.config for entry in planned.todo]
             cost = Estimate.of([entry.run for entry in planned.todo]).text(self.slots, "GPU" if gpus() else "core")
-            print_plan(self.console, planned, f"{cost}\n{disk_text(configs, self.slots)}" if configs else cost)
+            cost += f"\n{disk_text(configs, self.slots)}" if configs else ""
+            print_plan(self.console, planned, cost + self.parts())
             return 0
         backend, progress = Local(self.runtime, self.slots), Progress(self.console, planned, self.slots)
         if planned.todo or planned.count(*UNDER_WAY):
@@ -259,7 +264,11 @@ class Command:
         if backend.stops:
             print(STOPPED)
             return 130
-        return progress.report() or self.table()
+        code = progress.report()
+        return self.table() or code
+
+    def parts(self) -> str:
+        return f"\n{parts_text(self.study, self.everything)}" if self.study.parts else ""
 
     def table(self) -> int:
         """The study's tables, the paper's numbers beside what was measured here."""
@@ -271,18 +280,22 @@ class Command:
             )
         seeds = self.args.seeds or [self.args.seed]
         trials = [all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds]
-        results = tables.read(self.args.runs, *trials)
+        results = tables.read(self.args.runs, *trials, files=self.files)
         form = self.args.format or "text"
         on_terminal = form == "text" and self.console.is_terminal
         screen = {"width": self.console.width, "colours": True} if on_terminal else {}
         code = 0
-        for index, table in enumerate(self.study.tables):
-            try:
-                frame = tables.build(table, self.args.scale, results, self.args.only)
-                print("\n" * (index > 0) + tables.show(table, frame, form, **screen))
-            except tables.Incomparable as error:
-                print(error, file=sys.stderr)
-                code = 2
+        above = ""
+        for part, rows in self.study.of_parts(self.rows):
+            its = results.among([dict(self.study.of_parts(trial))[part] for trial in trials])
+            for table in part.tables if rows else ():
+                try:
+                    frame = tables.build(table, self.args.scale, its, [row.name for row in rows])
+                    print(above + tables.show(table, frame, form, **screen))
+                except tables.Incomparable as error:
+                    print(error, file=sys.stderr)
+                    code = 2
+                above = "\n"
         return code
 
 

@@ -10,11 +10,14 @@ import pkgutil
 
 from .base import SIGNATURE_LENGTH, VERSION, RunConfig, build, defaults
 from .classify import Classify, ClassifyAugmentation
+from .dense import DPT, DenseTransfer
+from .depth import Depth, DepthAugmentation
 from .evaluate import Evaluate
 from .loading import RECIPES, SCALES, load, recipe, recipes
 from .pretrain import CrossAttending, Decoder, Dirichlet, NoMasking, Pretrain, SelfAttending
+from .regress import Regress
 from .runtime import Runtime, weights_of
-from .sections import SCENES, SCENES_SPLITS, Augmentation, Data, Folder, Model, Optimizer, Scenes
+from .sections import SCENES, SCENES_SPLITS, Augmentation, ColorJitter, Data, Folder, Model, Optimizer, Scenes
 from .segment import ConvNeXt, Linear, Segment, SegmentAugmentation
 from .settings import ConfigError
 from .training import TrainingConfig

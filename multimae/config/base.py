@@ -88,6 +88,10 @@ class RunConfig(Section):
         """What it starts from, where that is no run: `official:NAME` or `timm:NAME`, a NAME of `Runtime.weights`."""
         return None
 
+    def lacks_weights(self, files: Collection[str]) -> str:
+        """Why it cannot start from weights that are no run's, of which those named `files` are given. Empty: it can."""
+        return ""
+
     # ---- identity
 
     def resolved(self) -> dict[str, Any]:

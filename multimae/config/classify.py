@@ -61,8 +61,8 @@ class Classify(Transfer, task="classify", runs="multimae.tasks.classify:Classify
     eval_resize: Annotated[Number, Field(ge=1, le=4)] = 256 / 224
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        return (*super().fields, "label")
+    def truth_field(self) -> str:
+        return "label"
 
     @property
     def mixes(self) -> bool:

@@ -39,21 +39,21 @@ def recipe(name: str, scale: str) -> RunConfig:
     """A published setting at a scale: `recipe("pretrain", "smoke")`.
 
     Scales other than the paper's are overlays: first what all recipes have otherwise (recipes/scales/<scale>.yaml),
-    then what this one has (`scales` in its file, or in that of its task).
+    then what those of its task have (`scales` in <task>.yaml), then this one (`scales` in its file).
     """
     if scale not in SCALES:
         raise ConfigError(f"scale: expected one of {', '.join(SCALES)}, found '{scale}'")
     values = dict(_contents(f"{name}.yaml"))
-    overlays = values.pop("scales", None)
+    own = values.pop("scales", {})
     config = build(values)
     if scale == PAPER:
         return config
     kind, settings = type(config), config.resolved()
-    if overlays is None:
-        overlays = _contents(f"{config.task}.yaml").get("scales", {})
+    of_task = _contents(f"{config.task}.yaml").get("scales", {}) if name != config.task else {}
     for layer in _layers(scale):
         common = {key: value for key, value in _contents(f"scales/{layer}.yaml").items() if key in settings}
-        settings = changed(kind, changed(kind, settings, common), overlays.get(layer, {}))
+        for overlay in (common, of_task.get(layer, {}), own.get(layer, {})):
+            settings = changed(kind, settings, overlay)
     return validate(kind, settings)
 
 

@@ -8,7 +8,7 @@ from ..modalities import MODALITIES, TARGETS
 from . import flops
 from .fields import Count, Size, Unbounded
 from .schema import Choice, Section
-from .sections import Augmentation, Epochs, Sources, Targets
+from .sections import Augmentation, Epochs, Optimizer, Sources, Targets
 from .training import BatchSize, TrainingConfig
 
 
@@ -40,6 +40,13 @@ class SelfAttending(Decoder):
     dim: Size = 512
     depth: Annotated[Size, Field(le=1000)] = 8
     heads: Size = 16
+    input_norm: bool = False  # of the encoded tokens: that which ends their encoder; a transfer goes without
+
+
+class PretrainOptimizer(Optimizer):
+    """Of a pre-training."""
+
+    decay_all: bool = True  # biases and norms too, as the authors' code does; He et al.'s MAE leaves them out
 
 
 class Dirichlet(Section):
@@ -65,6 +72,7 @@ class Pretrain(TrainingConfig, task="pretrain", runs="multimae.tasks.pretrain:Pr
     batch_size: BatchSize = 2048
     inputs: Sources = ("rgb", "depth", "semseg")
     targets: Targets = ("rgb", "rgb_standardized", "depth", "semseg")
+    optimizer: PretrainOptimizer = PretrainOptimizer()
     decoder: Annotated[CrossAttending | SelfAttending, Choice("kind")] = CrossAttending()
     masking: Annotated[Dirichlet | NoMasking, Choice("kind")] = Dirichlet()
     augmentation: Augmentation = Augmentation()

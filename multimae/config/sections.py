@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -11,7 +11,9 @@ from ..modalities import IGNORE, MODALITIES, SOURCES, TARGETS
 from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Share, Size, Text, Whole, between
 from .schema import Choice, Section
 
-SCENES = "scenes"  # the data set that is made, not read from a folder
+# The data that are made, not read from a folder: in place of ImageNet and ADE20K, Hypersim, NYUv2 and Taskonomy.
+SceneName = Literal["scenes", "scenes_hypersim", "scenes_nyuv2", "scenes_taskonomy"]
+SCENES = get_args(SceneName)
 SCENES_SPLITS = ("train", "val", "test")
 MOST_SCENES = 10_000_000  # some 300 GB at 64 px
 SMALLEST = 1e-12  # of a learning rate, or of a gradient's norm: float32 would add nothing, or take it for 0
@@ -78,7 +80,7 @@ class Data(Section):
 class Scenes(Data):
     """The embedded data set: as many scenes as are asked for, rendered once."""
 
-    name: Literal["scenes"] = "scenes"
+    name: SceneName = "scenes"
     train_split: Literal["train", "val", "test"] = "train"
     eval_split: Literal["train", "val", "test"] = "val"
     train_samples: SceneCount = 8192
@@ -100,13 +102,31 @@ class Folder(Data):
     # Of the draw of train_samples and eval_samples, in which each class keeps its share. Never the run's seed: seeds
     # share their samples.
     subset_seed: Annotated[Whole, Field(ge=0)] = 0
+    subset: Literal["random", "first"] = "random"  # which samples train_samples and eval_samples ask for
     allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
+    depth_unit: Positive = MODALITIES["depth"].unit  # metres: what one more in a file of depth means
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.subset_seed and not (self.train_samples or self.eval_samples):
+        if self.subset_seed and self.subset == "first":
+            raise ValueError("subset_seed draws samples, and subset=first draws none: leave it at 0")
+        asked = self.train_samples or self.eval_samples
+        if self.subset_seed and not asked:
             raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
+        if self.subset == "first" and not asked:
+            raise ValueError("subset chooses the samples that train_samples asks for: set that, or leave it at random")
         return self
+
+    @property
+    def units(self) -> dict[str, float]:
+        """By field of a sample: what one more in a file means, where the data set says it."""
+        units = {field: getattr(self, f"{modality}_unit", None) for field, modality in SOURCES.items()}
+        return {field: unit for field, unit in units.items() if unit}
+
+    @property
+    def drawn(self) -> str:
+        """How a part of a split is chosen."""
+        return "first" if self.subset == "first" else f"subset{self.subset_seed}"
 
 
 AnyData = Annotated[Scenes | Folder, Choice("name")]
@@ -175,6 +195,24 @@ class LayerwiseOptimizer(Optimizer):
     """Of a fine-tuning, where early layers learn more slowly."""
 
     layer_decay: Annotated[Positive, Field(le=1)] = 1.0  # block i of 12 learns at lr x layer_decay^(13 - i)
+
+
+class ColorJitter(Section):
+    """Random changes of a photograph's colours."""
+
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.2
+    hue: Annotated[Fraction, Field(le=0.5)] = 0.1
+    color_jitter: Fraction = 0.5  # the probability that a sample's colours are jittered
+    grey: Fraction = 0.0  # the probability that it loses them
+
+    def idle(self, inputs: Collection[str]) -> set[str]:
+        """The settings (dotted keys) that change nothing with these modalities."""
+        colours = {f"augmentation.{key}" for key in ("brightness", "contrast", "saturation", "hue")}
+        if not any(MODALITIES[modality].photograph for modality in inputs):
+            return colours | {"augmentation.color_jitter", "augmentation.grey"}
+        return set() if self.color_jitter else colours
 
 
 class Augmentation(Section):

@@ -1,15 +1,15 @@
 """Semantic segmentation (paper Section B.2)."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..modalities import IGNORE, MODALITIES
+from ..modalities import IGNORE
 from .fields import Fraction, Number, Size, between
 from .flops import linear
 from .schema import Choice, Section
-from .sections import AnyData, Classes, Epochs, Folder, LayerwiseOptimizer, Model
+from .sections import AnyData, Classes, ColorJitter, Epochs, Folder, LayerwiseOptimizer, Model
 from .training import BatchSize
 from .transfer import Transfer
 
@@ -17,17 +17,12 @@ CONVNEXT_KERNEL = 7 * 7
 STRIDE = 4  # pixels of a sub-patch, along a side
 
 
-class SegmentAugmentation(Section):
+class SegmentAugmentation(ColorJitter):
     """Paper Section B.2: large-scale jitter, then colour jitter."""
 
     # Of the image resized to fit the training size.
     jitter_scale: Annotated[tuple[Number, Number], between(0.01, 10)] = (0.1, 2.0)
     flip: Fraction = 0.5
-    brightness: Fraction = 0.4
-    contrast: Fraction = 0.4
-    saturation: Fraction = 0.2
-    hue: Annotated[Fraction, Field(le=0.5)] = 0.1
-    color_jitter: Fraction = 0.5  # the probability that a sample's colours are jittered
 
 
 class ConvNeXt(Section):
@@ -50,8 +45,6 @@ class Linear(Section):
 class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask"):
     """Semantic segmentation. Defaults: paper Table 8, ADE20K."""
 
-    target: ClassVar[str] = "semseg"  # the data set's own, so that an input can only be the pseudo labels
-
     task: Literal["segment"] = "segment"
     epochs: Epochs = 64
     batch_size: BatchSize = 16
@@ -67,12 +60,6 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.target in self.inputs:
-            mended = ",".join(f"pseudo_{name}" if name == self.target else name for name in self.inputs)
-            raise ValueError(
-                f"inputs: {self.target} is what segmentation predicts; as an input there are pseudo labels: set "
-                f"inputs=[{mended}]"
-            )
         parts = (self.model.patch_size // STRIDE) ** 2
         if isinstance(self.head, ConvNeXt) and self.head.dim % parts:
             raise ValueError(
@@ -87,14 +74,11 @@ class Segment(Transfer, task="segment", runs="multimae.tasks.segment:SegmentTask
         return self
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        return (*super().fields, self.target)
+    def truth_field(self) -> str:
+        return "semseg"
 
     def idle(self) -> set[str]:
-        colours = {f"augmentation.{key}" for key in ("brightness", "contrast", "saturation", "hue")}
-        if not any(MODALITIES[modality].photograph for modality in self.modalities):
-            return super().idle() | colours | {"augmentation.color_jitter"}
-        return super().idle() | (set() if self.augmentation.color_jitter else colours)
+        return super().idle() | self.augmentation.idle(self.modalities)
 
     def own_data(self, classes: Collection[str]) -> dict[str, Any]:
         return super().own_data(classes) | {"classes": 133, "zero_is_unlabelled": False}

@@ -10,7 +10,7 @@ from .base import RunConfig
 from .fields import Count
 from .flops import Flops
 from .runtime import Runtime
-from .sections import Epochs, Model, Optimizer, Sources
+from .sections import Epochs, Folder, Model, Optimizer, Sources
 from .settings import ConfigError
 
 MOST_EVALUATIONS = 100_000
@@ -49,6 +49,8 @@ class TrainingConfig(RunConfig):
             idle.add("optimizer.warmup_lr")
         if self.eval_every_epochs and self.eval_every_epochs >= self.epochs:  # at the end, as always
             idle.add("eval_every_epochs")
+        if isinstance(self.data, Folder) and not self.data.units.keys() & self.fields:
+            idle.add("data.depth_unit")
         return idle
 
     @property
@@ -115,7 +117,8 @@ class TrainingConfig(RunConfig):
         """Raises ConfigError where it cannot be computed `size` samples at a time."""
 
     def own_data(self, classes: Collection[str]) -> dict[str, Any]:
-        return {"model.semseg_classes": 133}  # COCO's ids, as in the authors' pseudo labels
+        usual = Folder.model_fields["depth_unit"].default
+        return {"model.semseg_classes": 133, "data.depth_unit": usual}  # COCO's ids, as in the authors' pseudo labels
 
     def notes(self) -> list[str]:
         notes, warmup, start = [], self.optimizer.warmup_epochs, self.optimizer.warmup_lr

@@ -1,6 +1,7 @@
 """What fine-tunings share (paper Section 4)."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,7 +11,7 @@ from . import flops
 from .base import SIGNATURE_LENGTH, RunConfig
 from .fields import Count, Share
 from .schema import Choice, Section
-from .sections import SCENES, SCENES_SPLITS, Classes, Data, LayerwiseOptimizer, Scenes, Sources, SplitName
+from .sections import SCENES_SPLITS, Data, LayerwiseOptimizer, Scenes, Sources, SplitName
 from .settings import ConfigError
 from .training import TrainingConfig
 
@@ -34,6 +35,10 @@ Init = Annotated[
 ]
 
 
+VIT = re.compile(r"vit_(tiny|small|base|large|huge)_patch(\d+)_")  # timm's names
+WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}
+
+
 class LastCheckpoint(Section):
     """The model at the end of training is the one that is tested and kept."""
 
@@ -53,11 +58,20 @@ class Transfer(TrainingConfig):
     """A fine-tuning of the encoder with a new head, without masking (paper Section 4.1)."""
 
     inputs: Sources = ("rgb",)
-    classes: Classes
     init: Init = "scratch"
     optimizer: LayerwiseOptimizer
     drop_path: Share = 0.1  # rises linearly over the blocks, to this
     selection: Annotated[LastCheckpoint | BestCheckpoint, Choice("kind")] = LastCheckpoint()
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> Self:
+        truth = self.truth_field  # the data set's own, so that an input can only be pseudo labels
+        if truth in self.inputs:
+            mended = ",".join(f"pseudo_{name}" if name == truth else name for name in self.inputs)
+            raise ValueError(
+                f"inputs: {truth} is what is predicted; as an input there are pseudo labels: set inputs=[{mended}]"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:
@@ -71,7 +85,7 @@ class Transfer(TrainingConfig):
             )
         if isinstance(data, Scenes) and best.split not in SCENES_SPLITS:
             raise ValueError(
-                f"selection.split: {SCENES} have the splits {', '.join(SCENES_SPLITS)}; found '{best.split}'"
+                f"selection.split: {data.name} have the splits {', '.join(SCENES_SPLITS)}; found '{best.split}'"
             )
         if self.eval_every_epochs is None:
             raise ValueError(
@@ -89,8 +103,33 @@ class Transfer(TrainingConfig):
         return self.data.model_copy(update={"eval_split": best.split, "eval_samples": samples})
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        return (*super().fields, self.truth_field)
+
+    @property
+    def truth_field(self) -> str:
+        """The field of a sample that is predicted."""
+        raise NotImplementedError
+
+    @property
     def foreign_weights(self) -> str | None:
         return self.init if self.init.startswith(("official:", "timm:")) else None
+
+    def lacks_weights(self, files: Collection[str]) -> str:
+        """As of any run; timm fetches its own, if it can."""
+        kind, _, name = self.init.partition(":")
+        if kind not in ("official", "timm"):
+            return ""
+        vit = VIT.match(name) if kind == "timm" else None
+        mine, its = (self.model.dim, self.model.patch_size), vit and (WIDTHS[vit[1]], int(vit[2]))
+        if its and mine != its:
+            return (
+                f"{self.init} is {its[0]} wide, of patches of {its[1]} px, and the encoder of this scale {mine[0]}, of "
+                f"{mine[1]} px: at --scale paper it can be, with timm's own file or --weights {name}=FILE"
+            )
+        if kind == "timm" or name in files:
+            return ""
+        return f"needs the weights '{name}'; give them with --weights {name}=FILE"
 
     @property
     def reads(self) -> dict[str, tuple[Data, str]]:

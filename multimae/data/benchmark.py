@@ -79,7 +79,7 @@ def _loading(name: str, size: int, runtime: Runtime) -> Callable[[], object]:
     """What reads a batch of pre-training as the engine gets it, without workers."""
     config = Pretrain(
         batch_size=BATCH,
-        data=Scenes(train_samples=512) if name == SCENES else Folder(name=name),
+        data=Scenes(train_samples=512) if name in SCENES else Folder(name=name),
         model=Model(image_size=size, patch_size=8),
         masking=Dirichlet(visible_tokens=4),
     )

@@ -41,15 +41,17 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     missing or unreadable, unless `data.allow_missing`.
     """
     if isinstance(data, Scenes):
-        if SCENES in runtime.data_roots:
-            raise ConfigError(f"data_roots: '{SCENES}' are embedded and lie in no folder; give the folder another name")
+        if data.name in runtime.data_roots:
+            raise ConfigError(
+                f"data_roots: '{data.name}' are embedded and lie in no folder; give the folder another name"
+            )
         name, samples = data.split(split)
         fields = tuple(fields) if fields is not None else RenderedScenes.usual
         cache = runtime.cache or runtime.runs / ".cache"
-        return RenderedScenes(name, samples or 0, data.render_size, cache, fields)
+        return RenderedScenes(name, samples or 0, data.render_size, cache, fields, data.name)
     assert isinstance(data, Folder)
     if data.name not in runtime.data_roots:
-        known = ", ".join([SCENES, *sorted(runtime.data_roots)])
+        known = ", ".join([*SCENES, *sorted(runtime.data_roots)])
         raise ConfigError(
             f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
         )

@@ -49,6 +49,7 @@ class FolderDataset:
         leaves those samples out; and for a class without samples.
         """
         self.root, self.max_pixels = Path(root), runtime.max_pixels
+        self.units = data.units
         self.source = data.name
         self.split, _ = data.split(split)
         listing = Listing(self.root / self.split, fields)
@@ -122,7 +123,7 @@ class FolderDataset:
                 continue
             path = self.path(index, field)
             try:
-                sample[field] = read(path, field, self.max_pixels)
+                sample[field] = read(path, field, self.max_pixels, self.units.get(field))
             except Unusable as error:
                 raise ValueError(
                     f"{path} {error}. Repair it, or remove the sample; `python -m multimae.data.check {self.root}` "

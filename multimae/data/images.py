@@ -10,6 +10,7 @@ import io
 import re
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..modalities import MODALITIES, SOURCES, Modality, named
+from ..modalities import FIELDS, Modality, named
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
 GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
@@ -36,7 +37,7 @@ class Unusable(ValueError):
 
 def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
     """The image in a file, its head read and judged, its pixels not yet. Raises Unusable, and OSError of the system."""
-    kind = MODALITIES[SOURCES[field]]
+    kind = FIELDS[field]
     expected = kind.files.expected
     try:
         image = Image.open(file, formats=FORMATS)
@@ -62,15 +63,17 @@ def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def read(path: Path, field: str, max_pixels: int) -> torch.Tensor:
-    """What lies in a file of `field`: a photograph, numbers or classes, as the functions below say.
+def read(path: Path, field: str, max_pixels: int, unit: float | None = None) -> torch.Tensor:
+    """What lies in a file of `field`: a photograph, numbers or classes, as the functions below say. `unit`: what one
+    more in the file means, where that is not what the modality declares.
 
     Raises Unusable where the file is damaged or no such image, and OSError of the system.
     """
     data = path.read_bytes()
     if data.startswith(PNG_START):
         _check_png(data)
-    kind, scan = MODALITIES[SOURCES[field]], _scan(data)
+    kind, scan = FIELDS[field], _scan(data)
+    kind = replace(kind, unit=unit) if unit else kind
     watched = _Watched(data, *scan) if scan else None
     with open_image(watched or io.BytesIO(data), field, max_pixels) as image:
         if watched:

@@ -1,6 +1,7 @@
 """What lies in a folder of images, told without opening one: samples, classes, and which of them a run takes.
 
-`<root>/<split>/<field>/<subfolder>/<stem>.<ext>`, joined by subfolder and stem; a field is a source of a modality.
+`<root>/<split>/<field>/<subfolder>/<stem>.<ext>`, joined by subfolder and stem; a field is a source of a modality, or a
+dense target.
 Subfolders are optional (ADE20K) and name the classes where they are there. Without folders of fields, the split's own
 subfolders hold photographs (ImageNet).
 Hidden files and folders do not count. Imports no torch: planning a study counts classes and samples too.
@@ -22,11 +23,11 @@ import numpy as np
 
 from ..config import SCENES, ConfigError, Folder, RunConfig
 from ..config.settings import nearest
-from ..modalities import MODALITIES, SOURCES
+from ..modalities import FIELDS, SOURCES
 from ..seeds import derive
 
-ENDINGS = {field: MODALITIES[modality].files.endings for field, modality in SOURCES.items()}  # of files that are read
-PHOTOGRAPHS = next(field for field, modality in SOURCES.items() if MODALITIES[modality].photograph)
+ENDINGS = {field: kind.files.endings for field, kind in FIELDS.items()}  # of files that are read
+PHOTOGRAPHS = next(field for field, kind in FIELDS.items() if kind.photograph)
 # Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would be
 # to train on less than there is.
 JUNK = re.compile(
@@ -50,7 +51,7 @@ class Listing:
             raise ValueError(f"{folder} {lack}: expected a split's folder, with a subfolder for each modality")
         there = [field for field in ENDINGS if not lacking(folder / field)]
         wanted = [field for field in fields if field != "label"] if fields is not None else there
-        self.plain = not there  # ImageNet: class folders, and nothing but photographs
+        self.plain = not SOURCES.keys() & there  # ImageNet: class folders, and nothing but photographs
         if self.plain:
             there, wanted = [PHOTOGRAPHS], wanted or [PHOTOGRAPHS]
         elif not wanted:
@@ -230,7 +231,7 @@ def _class_folders(top: Path) -> dict[str, str]:
 
 def images_folder(split: Path) -> Path:
     """Where a split's class folders lie: in the folder of its first modality, or in itself."""
-    return next((split / field for field in ENDINGS if not lacking(split / field)), split)
+    return next((split / field for field in SOURCES if not lacking(split / field)), split)
 
 
 @functools.cache  # all stages of a study ask
@@ -249,8 +250,9 @@ def _images(folder: str) -> Iterator[str]:
 def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
     """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`.
 
-    All classes keep their shares, as exactly as whole numbers allow. Which samples is a function of `data.subset_seed`,
-    the split's name and the stems alone; not of the run's seed, so that runs with different seeds share their samples.
+    Of a `subset` that is "first", those; else all classes keep their shares, as exactly as whole numbers allow, and
+    which samples is a function of `data.subset_seed`, the split's name and the stems alone; not of the run's seed, so
+    that runs with different seeds share their samples.
     Raises ValueError where there are fewer, or a class would have none.
     """
     folder, count = data.split(split)
@@ -261,6 +263,8 @@ def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
             f"data.{split}_samples: {count} were asked for, but '{folder}' of '{data.name}' has {len(stems)} samples; "
             f"set data.{split}_samples={len(stems)}, or null for all there are"
         )
+    if data.subset == "first":
+        return list(stems[:count])
     classes: dict[str, list[str]] = {}
     for stem in stems:
         classes.setdefault(class_of(stem), []).append(stem)
@@ -305,7 +309,7 @@ def fingerprint(stems: Sequence[str], sizes: np.ndarray, data: Folder, whole: bo
     """
     digest = hashlib.sha256(np.ascontiguousarray(sizes).tobytes())
     digest.update("\n".join(stems).encode())
-    return digest.hexdigest()[:12] + ("" if whole else f"-{len(stems)}-subset{data.subset_seed}")
+    return digest.hexdigest()[:12] + ("" if whole else f"-{len(stems)}-{data.drawn}")
 
 
 listed = functools.cache(Listing)  # runs of a study take different parts of one folder
@@ -368,8 +372,8 @@ def data_roots(given: Iterable[str], read: Iterable[str]) -> dict[str, Path]:
         name, _, folder = text.partition("=")
         if not name or not folder:
             raise ConfigError(f"--data: expected NAME=DIR, found '{text}'")
-        if name == SCENES:
-            raise ConfigError(f"--data: '{SCENES}' are embedded, and lie in no folder; found '{text}'")
+        if name in SCENES:
+            raise ConfigError(f"--data: '{name}' are embedded, and lie in no folder; found '{text}'")
         if name not in read:
             known = ", ".join(read)
             raise ConfigError(f"--data: '{name}' is the data set of no run here{nearest(name, read)} Theirs: {known}")

@@ -6,17 +6,19 @@ Every transform is a function of the sample and of a random generator; without a
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import posterize, rand_augment_transform
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 from torchvision.transforms.v2 import functional as F
 
-from ..config import Augmentation, Classify, Model, Pretrain, Segment
-from ..modalities import IGNORE, MODALITIES, RGB_MEAN
-from .pixels import standardized
+from ..config import Augmentation, Classify, ColorJitter, DenseTransfer, Depth, Model, Pretrain, Regress, Segment
+from ..modalities import FIELDS, IGNORE, MASK, MODALITIES, RGB_MEAN
+from .pixels import standardized, validity
 from .views import View
 
 Sample = dict[str, Tensor]
@@ -82,8 +84,8 @@ class SegmentTransform:
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         view = self._view(_size(sample), rng)
-        target = self._target(view.classes(sample[self.config.target], stride=1))
-        out = _modalities(sample, self.sources, view, self.config.model, self._jitter(rng))
+        target = self._target(view.classes(sample[self.config.truth_field], stride=1))
+        out = _modalities(sample, self.sources, view, self.config.model, _jitter(self.augmentation, rng))
         return out | {"target": torch.from_numpy(target).long()}
 
     def _view(self, image: tuple[int, int], rng: random.Random | None) -> View:
@@ -102,16 +104,52 @@ class SegmentTransform:
         if labels.max() >= classes and (found := labels[labels != IGNORE].max(initial=0)) >= classes:
             counted = " (the file counts from 1: zero_is_unlabelled=true)" if zero_is_unlabelled else ""
             raise ValueError(
-                f"{self.config.target} holds class {found}, but `classes` allows 0 to {classes - 1}, and 255{counted}; "
-                f"set classes={found + 1}"
+                f"{self.config.truth_field} holds class {found}, but `classes` allows 0 to {classes - 1}, and "
+                f"255{counted}; set classes={found + 1}"
             )
         return labels
 
-    def _jitter(self, rng: random.Random | None) -> Callable[[Tensor], Tensor] | None:
-        """A random change of colours, or None: four of them, in random order, as torchvision's ColorJitter."""
-        settings = self.augmentation
-        if not settings or not rng or rng.random() >= settings.color_jitter:
-            return None
+
+class DepthTransform:
+    """Paper Section B.3: the short side resized, a random crop, flip and colours; for evaluation, the centre."""
+
+    def __init__(self, config: Depth, train: bool):
+        self.config, self.fields, self.sources = config, config.fields, config.sources
+        self.augmentation = config.augmentation if train else None
+
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
+        view = _central(_size(sample), self.config.model.image_size, self.config.model.image_size)
+        if self.augmentation and rng:
+            top, left = (rng.randint(0, side - view.size) for side in view.resized)
+            view = replace(view, offset=(top, left), flip=rng.random() < self.augmentation.flip)
+        out = _modalities(sample, self.sources, view, self.config.model, _jitter(self.augmentation, rng))
+        return out | {"target": _truth(sample, self.config, view)}
+
+
+class RegressTransform:
+    """Paper Section B.4: images are resized to a square, and no more."""
+
+    def __init__(self, config: Regress, train: bool):
+        self.config, self.fields, self.sources = config, config.fields, config.sources
+
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
+        size, kind = self.config.model.image_size, FIELDS[self.config.truth_field]
+        view = View((0, 0, *_size(sample)), (size, size), (0, 0), size)
+        truth = _truth(sample, self.config, view, self.config.mask_block)
+        out = _modalities(sample, self.sources, view, self.config.model)
+        return out | {"target": (truth / kind.top).clamp(0, 1)}
+
+
+Transform = PretrainTransform | ClassifyTransform | SegmentTransform | DepthTransform | RegressTransform
+
+
+def _jitter(settings: ColorJitter | None, rng: random.Random | None) -> Callable[[Tensor], Tensor] | None:
+    """A random change of colours, or None: four of them, in random order, as torchvision's ColorJitter; then perhaps
+    none are left."""
+    if not settings or not rng:
+        return None
+    changes: list[tuple[Callable, float]] = []
+    if rng.random() < settings.color_jitter:
         changes = [
             (F.adjust_brightness, rng.uniform(1 - settings.brightness, 1 + settings.brightness)),
             (F.adjust_contrast, rng.uniform(1 - settings.contrast, 1 + settings.contrast)),
@@ -119,16 +157,32 @@ class SegmentTransform:
             (F.adjust_hue, rng.uniform(-settings.hue, settings.hue)),
         ]
         rng.shuffle(changes)
+    if settings.grey and rng.random() < settings.grey:
+        changes.append((F.rgb_to_grayscale, 3))
 
-        def jitter(photograph: Tensor) -> Tensor:
-            for change, factor in changes:
-                photograph = change(photograph, factor)
-            return photograph
+    def jitter(photograph: Tensor) -> Tensor:
+        for change, factor in changes:
+            photograph = change(photograph, factor)
+        return photograph
 
-        return jitter
+    return jitter if changes else None
 
 
-Transform = PretrainTransform | ClassifyTransform | SegmentTransform
+def _truth(sample: Sample, config: DenseTransfer, view: View, block: int = 1) -> Tensor:
+    """The target (channels, S, S) in the unit of its declaration, NaN where it holds no value. Squares of `block`
+    pixels with one that the mask leaves out are left out as a whole."""
+    kind = FIELDS[config.truth_field]
+    truth = view.numbers(sample[config.truth_field], kind)
+    if kind.blur:
+        truth = F.gaussian_blur(truth, [3, 3], [kind.blur])
+    if (valid := validity(truth, kind)) is not None:  # which the view has made 0 where they are not
+        truth = torch.where(valid, truth, math.nan)
+    if config.masked:
+        lost = (view.numbers(sample[MASK.name], MASK) < 0.5).float()
+        if block > 1:
+            lost = max_pool2d(lost, block, ceil_mode=True).repeat_interleave(block, 1).repeat_interleave(block, 2)
+        truth = truth.masked_fill(lost[:, : truth.shape[1], : truth.shape[2]] > 0, math.nan)
+    return view.pad(truth, (math.nan,))
 
 
 def _modalities(

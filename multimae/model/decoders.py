@@ -34,7 +34,7 @@ class TargetDecoder(nn.Module):
         self.patches = Patches(self.modality, model.patch_size)
         channels = MODALITIES[self.modality].predicted(model)
         grid = (model.image_size // model.patch_size,) * 2
-        self.project = nn.Linear(model.dim, decoder.dim)
+        self.project: nn.Module = nn.Linear(model.dim, decoder.dim)
         self.mask_token = learned_token(decoder.dim)
         self.register_buffer("positions", sincos_positions(decoder.dim, grid))
         # A target that is no input has only mask tokens for queries; they need no embedding beside themselves.
@@ -138,6 +138,8 @@ class SelfAttentionDecoder(TargetDecoder):
 
     def __init__(self, target: str, inputs: Sequence[str], model: config.Model, decoder: config.Decoder):
         super().__init__(target, inputs, model, decoder)
+        if isinstance(decoder, config.SelfAttending) and decoder.input_norm:
+            self.project = nn.Sequential(LayerNorm(model.dim), self.project)
         self.norm = LayerNorm(decoder.dim)
         initialize(self)
 

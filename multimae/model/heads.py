@@ -1,5 +1,7 @@
 """What replaces the decoders at transfer: one head per task, on the encoder's tokens."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models.convnext import ConvNeXtBlock
@@ -71,6 +73,78 @@ class LinearHead(Head):
         """As of `ConvNeXtHead`."""
         x = sub_patches(self.scores(tokens), grid, self.sub)
         return F.interpolate(x, scale_factor=STRIDE, mode="bilinear")
+
+
+class DPTHead(Head):
+    """Dense regression from the tokens of four layers (Ranftl et al.; paper Sections B.3 and B.4).
+
+    The tokens of each layer become a map of `widths` channels at 4, 2, 1 and 1/2 times the resolution of the tokens;
+    from the coarsest on, each is added to what was enlarged from the one before. There is no read-out token.
+    """
+
+    per_pixel = True
+
+    def __init__(
+        self, dim: int, layers: Sequence[int], widths: Sequence[int], features: int, channels: int, patch_size: int
+    ):
+        super().__init__()
+        self.layers, self.patch_size = tuple(layers), patch_size
+        resized = (
+            lambda width: nn.ConvTranspose2d(width, width, 4, stride=4),
+            lambda width: nn.ConvTranspose2d(width, width, 2, stride=2),
+            lambda width: nn.Identity(),
+            lambda width: nn.Conv2d(width, width, 3, stride=2, padding=1),
+        )
+        self.maps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(dim, width, 1), resize(width), nn.Conv2d(width, features, 3, padding=1, bias=False))
+            for width, resize in zip(widths, resized, strict=True)
+        )
+        self.fusions = nn.ModuleList(Fusion(features, first=i == len(widths) - 1) for i in range(len(widths)))
+        self.halve = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.output = nn.Sequential(nn.Conv2d(features // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, channels, 1))
+
+    def forward(
+        self, *tokens: Float[Tensor, "batch tokens dim"], grid: tuple[int, int]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """One argument for each of `layers`."""
+        maps = [layer(x.transpose(1, 2).unflatten(2, grid)) for layer, x in zip(self.maps, tokens, strict=True)]
+        x = None
+        for i in reversed(range(len(maps))):
+            finer = maps[i - 1].shape[-2:] if i else [2 * side for side in maps[0].shape[-2:]]
+            x = self.fusions[i](maps[i], x, finer)
+        return self.output(enlarged(self.halve(x), [side * self.patch_size for side in grid]))
+
+
+class Fusion(nn.Module):
+    """Adds a map to what was fused before it, and enlarges the sum."""
+
+    def __init__(self, features: int, first: bool):
+        super().__init__()
+        self.before = nn.Identity() if first else Residual(features)  # there is nothing to add to
+        self.after = Residual(features)
+        self.mix = nn.Conv2d(features, features, 1)
+
+    def forward(self, new: Tensor, fused: Tensor | None, size: Sequence[int]) -> Tensor:
+        x = self.before(new)
+        return self.mix(enlarged(self.after(x if fused is None else fused + x), size))
+
+
+class Residual(nn.Module):
+    def __init__(self, features: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def enlarged(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)  # as Ranftl et al. do
 
 
 def sub_patches(

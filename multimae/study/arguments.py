@@ -10,7 +10,7 @@ from ..config.schema import validate
 from ..config.settings import pairs, parse_overrides, shown
 from ..data.listing import data_roots
 from .data import own_data, own_folder
-from .study import Row, Study, stages_of, unknown
+from .study import Edits, Row, Study, joined, stages_of, unknown
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +38,8 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
     """The study's rows with the edits of the command line; raises ConfigError."""
     if args.scale not in SCALES:
         raise ConfigError(unknown("scale", args.scale, list(SCALES)))
-    rows = study.build(args.scale)
-    stages = stages_of(rows)
-    folder = own_folder(args.data, {config.data.name for config in stages.values()})
-    edits: dict[str, dict[str, Any]] = own_data(folder, stages) if folder else {stage: {} for stage in stages}
-    if args.seed is not None:
-        for stage in edits:
-            edits[stage]["seed"] = args.seed
+    stages = stages_of(study.build(args.scale))
+    edits: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     for name, value in parse_overrides(args.set).items():
         stage, dot, key = name.partition(".")
         if not dot or not key:
@@ -55,11 +50,25 @@ def all_rows(study: Study, args: argparse.Namespace) -> tuple[Row, ...]:
         if key == "seed" and args.seed is not None:
             raise ConfigError(f"--set {stage}.seed and --seed both say the seed; give one of them")
         edits[stage][key] = value
-    rows = study.build(args.scale, edits) if any(edits.values()) else rows
+    if study.parts:
+        rows = joined((part, _edited(part, args, edits)) for part in study.parts)
+    else:
+        rows = _edited(study, args, edits)
     read = {config.data.name for row in rows for config in row.stages.values()}
     data_roots((text for text in args.data if "=" in text), read)
     weights_of(args.weights, (config for row in rows for config in row.stages.values()))
     return rows
+
+
+def _edited(study: Study, args: argparse.Namespace, edits: Edits) -> tuple[Row, ...]:
+    """The rows of a study with the edits of its stages, a folder of one's own and a seed."""
+    rows = study.build(args.scale)
+    stages = stages_of(rows)
+    folder = own_folder(args.data, {config.data.name for config in stages.values()})
+    own = own_data(folder, stages) if folder else {}
+    seed = {} if args.seed is None else {"seed": args.seed}
+    made = {stage: {**own.get(stage, {}), **seed, **edits[stage]} for stage in stages}
+    return study.build(args.scale, made) if any(made.values()) else rows
 
 
 def runtime_from(args: argparse.Namespace) -> Runtime:

@@ -1,12 +1,12 @@
 """What a study costs on this machine, from counted FLOPs at a rate that is said; and what it needs of a disk."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import RunConfig, Runtime, Scenes, TrainingConfig
 from ..record.state import Status
 from ..units import counted, duration, operations, size
-from .study import Run
+from .study import Row, Run, Study, runs_of
 
 # Operations a second that a training step really gets, assumed until something has been measured.
 CORE_RATE = 20e9  # of one CPU core in fp32, small models
@@ -63,6 +63,22 @@ class Estimate:
         return todo / (sum(rates) / len(rates)) / slots if rates else None
 
 
+def parts_text(study: Study, rows: Sequence[Row]) -> str:
+    """What each of several studies costs at a GPU's assumed rate, done or not, and the paper as a whole."""
+    lines, paper = [], dict[str, Run]()
+    for part, its in study.of_parts(rows):
+        runs = runs_of(its)
+        paper |= runs if part.published else {}
+        name = part.heading if part.published else f"{part.title} (not in the paper)"
+        lines.append(f"  {_hours(runs):>10,.2f} GPU-hours  {counted(len(runs), 'run')}: {name}")
+    lines.append(f"  {_hours(paper):>10,.2f} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
+    return "\n".join(["\nWith what is done already, each as if alone:", *lines])
+
+
+def _hours(runs: Mapping[str, Run]) -> float:
+    return sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+
+
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
     """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
     every = Runtime.model_fields["log_every_steps"].default
@@ -72,13 +88,13 @@ def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
     text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
     text += f" ({CHECKPOINTS} checkpoints each)"
-    scenes: dict[tuple[str, int], int] = {}  # of each split and size the most that a run reads
+    scenes: dict[tuple[str, str, int], int] = {}  # of each data set, split and size the most that a run reads
     for data in (config.data for config in configs if isinstance(config.data, Scenes)):
         for split, samples in (data.split("train"), data.split("eval")):
-            of = (split, data.render_size)
+            of = (data.name, split, data.render_size)
             scenes[of] = max(scenes.get(of, 0), samples or 0)
     if scenes:
-        text += f"; {size(sum(SCENE * n * side**2 for (_, side), n in scenes.items()))} of rendered scenes, once"
+        text += f"; {size(sum(SCENE * n * side**2 for (*_, side), n in scenes.items()))} of rendered scenes, once"
     return text
 
 

@@ -47,9 +47,9 @@ def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | No
         raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
     if lack := lacking(folder / "train"):
         raise ConfigError(f"--data: expected {folder / 'train'}/rgb/<class>/<image>, but no such folder: it {lack}")
-    if name == SCENES or name in recipes or not name:
+    if name in SCENES or name in recipes or not name:
         what = f"the recipes' own '{name}'" if name else "a data set's name"
-        hint = "" if name == SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
+        hint = "" if name in SCENES or not name else f" (or --data {name}={folder}, if it is that data set)"
         raise ConfigError(
             f"--data: runs are told apart by the folder's name, and '{name}' is not to be told from {what}; "
             f"rename the folder, or reach it by another: mkdir mine && ln -s {folder}/* mine/{hint}"
@@ -202,13 +202,6 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
             )
 
 
-def unknown_weights(plan: Plan, files: Mapping[str, Path]) -> list[str]:
-    """What to tell of weights that are still to be read and for which no file is given. timm's it can fetch itself."""
-    inits = dict.fromkeys(entry.run.config.foreign_weights for entry in plan.todo)
-    names = [init.removeprefix("official:") for init in inits if init and init.startswith("official:")]
-    return [f"no file is known for the weights '{n}'; give it with --weights {n}=FILE" for n in names if n not in files]
-
-
 def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     """What to tell of data that are still to be read and for which no folder is given."""
     return [f"no folder is known for '{n}'; give it with --data {n}=DIR" for n in _read(plan) if n not in roots]
@@ -221,4 +214,4 @@ def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
 
 
 def _read(plan: Plan) -> list[str]:
-    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name != SCENES]
+    return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name not in SCENES]

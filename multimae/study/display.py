@@ -152,7 +152,7 @@ class Progress:
             self.console.print(self._line(event), highlight=False, soft_wrap=True)
 
     def report(self) -> int:
-        """Say what did not end well, each reason once and in full; 0 if everything is done."""
+        """Say what did not end well, each reason once and in full; 0 if everything is done that has its weights."""
         if self.plan.count("done") == len(self.statuses):
             self.console.print("Everything is done already.")
         bad = [(e, self.statuses[s]) for s, e in self.plan.entries.items() if self.statuses[s].state != "done"]
@@ -165,7 +165,9 @@ class Progress:
             self.console.print(Text(f"{', '.join(runs)} {reason}", style="red"), soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):
             self.console.print("Their output is in log/ of the run folders. Once mended, --retry-failed runs them.")
-        return int(bool(bad))
+        files = self.plan.wanted.files
+        lacks = [entry for entry, _ in bad if entry.run.config.lacks_weights(files)]
+        return int(len(bad) > len(lacks) or len(lacks) == len(self.statuses))
 
     def _look(self) -> None:
         """At what may change here. What a cluster has is left to --status: its scheduler serves many."""

@@ -38,6 +38,7 @@ class Wanted:
     variant: str = ""  # the edits that make these rows others than the study's
     scheduler: Scheduler | None = None
     among: tuple[Row, ...] = ()  # rows that may have runs which those need
+    files: Collection[str] = ()  # names of weights that are given
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
@@ -116,7 +117,8 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
             action = "redo"
         # A job that waits for others never starts where one of them will not be done, and the scheduler says so late.
         waits = [entry.run.signature for entry in needed] if status.job and status.state == "waiting" else []
-        found = (obstacle(need, made.entries.get(need), wanted) for need in (run.needs if action else waits))
+        found = [obstacle(need, made.entries.get(need), wanted) for need in (run.needs if action else waits)]
+        found += [run.config.lacks_weights(wanted.files)] if action else []
         if reason := next((reason for reason in found if reason), None):
             status, action = replace(status, state="blocked", reason=reason), None
         made.entries[signature] = Entry(run, folders[signature], status, action)
@@ -211,8 +213,9 @@ def submit(entry: Entry, wanted: Wanted, job: str, **where: str) -> None:
     """Write down who has this run in a queue (`job`), and for what. Raises FolderError."""
     entry.folder.create(entry.run.config)
     _link(entry, wanted)
-    for row, stage in entry.run.cells:
-        what = {"study": wanted.study.name, "row": row, "stage": stage}
+    for place, stage in entry.run.cells:
+        study, row = wanted.study.place(place)
+        what = {"study": study, "row": row, "stage": stage}
         what |= {"scale": wanted.scale, "variant": wanted.variant}
         who = {"user": user(), "host": socket.gethostname()}
         with usable(entry.folder.path):
@@ -220,8 +223,9 @@ def submit(entry: Entry, wanted: Wanted, job: str, **where: str) -> None:
 
 
 def _link(entry: Entry, wanted: Wanted) -> None:
-    for row, stage in entry.run.cells:
-        link(entry.folder.path, wanted.study.name, f"{wanted.scale} {wanted.variant}", row, stage)
+    for place, stage in entry.run.cells:
+        study, row = wanted.study.place(place)
+        link(entry.folder.path, study, f"{wanted.scale} {wanted.variant}", row, stage)
 
 
 @dataclass(frozen=True)
@@ -279,18 +283,18 @@ def _stop_process(label: str, beat: Mapping[str, Any], stopped: Stopped) -> None
 
 
 def extras(wanted: Wanted, signatures: Sequence[str]) -> list[Extra]:
-    """Runs that were submitted for this variant of a study at this scale and are none of `signatures`."""
-    found = {}
+    """Runs that were submitted for this variant of a study at this scale and no other, and are none of `signatures`."""
+    found, studies = {}, {part.name for part in wanted.study.parts or (wanted.study,)}
     for folder in RunFolder.all(wanted.runs):
         if folder.signature in signatures:
             continue
         try:
-            last = folder.jobs.last("submitted")
+            submitted = folder.jobs.records("submitted")
         except FolderError:  # whose it is cannot be told
             continue
-        of = (wanted.study.name, wanted.scale, wanted.variant)
-        if last and (last.get("study"), last.get("scale"), last.get("variant", "")) == of:
-            found[folder] = last
+        of = {(last.get("study"), last.get("scale"), last.get("variant", "")) for last in submitted}
+        if of and of <= {(study, wanted.scale, wanted.variant) for study in studies}:
+            found[folder] = submitted[-1]
     statuses = read_all(found, scheduler=wanted.scheduler)
     return [
         Extra(f.signature, last.get("row") or "?", last.get("stage") or "?", statuses[f.signature])

@@ -1,13 +1,13 @@
 """What the runs of a study have recorded, and which of it may stand in one column. Imports no torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, TrainingConfig
 from ..record.folder import RunFolder
-from ..record.state import Status
 from .planning import Wanted, plan
 from .status import Scheduler
 from .study import Row, Study
@@ -47,16 +47,31 @@ class Reading:
 
 
 class Results:
-    """The runs of a study's rows, each asked once what it does. `trials`: of each seed, all rows of the study."""
+    """The runs of a study's rows, each asked once what it does.
 
-    def __init__(self, runs: Path, trials: Sequence[Sequence[Row]], scheduler: Scheduler | None = None):
+    `trials`: of each seed, all rows of the study. `files`: names of weights that are given; what needs others is blocked.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        trials: Sequence[Sequence[Row]],
+        scheduler: Scheduler | None = None,
+        files: Collection[str] = (),
+    ):
         self.runs, self.trials = runs, trials
         configs = [config for rows in trials for row in rows for config in row.stages.values()]
         self.configs = {config.signature: config for config in configs}
         rows = tuple(row for trial in trials for row in trial)
         # As a launcher sees them, which knows what is blocked, and by what.
-        entries = plan(Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler)).entries
-        self.statuses = {signature: _explained(entry.status, entry.run.config) for signature, entry in entries.items()}
+        wanted = Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler, files=files)
+        self.statuses = {signature: entry.status for signature, entry in plan(wanted).entries.items()}
+
+    def among(self, trials: Sequence[Sequence[Row]]) -> "Results":
+        """The same, with some of these rows for a table's."""
+        some = copy.copy(self)
+        some.trials = trials
+        return some
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
@@ -70,14 +85,6 @@ class Results:
         """What the result of a run follows from: training samples and weights, of all runs that it starts from too."""
         said = (self.folder(config.signature).learnt_from or {}).get("learnt") or []
         return tuple((what, which) for what, which in said)
-
-
-def _explained(status: Status, config: RunConfig) -> Status:
-    """A run that has not begun may need a file that only a user has."""
-    kind, _, name = (config.foreign_weights or "").partition(":")
-    if status.state != "missing" or status.reason or kind != "official":
-        return status
-    return replace(status, reason=f"starts from a file: --weights {name}=FILE")
 
 
 def check_comparable(column: str, readings: Iterable[Reading]) -> None:

@@ -1,7 +1,7 @@
 """A study is the rows of one or more tables as run configs. Imports no torch."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -78,11 +78,13 @@ class Study:
     title: str
     rows: Callable[[str], Iterable[Row]]
     tables: tuple["Table", ...] = ()
+    parts: tuple["Study", ...] = ()  # those that it puts together: see `together`
+    published: bool = True  # a part of the paper
 
     @property
     def heading(self) -> str:
         """Its title, and which tables it fills: `... (Tables 4a, 12)`."""
-        names = [table.name for table in self.tables]
+        names = [table.name for part in self.parts or (self,) for table in part.tables]
         return f"{self.title} (Table{'s'[: len(names) > 1]} {', '.join(names)})" if names else self.title
 
     @property
@@ -113,6 +115,31 @@ class Study:
         _check_names(rows, edits, moves)
         edited = ({stage: moves[row.name, stage].config for stage in row.stages} for row in rows)
         return tuple(replace(row, stages=stages) for row, stages in zip(rows, edited))
+
+    # ---- of several studies
+
+    def of_parts(self, rows: Iterable[Row]) -> list[tuple["Study", tuple[Row, ...]]]:
+        """Each study that these rows are of, with its own under the names that they have there."""
+        placed = [(*self.place(row.name), row) for row in rows]
+        return [
+            (part, tuple(replace(row, name=name) for study, name, row in placed if study == part.name))
+            for part in self.parts or (self,)
+        ]
+
+    def place(self, row: str) -> tuple[str, str]:
+        """(the name of the study that a row is of, its name there)."""
+        study, _, name = row.partition(":")
+        return (study, name) if self.parts else (self.name, row)
+
+
+def together(name: str, title: str, parts: Sequence[Study]) -> Study:
+    """One study of several, whose rows are called `study:row`. What two of them need is one run, as in any study."""
+    return Study(name, title, lambda scale: joined((part, part.build(scale)) for part in parts), parts=tuple(parts))
+
+
+def joined(rows: Iterable[tuple[Study, Iterable[Row]]]) -> tuple[Row, ...]:
+    """The rows of several studies, as `together` calls them."""
+    return tuple(replace(row, name=f"{study.name}:{row.name}") for study, its in rows for row in its)
 
 
 def stages_of(rows: Iterable[Row]) -> dict[str, RunConfig]:

@@ -1,6 +1,7 @@
 """Masked multi-modal pre-training (paper Section 3)."""
 
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
 from ..config import Dirichlet, Pretrain, Runtime
@@ -47,8 +48,12 @@ class PretrainTask(ImageTask):
 
     def parameter_groups(self) -> list[dict]:
         # The authors' code decays every parameter in pre-training; the paper does not say.
-        decay = self.config.optimizer.weight_decay
-        return [{"params": list(self.model.parameters()), "weight_decay": decay, "lr_scale": 1.0}]
+        opt = self.config.optimizer
+        if opt.decay_all:
+            groups = [{"params": list(self.model.parameters()), "weight_decay": opt.weight_decay}]
+        else:
+            groups = param_groups_weight_decay(self.model, opt.weight_decay)
+        return [group | {"lr_scale": 1.0} for group in groups]
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device, step: int, shard: Shard):
         """(images, visible, shares). The masks of the whole global batch are drawn, whatever the number of processes.

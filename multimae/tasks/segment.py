@@ -13,7 +13,7 @@ from ..data.transforms import SegmentTransform
 from ..metrics import MeanIoU
 from ..modalities import IGNORE
 from ..model.heads import ConvNeXtHead, LinearHead
-from ..pictures import segmentation_sheet
+from ..pictures import class_map, dense_sheet
 from ..shards import Batch
 from .transfer import TransferTask
 
@@ -42,7 +42,7 @@ class SegmentTask(TransferTask):
         return MeanIoU(self.config.classes, device)
 
     def picture(self, images: Batch, scores: Tensor, target: Tensor):
-        return segmentation_sheet(images, scores.argmax(1), target)
+        return dense_sheet(images, scores.argmax(1), target, class_map)
 
     def check(self, dataset: Dataset) -> None:
         known = dataset.semseg_classes

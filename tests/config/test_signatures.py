@@ -69,7 +69,26 @@ def test_an_edit_of_a_setting_makes_another_experiment(task, key):
     assert key in NEVER_TRIED, f"no other value of {key} was tried"
 
 
-OTHERS = [1, 2, 3, 16, 0.25, 0.5, True, False, "test", "train", "bf16", "fp32", "x", "none", "linear", "best", "last"]
+OTHERS = [
+    1,
+    2,
+    3,
+    16,
+    0.25,
+    0.5,
+    True,
+    False,
+    "test",
+    "train",
+    "bf16",
+    "fp32",
+    "x",
+    "none",
+    "linear",
+    "best",
+    "last",
+    "first",
+]
 OTHERS += ["self_attention", None, ["rgb"], ["rgb", "depth"], [0.5, 0.75], [1.0, 1.5], [0.5, 0.5], "scratch", 64, 96]
 OTHERS += ["rand-m9-n2", f"run:{'0' * c.SIGNATURE_LENGTH}"]
 # Sections, which are edited by their settings, and what is only there with others that do not go with a small model.

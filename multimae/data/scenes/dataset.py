@@ -33,18 +33,19 @@ class RenderedScenes:
     each square of BLUR x BLUR.
     """
 
-    source = SCENES
     usual = ("rgb", "depth", "semseg", "label")
     class_names: Sequence[str] = composing.LABELS
     lacks: Sequence[str] = ()
     semseg_classes: int | None = len(composing.SEMSEG)
 
-    def __init__(self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual):
+    def __init__(
+        self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual, source: str = SCENES[0]
+    ):
         have = (*composing.FIELDS, "label", *(s for s, m in SOURCES.items() if s != m and m in composing.FIELDS))
         if unknown := set(fields) - set(have):
             known = ", ".join(have)
             raise ValueError(f"scenes have {known}; asked for {', '.join(sorted(unknown))}")
-        self.split, self.count, self.size, self.fields = split, count, size, tuple(fields)
+        self.source, self.split, self.count, self.size, self.fields = source, split, count, size, tuple(fields)
         self.fingerprint = f"scenes-v{composing.VERSION}-{size}px-{split}-{count}"
         self.folder = Path(cache) / f"scenes-v{composing.VERSION}-{size}px" / split
         try:

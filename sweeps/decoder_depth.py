@@ -1,0 +1,31 @@
+"""Table 14 (paper Section F): the MAE that MultiMAE is compared with, with two decoders, and He et al.'s own weights.
+
+python sweeps/decoder_depth.py                    # smoke scale: the embedded data, on two CPU cores
+python sweeps/decoder_depth.py --scale paper --weights vit_base_patch16_224.mae=FILE    # without it, timm fetches them
+python sweeps/decoder_depth.py --help
+"""
+
+import sys
+from collections.abc import Iterator
+
+from multimae.study import Row, Study, Table
+from sweeps.command import main
+from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, NYUV2, NYUV2_DEPTH, mae, transfers
+
+MEASURES = (CLASSIFY, ADE20K, HYPERSIM, NYUV2, NYUV2_DEPTH)
+EPOCHS = 1600
+
+
+def rows(scale: str) -> Iterator[Row]:
+    for depth in (2, 8):
+        pretrain = mae(scale, depth, EPOCHS)
+        stages = transfers(scale, f"run:{pretrain.signature}", MEASURES)
+        yield Row(f"MAE (D{depth}, PyTorch)", {"pretrain": pretrain} | stages)
+    yield Row("MAE (D8, TensorFlow)", transfers(scale, "timm:vit_base_patch16_224.mae", MEASURES))  # a ViT-B/16
+
+
+table = Table("14", "Comparison of MAE variants", MEASURES)
+study = Study("decoder_depth", table.title, rows, (table,))
+
+if __name__ == "__main__":
+    sys.exit(main(study))

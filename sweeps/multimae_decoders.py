@@ -1,0 +1,28 @@
+"""How deep MultiMAE's decoders should be (two blocks in paper Section 3.2). Not in the paper, which varies MAE's alone.
+
+python sweeps/multimae_decoders.py                # smoke scale: the embedded data, on two CPU cores
+python sweeps/multimae_decoders.py --help
+"""
+
+import sys
+from collections.abc import Iterator
+
+from multimae.study import EpochTime, Row, Study, Table
+from sweeps.command import main
+from sweeps.paper import CLASSIFY, NYUV2, NYUV2_DEPTH, pretraining, transfers
+
+MEASURES = (CLASSIFY, NYUV2, NYUV2_DEPTH)
+
+
+def rows(scale: str) -> Iterator[Row]:
+    for depth in (1, 2, 4, 8):
+        pretrain = pretraining(scale).edit({"decoder.depth": depth})
+        stages = transfers(scale, f"run:{pretrain.signature}", MEASURES)
+        yield Row(f"depth={depth}", {"pretrain": pretrain} | stages)
+
+
+table = Table("multimae-decoders", "Depth of MultiMAE's decoders", (*MEASURES, EpochTime("epoch", stage="pretrain")))
+study = Study("multimae_decoders", table.title, rows, (table,), published=False)
+
+if __name__ == "__main__":
+    sys.exit(main(study))

@@ -1,0 +1,85 @@
+"""The paper's pre-trainings, transfers and columns, of which the studies are made. A stage is named after its recipe.
+
+Common to all ablations: 400 epochs, transfers from RGB. At the other scales lengths are those of the recipes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from multimae.config import RunConfig, recipe
+from multimae.study import Evaluation, Mean, Rank
+
+# ---- transfers, and what is measured of them
+
+TASKONOMY = ("curvature", "depth", "edges", "occlusion", "keypoints2d", "keypoints3d", "normals", "reshading")
+
+CLASSIFY = Evaluation("classify", stage="classify", metric="accuracy")
+ADE20K = Evaluation("segment_ade20k", stage="segment", metric="mIoU")
+HYPERSIM = Evaluation("segment_hypersim", stage="segment_hypersim", metric="mIoU")
+NYUV2 = Evaluation("segment_nyuv2", stage="segment_nyuv2", metric="mIoU")
+NYUV2_DEPTH = Evaluation("depth_nyuv2", stage="depth", metric="delta1")
+LOSSES = tuple(Evaluation(f"taskonomy_{target}", stage=f"regress_{target}", metric="l1") for target in TASKONOMY)
+MEAN_LOSS = Mean("taskonomy_loss", metric="l1", of=LOSSES)
+MEAN_RANK = Rank("taskonomy_rank", of=LOSSES)
+
+
+def transfers(scale: str, init: str, measures: Sequence[Evaluation]) -> dict[str, RunConfig]:
+    """The stages that these measures read, from the encoder that `init` names."""
+    return {measure.stage: _transfer(measure.stage, scale).edit({"init": init}) for measure in measures}
+
+
+def _transfer(stage: str, scale: str) -> RunConfig:
+    name, _, target = stage.partition("_")
+    return recipe(name, scale).edit({"target": target}) if name == "regress" else recipe(stage, scale)
+
+
+# ---- pre-trainings
+
+
+def pretraining(scale: str, *inputs: str, epochs: float = 400) -> RunConfig:
+    """MultiMAE's, from and to these modalities (paper Table 5); by default all three."""
+    config = recipe("pretrain", scale)
+    edits: dict[str, Any] = {"epochs": epochs} if scale == "paper" else {}
+    if inputs and inputs != config.inputs:
+        targets = [target for name in inputs for target in ((name, "rgb_standardized") if name == "rgb" else (name,))]
+        edits |= {"inputs": list(inputs), "targets": targets, "masking.visible_tokens": _visible(config, len(inputs))}
+    return config.edit(edits)
+
+
+def unmasked(scale: str, *targets: str) -> RunConfig:
+    """From all of RGB to these, each predicted as a whole (Section 4.4)."""
+    return pretraining(scale).edit({"inputs": ["rgb"], "targets": list(targets), "masking": {"kind": "none"}})
+
+
+def mae(scale: str, decoder_depth: int, epochs: float = 400) -> RunConfig:
+    """MAE as the paper compares with it: from RGB to standardised RGB, one self-attention decoder 2 x 256 or 8 x 512.
+
+    Its optimiser is that of He et al. The paper gives it for 1600 epochs, and does not say for 400.
+    """
+    config = pretraining(scale, epochs=epochs)
+    edits: dict[str, Any] = {"batch_size": 4096, "optimizer.base_lr": 1.5e-4} if scale == "paper" else {}
+    width, heads = config.decoder.dim, config.decoder.heads
+    wide = 2 if decoder_depth > 2 else 1
+    return config.edit(
+        edits
+        | {
+            "inputs": ["rgb"],
+            "targets": ["rgb_standardized"],
+            "masking.visible_tokens": _visible(config, 1),
+            "optimizer.decay_all": False,
+            "decoder": {
+                "kind": "self_attention",
+                "dim": wide * width,
+                "depth": decoder_depth,
+                "heads": wide * heads,
+                "input_norm": True,
+            },
+        }
+    )
+
+
+def _visible(config: RunConfig, inputs: int) -> int:
+    """Visible tokens of so many inputs: of three or two as many, of one half of that (Appendix A); where the images are
+    so small that this shows too much, three eighths of all."""
+    three = config.masking.visible_tokens
+    return min(three if inputs > 1 else three // 2, inputs * config.model.tokens * 3 // 8)
