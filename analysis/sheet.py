@@ -145,7 +145,7 @@ def numbers(table: Table, key: str, unit: str) -> Numbers:
 
 def _head(measure: Measure, unit: str) -> str:
     metric = "" if measure.metric in (measure.name, "setting") else f": {measure.metric}"
-    return f"{measure.name}{metric}" + ("" if unit in ("", "setting") else f" ({unit})")
+    return f"{measure.name}{metric}" + ("" if unit in ("", "rank", "setting") else f" ({unit})")
 
 
 def _column(table: Table, measure: Measure, frame: pd.DataFrame) -> dict[str, tuple[Printed, ...]]:

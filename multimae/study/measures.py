@@ -15,7 +15,9 @@ from ..config import ConfigError, RunConfig, TrainingConfig, Transfer
 from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
 from .results import Incomparable, Reading, Results, check_comparable, told
-from .study import TOLD, Row, stages_of, unknown
+from .study import Row, stages_of, unknown
+
+LACKS = 2  # that a reason names
 
 
 class Quantity(NamedTuple):
@@ -327,8 +329,8 @@ class Derived(Measure):
             if part is None or part.value is None
         ]
         if lacks:
-            more = f" and {len(lacks) - TOLD} more" if len(lacks) > TOLD else ""
-            reason = f"lacks {', '.join(lacks[:TOLD])}{more}"
+            more = f" and {len(lacks) - LACKS} more" if len(lacks) > LACKS else ""
+            reason = f"lacks {', '.join(lacks[:LACKS])}{more}"
             return [replace(reading, state="incomplete", reason=reason) for reading in readings]
         try:
             check_comparable(self.key, readings)

@@ -49,7 +49,8 @@ class Reading:
 class Results:
     """The runs of a study's rows, each asked once what it does.
 
-    `trials`: of each seed, all rows of the study. `files`: names of weights that are given; what needs others is blocked.
+    `trials`: of each seed, all rows of the study. `files`: names of weights that are given; what needs others is
+    blocked.
     """
 
     def __init__(
