@@ -15,7 +15,7 @@ from multimae.study.study import TOLD
 
 from .paper import paper_tables
 
-DECIMALS = {"%": 1, "minutes": 1, "rank": 1, "tokens": 0, "images/s": 0, "GiB": 2}  # of others three
+DECIMALS = {"%": 1, "minutes": 1, "rank": 1, "tokens": 0, "images/s": 0, "GiB": 2, "cores": 2}  # of others three
 AS_WRITTEN = ("tokens", "setting")  # units of what is set, not measured
 UNTOLD = {"missing": "not begun", "running": "at work", "pending": "in a queue"}  # of states without a reason
 NOT_COMPARABLE = (

@@ -8,11 +8,11 @@ import argparse
 import re
 import statistics
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,23 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import Dirichlet, Pretrain
 from .config.settings import shown
+from .config.variants import table_15
 from .masking import sample_visible
 from .modalities import MODALITIES
 from .model.multimae import MultiMAE
 from .redact import parse_arguments
+from .speed import matrix_gflops, timed
 
-MAE: dict[str, Any] = {
-    "inputs": ["rgb"],
-    "targets": ["rgb_standardized"],
-    "masking.visible_tokens": 49,
-    "decoder": {"kind": "self_attention", "dim": 256, "depth": 2, "heads": 8},
-}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "MultiMAE": {},
-    "MAE D2": MAE,
-    "MAE D8": MAE | {"decoder": {"kind": "self_attention"}},  # its published size
-    "MultiMAE w/ [M]": {"masking.mask_tokens_in_encoder": True},
-}
+# MultiMAE first: the others stand beside it.
+VARIANTS: dict[str, dict[str, Any]] = {"MultiMAE": {}} | table_15(Pretrain())
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 SORTS = {"sort", "argsort", "topk"}
@@ -159,7 +151,7 @@ def product_seconds(products: Counter, device: torch.device, precision: str) -> 
     for (a_shape, b_shape, a_t, b_t), count in products.items():
         a, b = _matrix(a_shape, a_t, device, dtype), _matrix(b_shape, b_t, device, dtype)
         torch.matmul(a, b)
-        total += count * min(_timed(lambda a=a, b=b: torch.matmul(a, b), device) for _ in range(3))
+        total += count * min(timed(partial(torch.matmul, a, b), device) for _ in range(3))
     return total
 
 
@@ -167,19 +159,6 @@ def _matrix(shape: tuple, transposed: bool, device: torch.device, dtype: torch.d
     if transposed:
         return torch.randn(*shape[:-2], shape[-1], shape[-2], device=device, dtype=dtype).transpose(-1, -2)
     return torch.randn(shape, device=device, dtype=dtype)
-
-
-def _timed(call: Callable, device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def bench_steps(args: argparse.Namespace, console: Console) -> None:
@@ -192,7 +171,7 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
     for turn in range(args.turns + 1):  # the first turn warms up and is not counted
         for variant in variants:
             console.print(f"turn {turn} of {args.turns}: {variant.name}", end="\r", highlight=False)
-            seconds = _timed(variant.step, device)
+            seconds = timed(variant.step, device)
             if turn:
                 variant.seconds.append(seconds)
     table = Table(title=f"Training step, ViT-B/16 at 224 px, batch {args.batch}, {args.precision}, {describe(device)}")
@@ -214,7 +193,8 @@ def bench_steps(args: argparse.Namespace, console: Console) -> None:
     console.print(
         f"Medians of {args.turns} turns, variants interleaved; ratios are paired within a turn. 'products only': every "
         "matrix product of the step alone, at its shape; 'share': its part of the step, 100 % when nothing else costs "
-        "time. 'ratio' and 'FLOPs' are beside MultiMAE's."
+        "time. 'ratio' and 'FLOPs' are beside MultiMAE's. Large matrix products reach "
+        f"{matrix_gflops(device, args.precision):.0f} GFLOP/s here."
     )
 
 
@@ -226,7 +206,7 @@ def bench_memory(args: argparse.Namespace, console: Console) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         try:
             variant = Variant("MultiMAE", Pretrain(), batch, device, args.precision, args.compile)
-            seconds = statistics.median([_timed(variant.step, device) for _ in range(args.turns + 2)][2:])
+            seconds = statistics.median([timed(variant.step, device) for _ in range(args.turns + 2)][2:])
         except torch.OutOfMemoryError:
             table.add_row(str(batch), "does not fit", "")
             continue

@@ -152,7 +152,7 @@ class DepthErrors:
     WINDOW = 100  # bins of the histogram in a ratio of 1.25; it reaches from a millimetre to 10 km
     BINS = 7300
 
-    def __init__(self, metres: Callable[[Tensor], Tensor], device: torch.device):
+    def __init__(self, device: torch.device, metres: Callable[[Tensor], Tensor] = lambda values: values):
         self.metres = metres
         self.sums, self.count = _total(device, (4,)), _total(device)
         self.histogram = _total(device, (self.BINS,))

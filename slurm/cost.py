@@ -30,7 +30,7 @@ def job_seconds(run: Run, resources: Resources) -> float | None:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What the jobs of one stage take on a cluster."""
+    """What the jobs of one stage take on a cluster; those that are timed apart from others."""
 
     stage: str
     level: int  # 0: waits for no other jobs; 1: for those of level 0; ...
@@ -38,15 +38,17 @@ class StageCost:
     seconds: tuple[float, ...]  # of each job that can be counted
     jobs: int
     side: int  # jobs at the same time
+    alone: bool
 
     @classmethod
     def of(cls, arrays: Sequence[Array], profile: Profile) -> "StageCost":
-        """`arrays`: those of one stage and kind."""
+        """`arrays`: those of one stage and kind, timed or not."""
         stage, resources = arrays[0].stage, arrays[0].resources
         seconds = [job_seconds(entry.run, resources) for array in arrays for entry in array.entries]
         side = sum(min(len(array.tasks), profile.max_jobs) for array in arrays)
         known = tuple(s for s in seconds if s is not None)
-        return cls(stage, max(array.level for array in arrays), resources, known, len(seconds), side)
+        level = max(array.level for array in arrays)
+        return cls(stage, level, resources, known, len(seconds), side, arrays[0].alone)
 
     @property
     def hours(self) -> float:
@@ -58,8 +60,8 @@ class StageCost:
         return max(max(self.seconds, default=0.0), sum(self.seconds) / self.side)
 
     def text(self) -> str:
-        nodes, unit = self.resources.nodes, self.resources.unit
-        text = f"  {self.stage:<9} {counted(self.jobs, 'job')}, each {counted(nodes, 'node')} with "
+        nodes, unit, what = self.resources.nodes, self.resources.unit, "whole node" if self.alone else "node"
+        text = f"  {self.stage:<9} {counted(self.jobs, 'job')}, each {counted(nodes, what)} with "
         text += counted(self.resources.units // nodes, unit)
         text += f", {self.side} at the same time" if self.side < self.jobs else ""
         if self.seconds:
@@ -75,9 +77,9 @@ def cluster_text(arrays: Sequence[Array], profile: Profile) -> str:
     """For a person: what would be submitted, how long it takes and what it costs."""
     if not arrays:
         return "\nNothing to submit."
-    stages: dict[tuple[str, str], list[Array]] = {}
+    stages: dict[tuple[str, str, bool], list[Array]] = {}
     for array in arrays:
-        stages.setdefault((array.stage, array.kind), []).append(array)
+        stages.setdefault((array.stage, array.kind, array.alone), []).append(array)
     costs = [StageCost.of(mine, profile) for mine in stages.values()]
     jobs, several = sum(cost.jobs for cost in costs), sum(len(array.tasks) > 1 for array in arrays)
     calls = counted(len(arrays), "sbatch call")

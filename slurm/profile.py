@@ -25,7 +25,7 @@ PROFILES = Path(__file__).parent / "profiles"
 DEFAULT = "site"
 
 OF_THE_SITE = ("runs", "cache", "data_roots", "weights", "tracking_uri")  # fields of Runtime that are profile keys
-OF_TRAINING = tuple(name for name in Runtime.model_fields if name not in OF_THE_SITE)
+OF_TRAINING = tuple(name for name in Runtime.model_fields if name not in (*OF_THE_SITE, "alone"))  # a study says that
 
 # sbatch options that have a key of their own, and those that the launcher sets.
 SAID_ELSEWHERE = {

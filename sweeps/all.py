@@ -9,10 +9,17 @@ python sweeps/all.py --help
 import sys
 
 from multimae.study import together
-from sweeps import alpha_ablation, decoder_depth, modality_ablation, multimae_decoders, nonmasked_baselines
+from sweeps import (
+    alpha_ablation,
+    decoder_depth,
+    epoch_time,
+    modality_ablation,
+    multimae_decoders,
+    nonmasked_baselines,
+)
 from sweeps.command import main
 
-MODULES = (alpha_ablation, modality_ablation, nonmasked_baselines, decoder_depth, multimae_decoders)
+MODULES = (alpha_ablation, modality_ablation, nonmasked_baselines, decoder_depth, epoch_time, multimae_decoders)
 study = together("all", "Ablations", [module.study for module in MODULES])
 
 if __name__ == "__main__":

@@ -105,7 +105,9 @@ class Command:
         self.wanted = planning.Wanted(
             study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
         )
-        self.slots = min(args.jobs or min(4, len(gpus()) or cpus()), len(runs_of(self.rows, self.everything)))
+        runs = runs_of(self.rows, self.everything).values()
+        side = 1 if all(run.alone for run in runs) else args.jobs or min(4, len(gpus()) or cpus())
+        self.slots = min(side, len(runs))
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
 
     def run(self) -> int:

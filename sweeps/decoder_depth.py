@@ -17,10 +17,10 @@ EPOCHS = 1600
 
 
 def rows(scale: str) -> Iterator[Row]:
-    for depth in (2, 8):
-        pretrain = mae(scale, depth, EPOCHS)
+    for decoder, deep in (("D2", False), ("D8", True)):
+        pretrain = mae(scale, deep, EPOCHS)
         stages = transfers(scale, f"run:{pretrain.signature}", MEASURES)
-        yield Row(f"MAE (D{depth}, PyTorch)", {"pretrain": pretrain} | stages)
+        yield Row(f"MAE ({decoder}, PyTorch)", {"pretrain": pretrain} | stages)
     yield Row("MAE (D8, TensorFlow)", transfers(scale, "timm:vit_base_patch16_224.mae", MEASURES))  # a ViT-B/16
 
 

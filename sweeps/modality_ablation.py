@@ -14,7 +14,7 @@ from sweeps.paper import CLASSIFY, LOSSES, MEAN_LOSS, MEAN_RANK, NYUV2, NYUV2_DE
 
 def rows(scale: str) -> Iterator[Row]:
     pretrainings = {
-        "MAE (D2)": mae(scale, decoder_depth=2),
+        "MAE (D2)": mae(scale, deep=False),
         "RGB-D": pretraining(scale, "rgb", "depth"),
         "RGB-S": pretraining(scale, "rgb", "semseg"),
         "RGB-D-S": pretraining(scale),

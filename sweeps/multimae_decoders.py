@@ -7,7 +7,7 @@ python sweeps/multimae_decoders.py --help
 import sys
 from collections.abc import Iterator
 
-from multimae.study import EpochTime, Row, Study, Table
+from multimae.study import EpochTime, ImageFlops, Row, Study, Table
 from sweeps.command import main
 from sweeps.paper import CLASSIFY, NYUV2, NYUV2_DEPTH, pretraining, transfers
 
@@ -21,7 +21,8 @@ def rows(scale: str) -> Iterator[Row]:
         yield Row(f"depth={depth}", {"pretrain": pretrain} | stages)
 
 
-table = Table("multimae-decoders", "Depth of MultiMAE's decoders", (*MEASURES, EpochTime("epoch", stage="pretrain")))
+COST = (EpochTime("epoch", stage="pretrain"), ImageFlops("image_flops", stage="pretrain"))
+table = Table("multimae-decoders", "Depth of MultiMAE's decoders", (*MEASURES, *COST))
 study = Study("multimae_decoders", table.title, rows, (table,), published=False)
 
 if __name__ == "__main__":

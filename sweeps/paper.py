@@ -6,7 +6,7 @@ Common to all ablations: 400 epochs, transfers from RGB. At the other scales len
 from collections.abc import Sequence
 from typing import Any
 
-from multimae.config import RunConfig, recipe
+from multimae.config import Pretrain, RunConfig, recipe, variants
 from multimae.study import Evaluation, Mean, Rank
 
 # ---- transfers, and what is measured of them
@@ -41,8 +41,9 @@ def pretraining(scale: str, *inputs: str, epochs: float = 400) -> RunConfig:
     config = recipe("pretrain", scale)
     edits: dict[str, Any] = {"epochs": epochs} if scale == "paper" else {}
     if inputs and inputs != config.inputs:
+        visible = config.model.tokens * len(inputs) // 4  # of two modalities as many as of three (Appendix A)
         targets = [target for name in inputs for target in ((name, "rgb_standardized") if name == "rgb" else (name,))]
-        edits |= {"inputs": list(inputs), "targets": targets, "masking.visible_tokens": _visible(config, len(inputs))}
+        edits |= {"inputs": list(inputs), "targets": targets, "masking.visible_tokens": visible}
     return config.edit(edits)
 
 
@@ -51,35 +52,14 @@ def unmasked(scale: str, *targets: str) -> RunConfig:
     return pretraining(scale).edit({"inputs": ["rgb"], "targets": list(targets), "masking": {"kind": "none"}})
 
 
-def mae(scale: str, decoder_depth: int, epochs: float = 400) -> RunConfig:
-    """MAE as the paper compares with it: from RGB to standardised RGB, one self-attention decoder 2 x 256 or 8 x 512.
+def mae(scale: str, deep: bool, epochs: float = 400) -> RunConfig:
+    """MAE's, as the paper compares with it (D2, or `deep` D8: see `variants.mae`), with the optimiser of He et al.
 
-    Its optimiser is that of He et al. The paper gives it for 1600 epochs, and does not say for 400.
+    The paper gives that for 1600 epochs, and does not say for 400.
     """
     config = pretraining(scale, epochs=epochs)
+    assert isinstance(config, Pretrain)
     edits: dict[str, Any] = {"batch_size": 4096, "optimizer.base_lr": 1.5e-4} if scale == "paper" else {}
-    width, heads = config.decoder.dim, config.decoder.heads
-    wide = 2 if decoder_depth > 2 else 1
-    return config.edit(
-        edits
-        | {
-            "inputs": ["rgb"],
-            "targets": ["rgb_standardized"],
-            "masking.visible_tokens": _visible(config, 1),
-            "optimizer.decay_all": False,
-            "decoder": {
-                "kind": "self_attention",
-                "dim": wide * width,
-                "depth": decoder_depth,
-                "heads": wide * heads,
-                "input_norm": True,
-            },
-        }
+    return config.edit(edits | variants.mae(config, deep) | {"optimizer.decay_all": False}).edit(
+        {"decoder.input_norm": True}
     )
-
-
-def _visible(config: RunConfig, inputs: int) -> int:
-    """Visible tokens of so many inputs: of three or two as many, of one half of that (Appendix A); where the images are
-    so small that this shows too much, three eighths of all."""
-    three = config.masking.visible_tokens
-    return min(three if inputs > 1 else three // 2, inputs * config.model.tokens * 3 // 8)

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from multimae.config import RunConfig
 from multimae.files import write_atomic
@@ -34,7 +35,8 @@ class SyntheticRun:
         where = {"study": study, "row": row, "stage": stage, "scale": scale}
         self.folder.jobs.write("submitted", job=f"local:{os.getpid()}", host=socket.gethostname(), **where)
 
-    def start(self, step: int = 0, pid: int | None = None, processes: int = 1, device: str = "cpu") -> None:
+    def start(self, step: int = 0, pid: int | None = None, processes: int = 1, device: str = "cpu", **how: Any) -> None:
+        """`how`: of `Runtime`, what is not as by default."""
         self.journal.write(
             "start",
             attempt=len(self.journal.records("start")) + 1,
@@ -44,6 +46,9 @@ class SyntheticRun:
             processes=processes,
             micro_batches=1,
             device=device,
+            threads=1,
+            how=how,
+            matrix_gflops=50.0 * processes,
             host=socket.gethostname(),
             pid=pid or os.getpid(),
             params=self.config.resolved(),
@@ -76,8 +81,14 @@ class SyntheticRun:
                 step_seconds=0.1,
             )
 
-    def epoch(self, number: int, seconds: float = 3.5) -> None:
-        fields = {"seconds": seconds, "images_per_second": 90.0, "data_share": 0.1, "memory_gib": 1.0}
+    def epoch(self, number: int, seconds: float = 3.5, **fields: float) -> None:
+        fields = {
+            "seconds": seconds,
+            "images_per_second": 90.0,
+            "data_share": 0.1,
+            "memory_gib": 1.0,
+            "cores": 0.9,
+        } | fields
         self.journal.write("epoch", step=number * 10, epoch=number, **fields)
 
     def evaluate(self, step: int = 40, metrics: dict | None = None, **conditions) -> None:

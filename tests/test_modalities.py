@@ -86,7 +86,7 @@ def test_what_transfers_read():
     segment = Segment().edit({"inputs": ["rgb", "pseudo_depth", "pseudo_semseg"]})
     assert segment.modalities == ("rgb", "depth", "semseg")
     assert segment.fields == ("rgb", "pseudo_depth", "pseudo_semseg", "semseg")
-    with pytest.raises(ConfigError, match=r"semseg is what segmentation predicts.*set inputs=\[rgb,pseudo_semseg\]"):
+    with pytest.raises(ConfigError, match=r"semseg is what is predicted.*set inputs=\[rgb,pseudo_semseg\]"):
         Segment().edit({"inputs": ["rgb", "semseg"]})
 
 

@@ -31,6 +31,12 @@ BASES = {
     "pretrain": {"masking.visible_tokens": 8},
     "classify": {"augmentation.rand_augment": None, "classes": 10},
     "segment": {"head.dim": 32, "head.depth": 1, "classes": 14, "zero_is_unlabelled": False},
+    "depth": {"head": {"layers": [1, 2, 3, 4], "widths": [4, 4, 4, 4], "dim": 4}, "model.depth": 5},
+    "regress": {
+        "head": {"layers": [1, 2, 3, 4], "widths": [4, 4, 4, 4], "dim": 4},
+        "model.depth": 5,
+        "data.eval_split": "test",
+    },
     "evaluate": {"init": "run:0123456789"},
 }
 SMALL = {
@@ -42,7 +48,7 @@ SMALL = {
 
 def base(task: str) -> c.RunConfig:
     usual = c.build({"task": task})
-    there = flatten(usual.edit({"data.name": "scenes"}).resolved())
+    there = flatten(usual.edit({"data.name": "scenes", "data.eval_split": "test"}).resolved())
     return usual.edit({key: value for key, value in SMALL.items() if key in there} | BASES[task])
 
 

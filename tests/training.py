@@ -61,7 +61,7 @@ chain_study = Study(
 
 @dataclass(frozen=True)
 class ScriptedJob(Job):
-    """Does what `runs/script.json` says of its signature: finish (the default), raise, segfault, kill, wait."""
+    """Does what `runs/script.json` says of its signature: finish (the default), slow, raise, segfault, kill, wait."""
 
     def __call__(self) -> str:
         script = self.runtime.runs / "script.json"
@@ -72,7 +72,8 @@ class ScriptedJob(Job):
             if folder.done:
                 return "finished"
             journal = folder.journal
-            journal.write("start", step=0, pid=os.getpid(), gpu=os.environ.get("CUDA_VISIBLE_DEVICES"))
+            gpu, alone = os.environ.get("CUDA_VISIBLE_DEVICES"), self.runtime.alone
+            journal.write("start", step=0, pid=os.getpid(), gpu=gpu, alone=alone)
             heart = Heartbeat(folder, step=0, total_steps=10, epoch=0.0, epochs=1.0, images_per_second=5.0, loss=1.0)
             heart.beat("training")
             match act:
@@ -85,6 +86,8 @@ class ScriptedJob(Job):
                 case "hang":
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                     time.sleep(60)
+                case "slow":
+                    time.sleep(0.5)
                 case "wait":
                     return self._wait(heart)
             time.sleep(0.05)

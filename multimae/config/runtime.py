@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -11,6 +11,8 @@ from .base import RunConfig
 from .fields import Count, Name, Number, PathTo, Positive, Text, Whole
 from .schema import Section
 from .settings import ConfigError, nearest, pairs
+
+OF_SPEED = {"zero_stage", "activation_checkpointing", "compile", "alone"}
 
 
 def _no_root(path: Path) -> Path:
@@ -47,8 +49,15 @@ class Runtime(Section):
     timeout_minutes: Annotated[Number, Field(ge=0.01, le=10**6)] = 30.0
     max_parameters: Annotated[Whole, Field(ge=1)] = 2 * 10**9  # of a model, beyond which it is taken for a slip
     max_tokens: Annotated[Whole, Field(ge=1)] = 20_000  # of an image, all inputs together; likewise
+    alone: bool = False  # nothing else is computed on its machines meanwhile: whoever starts it sees to that
     # None: MLFLOW_TRACKING_URI, else SQLite beside the runs. May hold a password.
     tracking_uri: Text | None = Field(None, repr=False)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What decides the time and memory of a step beside the device, where it is not as by default: a condition of
+        what is measured of them."""
+        return self.model_dump(include=OF_SPEED, exclude_defaults=True)
 
     def micro_batches(self, batch_size: int, processes: int) -> int:
         """Of each process in a step. Raises ConfigError where the global batch cannot be split like that."""

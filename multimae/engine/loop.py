@@ -109,6 +109,8 @@ class Training:
             steps_per_epoch=self.steps_per_epoch,
             micro_batches=len(self.shards),
             damaged_checkpoints=faults,
+            how=self.runtime.how,
+            matrix_gflops=self.meter.matrix_gflops(self.config.precision),
         )
         self.beat("training")
         if self.step in self.eval_steps and (self.best or not self.evaluated()):
@@ -227,6 +229,7 @@ class Training:
             images_per_second=clock.images_per_second,
             data_share=clock.data_seconds / clock.seconds,
             memory_gib=self.meter.memory_gib(),
+            cores=clock.cpu_seconds / clock.seconds,
         )
         self.meter.epoch = Clock()
 

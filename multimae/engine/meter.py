@@ -1,12 +1,14 @@
 """What a run measures about itself: losses, speed, time waited for data, memory. Reads nothing from a GPU in a step."""
 
+import resource
+import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import torch
 
+from ..speed import matrix_gflops
 from .distributed import Processes
 
 CLOCKS = ("window", "epoch", "run")
@@ -20,12 +22,14 @@ class Clock:
     samples: int = 0
     seconds: float = 0.0
     data_seconds: float = 0.0  # waited for data
+    cpu_seconds: float = 0.0  # of all threads of this process
 
-    def add(self, samples: int, seconds: float, data_seconds: float) -> None:
+    def add(self, samples: int, seconds: float, data_seconds: float, cpu_seconds: float) -> None:
         self.steps += 1
         self.samples += samples
         self.seconds += seconds
         self.data_seconds += data_seconds
+        self.cpu_seconds += cpu_seconds
 
     @property
     def images_per_second(self) -> float:
@@ -43,15 +47,15 @@ class Meter:
         self._summed = 0
 
     def start_step(self) -> None:
-        self._start = time.perf_counter()
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def data_arrived(self) -> None:
         self._data_seconds = time.perf_counter() - self._start
 
     def end_step(self) -> None:
-        seconds = time.perf_counter() - self._start
+        seconds, cpu_seconds = time.perf_counter() - self._start, time.process_time() - self._cpu_start
         for name in CLOCKS:
-            getattr(self, name).add(self.batch_size, seconds, self._data_seconds)
+            getattr(self, name).add(self.batch_size, seconds, self._data_seconds, cpu_seconds)
 
     def add_losses(self, losses: torch.Tensor) -> None:
         """The losses (n,) of one step of this process."""
@@ -84,7 +88,14 @@ class Meter:
         self._summed = state["summed"]
 
     def memory_gib(self) -> float:
-        """The most GPU memory so far, or on the CPU the resident memory now, of this process."""
+        """The most that this process has had so far in this attempt: allocated on its GPU, or resident on the CPU."""
         if self.processes.device.type == "cuda":
             return torch.cuda.max_memory_allocated() / 2**30
-        return psutil.Process().memory_info().rss / 2**30
+        unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+    def matrix_gflops(self, precision: str) -> float:
+        """GFLOP/s that matrix products reach, of all processes together, which measure at the same time; a collective
+        call, of a tenth of a second or two."""
+        rate = torch.tensor([matrix_gflops(self.processes.device, precision)], device=self.processes.device)
+        return float(self.processes.gather(rate).sum())

@@ -65,6 +65,7 @@ class Recorder:
             pid=os.getpid(),
             processes=self.processes.count,
             device=environment["gpu"] or environment["cpu"],
+            threads=environment["threads"],
             params=flatten(self.config.resolved()),
             delta=flatten(self.config.delta()),
             commit=environment["commit"],

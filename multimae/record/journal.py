@@ -41,11 +41,13 @@ KINDS: dict[str, Mapping[str, Shape]] = {
         "step": count,
         "params": maybe(mapping_of()),
         "pid": maybe(process),
-        "processes": maybe(count),
+        **dict.fromkeys(("processes", "threads"), maybe(count)),
         **dict.fromkeys(("host", "device"), maybe(text)),
+        "how": maybe(mapping_of()),
+        "matrix_gflops": maybe(number),  # of all processes; FLOP/s of many GPUs would be no number that JSON carries
     },
     "train": {"step": count, "epoch": number, "loss": measured, "losses": mapping_of(measured)},
-    "epoch": {"step": count, "seconds": maybe(number)},
+    "epoch": {"step": count, **dict.fromkeys(("seconds", "images_per_second", "memory_gib", "cores"), maybe(number))},
     "eval": {
         "step": count,
         "dataset": maybe(text),

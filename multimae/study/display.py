@@ -56,6 +56,7 @@ def print_plan(console: Console, plan: Plan, cost: str) -> None:
     for row, stage, entry, again in _cells(plan):
         images, work = entry.run.config.images(), entry.run.operations
         would = "same run as above" if again else entry.action or ""
+        would += ", alone" if entry.run.alone and entry.action and not again else ""
         counts = (f"{images:,}" if images else "?", operations(work) if work else "?")
         lines.append(("" if row == above else row, stage, entry.run.signature, _state(entry.status), would, *counts))
         above = row

@@ -1,4 +1,4 @@
-"""The processes of this machine: runs side by side in one-thread children.
+"""The processes of this machine: runs side by side in one-thread children; one that is timed has the machine alone.
 
 Children are forked from a server that has imported torch and deepspeed once, so a run starts within a fraction of a
 second. A child that crashes takes nothing else with it. The first Ctrl-C asks the children to save and stop, the
@@ -138,16 +138,18 @@ class Child:
 
 
 class Local:
-    """Works through one plan, at most `slots` runs at a time, until nothing is left that can run."""
+    """Works through one plan, at most `slots` runs at a time, until nothing is left that can run.
+
+    A run that is timed starts once no other one runs, and nothing starts beside it. Those go first, and while one that
+    could start waits for quiet nothing else starts: neither waits for ever. Of other launchers this one knows nothing.
+    """
 
     def __init__(self, runtime: Runtime, slots: int, job: Callable[..., Job] = Job, preload: Sequence[str] = PRELOAD):
         self.name = f"local:{os.getpid()}"
         self.slots, self.job = slots, job
         self.gpus = gpus()
-        share = max(1, cpus() // slots)
-        # One thread a run: side by side is faster than threads, and it is the same arithmetic on any number of cores.
-        how = {"workers": min(8, share), "threads": share} if self.gpus else {"threads": 1}
-        self.runtime = runtime.model_copy(update=how)
+        self.runtime = self._share(runtime, max(1, cpus() // slots))
+        self.alone = self._share(runtime, cpus()).model_copy(update={"alone": True})
         self.stops = 0  # how often the user asked to stop
         self._queue: list[Entry] = []
         self._children: dict[str, Child] = {}
@@ -156,6 +158,12 @@ class Local:
         self._blocked: set[str] = set()  # runs that were taken out of the queue
         self._processes = multiprocessing.get_context(start_method())
         self._processes.set_forkserver_preload(list(preload))
+
+    def _share(self, runtime: Runtime, cores: int) -> Runtime:
+        """How a run computes that has so many cores; without GPUs, by one thread, also where it has them all: side by
+        side is faster than threads, and it is the same arithmetic on any number of cores."""
+        how = {"workers": min(8, cores), "threads": cores} if self.gpus else {"threads": 1}
+        return runtime.model_copy(update=how)
 
     def work(self, plan: Plan) -> Iterator[Event | None]:
         """Catches signals while it runs, so it belongs to the main thread."""
@@ -189,19 +197,26 @@ class Local:
 
     def _start(self, plan: Plan) -> Iterator[Event]:
         """Start what can start; take out what never will."""
-        for entry in list(self._queue):
-            if self.stops or len(self._children) >= self.slots:
+        for entry in sorted(self._queue, key=lambda entry: not entry.run.alone):
+            if self.stops or len(self._children) >= self.slots or self._timing:
                 return
             if any(map(self._to_come, entry.run.needs)):
                 continue
+            reason = self._obstacle(plan.needed(entry.run), plan.wanted)
+            if entry.run.alone and self._children and not reason:
+                return
             self._queue.remove(entry)
-            if reason := self._obstacle(plan.needed(entry.run), plan.wanted):
+            if reason:
                 self._blocked.add(entry.run.signature)
                 _withdraw(entry, reason)
                 yield Event(entry, "blocked", Status("blocked", reason))
             else:
                 self._children[entry.run.signature] = self._child(entry)
                 yield Event(entry, "started", Status("pending"))
+
+    @property
+    def _timing(self) -> bool:
+        return any(child.entry.run.alone for child in self._children.values())
 
     def _obstacle(self, needed: Sequence[Entry], wanted: Wanted) -> str | None:
         for entry in needed:
@@ -254,7 +269,8 @@ class Local:
     def _child(self, entry: Entry) -> Child:
         slot = min(set(range(self.slots)) - {child.slot for child in self._children.values()})
         gpu = self.gpus[slot % len(self.gpus)] if self.gpus else None
-        return Child.start(self._processes, entry, self.job(entry.run.signature, self.runtime), slot, gpu)
+        runtime = self.alone if entry.run.alone else self.runtime
+        return Child.start(self._processes, entry, self.job(entry.run.signature, runtime), slot, gpu)
 
     def _stop_children(self) -> Iterator[Event]:
         for child in self._children.values():

@@ -1,8 +1,8 @@
 """What the columns of a study's tables show: each a measure, which says what it reads. Imports no torch.
 
-`Evaluation` and `EpochTime` read what a run has recorded, `Setting` reads its config, `Mean` and `Rank` follow from
-other measures. A new one is a class with a `measured` or a `values`. Here a number is a number, beside the conditions
-under which it holds; `analysis` makes tables of them.
+`Evaluation` and those `OfEpochs` (time, rate, memory, utilization) read what a run has recorded, `Setting` and
+`ImageFlops` its config, `Mean` and `Rank` follow from other measures. A new one is a class with a `measured` or a
+`values`. Here a number is a number, beside the conditions under which it holds; `analysis` makes tables of them.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ..config import ConfigError, RunConfig, TrainingConfig, Transfer
 from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
+from ..units import counted
 from .results import Incomparable, Reading, Results, check_comparable, told
 from .study import Row, stages_of, unknown
 
@@ -23,7 +24,9 @@ LACKS = 2  # that a reason names
 class Quantity(NamedTuple):
     """What a metric's values are."""
 
-    unit: str  # % | minutes | rank | tokens | 1e-2 (printed in hundredths; so 1e-3, 1e-4) | setting (any) | empty: none
+    # % | minutes | images/s | GiB | GFLOP | cores | rank | tokens | 1e-2 (printed in hundredths; so 1e-3, 1e-4) |
+    # setting (any) | empty: none
+    unit: str
     better: str = ""  # higher | lower
 
 
@@ -36,6 +39,11 @@ METRICS = {
     "loss": Quantity("", "lower"),  # of a pre-training: the sum over its targets
     "average_rank": Quantity("rank", "lower"),
     "epoch_minutes": Quantity("minutes", "lower"),
+    "images_per_second": Quantity("images/s", "higher"),
+    "memory": Quantity("GiB", "lower"),
+    "cores": Quantity("cores"),
+    "image_flops": Quantity("GFLOP", "lower"),
+    "utilization": Quantity("%", "higher"),
     "visible_tokens": Quantity("tokens"),
     "setting": Quantity("setting"),
 }
@@ -148,6 +156,8 @@ class OfRun(Measure):
     def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
         status = results.statuses[config.signature]
         reading = Reading(row, self.key, status.state, status.reason, config=config, seed=results.seed(config))
+        if status.state == "missing" and (lack := config.lacks_weights(())):
+            return replace(reading, state="blocked", reason=lack)
         if status.state != "done":
             return reading
         try:
@@ -220,38 +230,29 @@ class Evaluation(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochTime(OfRun):
-    """Minutes of a training epoch: the median of those that the run has done."""
+class OfConfig(OfRun):
+    """A number that follows from the config. No run need be done; a row without it shows nothing."""
 
-    metric: str = "epoch_minutes"
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        for row in rows:
+            if self.stage in row.stages:
+                self.number(row.stages[self.stage])
 
-    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
-        epochs: dict[int, tuple[float, tuple[Any, Any]]] = {}  # by step: a run that continues repeats some
-        where: tuple[Any, Any] = (None, None)
-        for record in folder.journal.records("start", "epoch"):
-            if record["kind"] == "start":
-                where = (record.get("processes"), record.get("device"))
-            elif record.get("seconds") is not None:
-                epochs[record["step"]] = (record["seconds"], where)
-        if not epochs:
-            raise ConfigError(
-                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
-                "trains less than one"
-            )
-        places = list(dict.fromkeys(where for _, where in epochs.values()))
-        if len(places) > 1:
-            found = " and ".join(f"{processes} x {device}" for processes, device in places)
-            raise Incomparable(f"run {folder.signature}: its epochs were timed on {found}, whose times make no median")
-        minutes = statistics.median(seconds for seconds, _ in epochs.values()) / 60
-        return minutes, dict(zip(("processes", "device"), places[0]))
+    def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
+        value = self.number(config)
+        if value is None:
+            return None
+        return Reading(row, self.key, "done", value=value, config=config, seed=results.seed(config))
 
-    def told(self, conditions: Mapping[str, Any]) -> str:
-        return "on {processes} x {device}".format(**conditions)
+    def number(self, config: RunConfig) -> float | None:
+        """Raises ConfigError where that is none."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(OfRun):
-    """A number of the config, such as `masking.visible_tokens`. No run need be done; a row without it shows nothing."""
+class Setting(OfConfig):
+    """A number of the config, such as `masking.visible_tokens`."""
 
     setting: str
     metric: str = "setting"
@@ -262,16 +263,8 @@ class Setting(OfRun):
         keys = {key: None for config in configs for key in flatten(config.resolved())}
         if self.setting not in keys:
             raise ConfigError(f"{self.stage} has no setting {shown(self.setting)}{nearest(self.setting, list(keys))}")
-        for config in configs:
-            self._value(config)
 
-    def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
-        value = self._value(config)
-        if value is None:
-            return None
-        return Reading(row, self.key, "done", value=value, config=config, seed=results.seed(config))
-
-    def _value(self, config: RunConfig) -> float | None:
+    def number(self, config: RunConfig) -> float | None:
         value = flatten(config.resolved()).get(self.setting)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{self.stage}.{self.setting}: a column shows numbers, found {shown(value)}")
@@ -386,3 +379,162 @@ class Rank(Derived):
 def _ranks(values: list[float]) -> list[float]:
     """1 for the lowest; equal values share the mean of their ranks."""
     return [sum(v < value for v in values) + (1 + values.count(value)) / 2 for value in values]
+
+
+# ---- of what a training costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFlops(OfConfig):
+    """GFLOP of one image, forward and backward, counted from sizes (multimae.config.flops)."""
+
+    metric: str = "image_flops"
+
+    def number(self, config: RunConfig) -> float:
+        return _training(config, self.stage).flops().training / 1e9
+
+
+class Epoch(NamedTuple):
+    """One that a run has done, and under which conditions."""
+
+    record: dict[str, Any]
+    start: dict[str, Any]  # the record of the attempt
+    warm: bool  # not the first of its attempt, in which caches are cold, workers begin and kernels are compiled
+
+    @property
+    def where(self) -> dict[str, Any]:
+        return {key: self.start.get(key) for key in ("processes", "device", "threads")} | (self.start.get("how") or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfEpochs(OfRun):
+    """A number of a training's epochs: the median of those that count.
+
+    The first epoch of an attempt does not, as long as there are others. Whether there are is one of the conditions:
+    device, processes and their threads, precision, what of `Runtime.how` is not as by default.
+    """
+
+    def check(self, rows: Sequence[Row]) -> None:
+        super().check(rows)
+        for row in rows:
+            if self.stage in row.stages:
+                _training(row.stages[self.stage], self.stage)
+
+    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+        done = _epochs(folder)
+        if not done:
+            raise ConfigError(
+                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
+                "trains less than one"
+            )
+        warm = [epoch for epoch in done if epoch.warm]
+        places = [epoch.where for epoch in warm or done]
+        if others := [place for place in places if place != places[0]]:
+            found = ", and on ".join(_place(place) for place in (places[0], others[0]))
+            raise Incomparable(f"run {folder.signature}: its epochs were timed on {found}: these make no median")
+        numbers = [self.number(epoch, _training(config, self.stage)) for epoch in warm or done]
+        values = [number for number in numbers if number is not None]
+        if len(values) < len(numbers):
+            raise ConfigError(
+                f"run {folder.signature}: expected {self.metric} of each epoch, found none in {folder.journal.path}, "
+                f"which an older version has written; {folder.remake}"
+            )
+        return self.of_all(values), places[0] | {"precision": config.precision, "warm": bool(warm)}
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        """None where the run has not recorded it."""
+        raise NotImplementedError
+
+    def of_all(self, values: list[float]) -> float:
+        return statistics.median(values)
+
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        how = {key: value for key, value in conditions.items() if key not in ("precision", "warm")}
+        which = "after the first of an attempt" if conditions["warm"] else "with the start-up"
+        return f"on {_place(how)}, {conditions['precision']}, epochs {which}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTime(OfEpochs):
+    """Minutes, evaluations and checkpoints left out."""
+
+    metric: str = "epoch_minutes"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        return epoch.record["seconds"] / 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(OfEpochs):
+    """Images a second, of all processes together."""
+
+    metric: str = "images_per_second"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        return epoch.record.get("images_per_second")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakMemory(OfEpochs):
+    """GiB: the most that the first process had, allocated on its GPU or resident on the CPU."""
+
+    metric: str = "memory"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        return epoch.record.get("memory_gib")
+
+    def of_all(self, values: list[float]) -> float:
+        return max(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusyCores(OfEpochs):
+    """CPU cores that the first process kept busy. Where that is less than its threads on a CPU, other programs ran
+    beside it, of which no launcher knows: the other numbers are then no measure of the machine."""
+
+    metric: str = "cores"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        return epoch.record.get("cores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utilization(OfEpochs):
+    """% of the rate of large matrix products, which each attempt measures as it starts, that a training gets out of its
+    devices: the FLOPs of `ImageFlops` a second. Of a vendor's nominal peak it is less."""
+
+    metric: str = "utilization"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        images, rate = epoch.record.get("images_per_second"), epoch.start.get("matrix_gflops")
+        return 100 * config.flops().training / 1e9 * images / rate if images and rate else None
+
+    def told(self, conditions: Mapping[str, Any]) -> str:
+        return f"{super().told(conditions)}; of the rate that matrix products reached there, not of a nominal peak"
+
+
+def _training(config: RunConfig, stage: str) -> TrainingConfig:
+    if not isinstance(config, TrainingConfig):
+        raise ConfigError(f"{stage} trains nothing ({config.task}): it has no epochs")
+    return config
+
+
+def _epochs(folder: RunFolder) -> list[Epoch]:
+    """Each epoch once, as it was done last: a run that continues repeats some."""
+    done: dict[int, Epoch] = {}
+    start, warm = {}, False
+    for record in folder.journal.records("start", "epoch"):
+        if record["kind"] == "start":
+            start, warm = record, False
+        elif record.get("seconds") is not None:
+            done[record["step"]] = Epoch(record, start, warm)
+            warm = True
+    return list(done.values())
+
+
+def _place(how: Mapping[str, Any]) -> str:
+    """For a reader: `8 x A100, alone`; `1 x CPU, 1 thread each, zero_stage 1`."""
+    text = f"{how['processes']} x {how['device']}"
+    text += f", {counted(how['threads'], 'thread')} each" if how["threads"] else ""
+    others = {key: value for key, value in how.items() if key not in ("processes", "device", "threads")}
+    return text + "".join(f", {key}" if value is True else f", {key} {value}" for key, value in others.items())

@@ -22,13 +22,15 @@ STAGE = re.compile(r"\w[\w.-]*")
 class Row:
     """A line of a table: its runs, by stage.
 
-    `aside`: why it stands beside the comparison, such as `not in the paper`. It is shown in grey with these words; it
-    is neither best nor second best, and takes no part in ranks. `grey`: keys of the measures for which that is so of
-    its cell alone, as the paper greys a modality that a model was never pre-trained on. Neither changes a run.
+    `alone`: stages whose runs are timed: a back end runs nothing beside them on their machines. `aside`: why the row
+    stands beside the comparison, such as `not in the paper`. It is shown in grey with these words; it is neither best
+    nor second best, and takes no part in ranks. `grey`: keys of the measures for which that is so of its cell alone, as
+    the paper greys a modality that a model was never pre-trained on. None of these changes what a run is.
     """
 
     name: str
     stages: dict[str, RunConfig]
+    alone: tuple[str, ...] = ()
     aside: str = ""
     grey: tuple[str, ...] = ()
 
@@ -39,6 +41,9 @@ class Row:
         for stage in self.stages:
             if not STAGE.fullmatch(stage):
                 raise ConfigError(f"stage {shown(stage)}: expected a name of letters, digits and _ . -")
+        for stage in self.alone:
+            if stage not in self.stages:
+                raise ConfigError(f"row {shown(self.name)}: alone: {unknown('stage', stage, self.stages)}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Run:
     config: RunConfig
     cells: tuple[tuple[str, str], ...]  # (row, stage)
     needed: Mapping[str, RunConfig]  # those it starts from, as far as the study has them
+    alone: bool = False  # whether a row times it
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -160,6 +166,7 @@ def runs_of(rows: Iterable[Row], among: Iterable[Row] = ()) -> dict[str, Run]:
     cells: dict[str, list[tuple[str, str]]] = {}
     configs: dict[str, RunConfig] = {}
     wanted: list[str] = []
+    alone: set[str] = set()
     for theirs, table in ((False, rows), (True, among)):
         for row in table:
             for stage, config in row.stages.items():
@@ -167,13 +174,15 @@ def runs_of(rows: Iterable[Row], among: Iterable[Row] = ()) -> dict[str, Run]:
                 places = cells.setdefault(config.signature, [])
                 if (row.name, stage) not in places:
                     places.append((row.name, stage))
+                if stage in row.alone:
+                    alone.add(config.signature)
                 if not theirs:
                     wanted.append(config.signature)
     runs = {}
     for signature in _in_order(configs, wanted):
         config = configs[signature]
         needed = {need: configs[need] for need in config.needs if need in configs}
-        runs[signature] = Run(signature, config, tuple(cells[signature]), needed)
+        runs[signature] = Run(signature, config, tuple(cells[signature]), needed, signature in alone)
         try:
             config.check_needs(needed)
         except ConfigError as error:

@@ -31,7 +31,7 @@ class DepthTask(DenseTask):
         if is_initialized():
             all_reduce(largest, ReduceOp.MAX)
         threshold = (self.config.huber * largest).clamp(min=1e-5)  # as the authors' code has it
-        return {"depth": reverse_huber(errors, threshold).sum() / count}
+        return {self.config.truth_field: reverse_huber(errors, threshold).sum() / count}
 
     def make_metric(self, device: torch.device) -> DepthErrors:
-        return DepthErrors(self.values, device)
+        return DepthErrors(device, self.values)

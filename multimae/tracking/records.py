@@ -16,6 +16,7 @@ from ..record.reading import read_json
 from ..record.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
 from ..record.state import Status, Traces
 
+STARTED = ("attempt", "device", "host", "processes", "threads", "matrix_gflops")  # tags, of the record `start`
 NO_STUDY = "runs"  # the experiment of runs that belong to none
 STATUS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED"}  # of a run -> of MLflow
 STOPPED = "KILLED"  # any other; set back to RUNNING when it goes on
@@ -142,7 +143,7 @@ class News:
         if "start" not in self.cursor.steps:  # the settings of a run do not change
             self.cursor.steps["start"] = record["step"]
             self.params |= flatten(record.get("params") or {})
-        self.tags |= {key: record[key] for key in ("attempt", "device", "host", "processes") if key in record}
+        self.tags |= {key: record[key] for key in STARTED if key in record}
         environment = read_json(self.folder.environment) or {}
         if record.get("commit"):
             commit = record["commit"]

@@ -42,6 +42,7 @@ class Array:
     after: tuple[
         After, ...
     ] = ()  # what these wait for; where that is a task of an array, task i waits for task i of it
+    alone: bool = False  # whether they are timed, each on nodes that run nothing else
     job: str = ""  # SLURM's id, once submitted
 
     @property
@@ -148,11 +149,11 @@ def _of_level(entries: list[Entry], plan: Plan, profile: Profile, where: Mapping
     grouped: dict[tuple, Array] = {}
     taken: Counter[tuple] = Counter()
     for entry in entries:
-        stage, kind = stage_of(entry), entry.run.config.task
+        stage, kind, alone = stage_of(entry), entry.run.config.task, entry.run.alone
         after = tuple(where[need] for need in _awaited(entry, plan))
         numbers = {job.task for job in after} - {None}
-        turn = taken[stage, kind, after_key := tuple((*job.same, job.task) for job in after)]
-        taken[stage, kind, after_key] += 1
+        turn = taken[stage, kind, alone, after_key := tuple((*job.same, job.task) for job in after)]
+        taken[stage, kind, alone, after_key] += 1
         if len(numbers) > 1:  # no array has a task that waits for task 1 here and for task 2 there
             group, number = (after_key, turn), 0
         elif numbers:
@@ -160,8 +161,8 @@ def _of_level(entries: list[Entry], plan: Plan, profile: Profile, where: Mapping
         else:  # where all of them wait for the same jobs, or for none, any number will do
             size = profile.max_array_size
             group, number = (after_key, turn // size), turn % size
-        if (key := (stage, kind, group)) not in grouped:
-            grouped[key] = Array(stage, kind, profile.resources(kind, stage), after=after)
+        if (key := (stage, kind, alone, group)) not in grouped:
+            grouped[key] = Array(stage, kind, profile.resources(kind, stage), after=after, alone=alone)
         grouped[key].tasks[number] = entry
     return [_alone(array, where, plan) for array in grouped.values()]
 

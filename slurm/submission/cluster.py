@@ -130,7 +130,9 @@ class Cluster:
         from ..job.job import ClusterJob
 
         runtime = self.profile.runtime(array.kind, array.stage, runs=self.runs, **self.places)
-        runtime = runtime.model_copy(update={"tracking_uri": None})  # it is in the script
+        runtime = runtime.model_copy(
+            update={"tracking_uri": None, "alone": array.alone}
+        )  # the address is in the script
         if runtime.device == "auto" and array.resources.gpus_per_node:
             # A node whose driver is broken would train on its CPU, for weeks, and nothing would tell.
             runtime = runtime.model_copy(update={"device": "cuda"})

@@ -110,7 +110,8 @@ class BatchScript:
             ],
             setup=self._setup(),
             teardown=self._teardown(),
-            additional_parameters=self._options() | resources.sbatch,
+            # What is timed has its nodes for itself, whatever the profile says of other jobs.
+            additional_parameters=self._options() | resources.sbatch | ({"exclusive": True} if array.alone else {}),
             **{key: value for key, value in asked.items() if value is not None},
         )
         if None not in array.tasks:

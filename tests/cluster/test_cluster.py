@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_golden_scripts(name, tmp_path, monkeypatch):
     if "UPDATE_GOLDEN" in os.environ:
         golden.write_text(scripts)
     assert scripts == golden.read_text()
+
+
+def test_what_is_timed_asks_for_whole_nodes(tmp_path):
+    """In an array of its own, whatever the profile says of other jobs; nothing else in the scripts differs."""
+    study = Study("tiny", "Tiny", lambda scale: [ROWS[0], replace(ROWS[1], alone=("pretrain",))])
+    plan = planning.plan(wanted(study, study.build("smoke"), tmp_path))
+    site = profile(sbatch={"exclusive": "user"})
+    made = arrays(plan, site)
+    assert [(a.stage, a.alone, a.indices if None not in a.tasks else "") for a in made if a.stage == "pretrain"] == [
+        ("pretrain", False, ""), ("pretrain", True, "")
+    ]  # fmt: skip
+    cluster = Cluster(site, tmp_path)
+    shared, timed, *_ = [text for _, text in cluster.scripts(plan)]
+    assert [new for old, new in zip(shared.splitlines(), timed.splitlines()) if old != new] == [
+        "#SBATCH --comment='tiny pretrain: alpha=0.5'", "#SBATCH --exclusive"
+    ]  # fmt: skip
+    assert "1 job, each 1 whole node with 1 core" in cluster.estimate(plan)
+    told = [cluster._job(array, array.entries[0]).runtime.alone for array in made]
+    assert told == [array.alone for array in made]
 
 
 def test_scripts_are_what_is_submitted_but_for_the_ids(tmp_path, monkeypatch):

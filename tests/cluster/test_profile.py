@@ -71,6 +71,7 @@ def test_the_example_names_every_key_or_its_default(monkeypatch):
         ("runtime: {worker: 2}", "runtime: unknown key 'worker'; did you mean 'workers'. Valid .*device"),
         ("stages: {a: {runtime: {zero: 1}}}", "a: runtime: unknown key 'zero'.*zero_stage"),
         ("runtime: {workers: -1}", "workers: .*greater than or equal to 0, found -1"),
+        ("runtime: {alone: true}", "runtime: unknown key 'alone'"),
         ("runtime: {runs: /x}", "'runs' is a key of the profile itself"),
         ("runs: $NO_SUCH_VARIABLE/runs", "runs: the environment variable NO_SUCH_VARIABLE is not set"),
         ("data_roots: {imagenet: '${NO_SUCH_VARIABLE}'}", "data_roots.imagenet: .*NO_SUCH_VARIABLE is not set"),

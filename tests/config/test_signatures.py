@@ -15,7 +15,14 @@ from multimae.record.shape import strict
 ALL = [(task, key) for task, keys in KEYS.items() for key in sorted(keys)]
 FOLDER = {"data.name": "elsewhere", "data.train_samples": 64}
 BEST = {"selection.kind": "best", "eval_every_epochs": 1, "data.eval_split": "test"}
-STARTS = [{}, FOLDER, BEST, BEST | FOLDER, {"masking.visible_tokens": 3}]  # where a setting is, and can be another
+STARTS = [
+    {},
+    FOLDER,
+    BEST,
+    BEST | FOLDER,
+    {"masking.visible_tokens": 3},
+    {"decoder.kind": "self_attention"},
+]  # where a setting is, and can be another
 
 
 def idle(config: c.RunConfig) -> set[str]:
@@ -69,26 +76,8 @@ def test_an_edit_of_a_setting_makes_another_experiment(task, key):
     assert key in NEVER_TRIED, f"no other value of {key} was tried"
 
 
-OTHERS = [
-    1,
-    2,
-    3,
-    16,
-    0.25,
-    0.5,
-    True,
-    False,
-    "test",
-    "train",
-    "bf16",
-    "fp32",
-    "x",
-    "none",
-    "linear",
-    "best",
-    "last",
-    "first",
-]
+OTHERS = [1, 2, 3, 16, 0.25, 0.5, True, False, "test", "train", "bf16", "fp32", "x", "none", "linear", "best", "last"]
+OTHERS += ["first", "normals", [2, 3, 4, 5], ["rgb", "semseg"]]
 OTHERS += ["self_attention", None, ["rgb"], ["rgb", "depth"], [0.5, 0.75], [1.0, 1.5], [0.5, 0.5], "scratch", 64, 96]
 OTHERS += ["rand-m9-n2", f"run:{'0' * c.SIGNATURE_LENGTH}"]
 # Sections, which are edited by their settings, and what is only there with others that do not go with a small model.

@@ -3,15 +3,18 @@
 import functools
 import json
 import os
+import random
 import signal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from toy_task import EXIT, ToyTask, curve, toy_config, train_in_children
 
+from multimae import speed
 from multimae.config import Runtime
-from multimae.engine import checkpoint
+from multimae.engine import checkpoint, meter
 from multimae.engine import retry as retry
 from multimae.record import heartbeat, journal
 from multimae.record.folder import RunFolder
@@ -58,6 +61,29 @@ def test_a_run_leaves_everything_a_reader_needs(undisturbed):
     environment = json.loads(undisturbed.environment.read_text())
     assert environment["packages"]["torch"] and environment["threads"] == 1
     assert set(load_file(undisturbed.weights)) == {f"{i}.{kind}" for i in (0, 3, 4) for kind in ("weight", "bias")}
+
+
+def no_rate(rank) -> dict:
+    meter.matrix_gflops = lambda device, precision: 1.0
+    return {}
+
+
+def test_the_matrix_rate_is_measured_once_and_changes_nothing(tmp_path, undisturbed):
+    start = undisturbed.journal.last("start")
+    assert start["matrix_gflops"] > 0.1 and start["threads"] == 1 and start["how"] == {}
+    folder, how = folder_in(tmp_path, "unmeasured"), {"alone": True}
+    assert train_in_children(folder, runtime=RUNTIME.model_copy(update=how), setup=no_rate) == [EXIT["finished"]]
+    start = folder.journal.last("start")
+    assert start["matrix_gflops"] == 1.0 and start["how"] == how
+    assert same_run(folder, undisturbed)
+
+
+def test_the_matrix_rate_draws_nothing():
+    states = [torch.get_rng_state(), np.random.get_state()[1], random.getstate()]
+    for precision in ("fp32", "bf16"):
+        assert speed.matrix_gflops(torch.device("cpu"), precision) > 0.1
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all() and states[2] == random.getstate()
 
 
 def test_training_learns(undisturbed):

@@ -12,7 +12,7 @@ TINY |= {"decoder.heads": 2}
 
 
 def variant(name, **changes):
-    changes = {"masking.visible_tokens": 4 if "MAE D" in name else 8} | changes
+    changes = {"masking.visible_tokens": 4 if name.startswith("MAE") else 8} | changes
     return bench.Variant(name, build({"task": "pretrain"}).edit(bench.VARIANTS[name] | TINY | changes), 2, CPU)
 
 

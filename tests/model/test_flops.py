@@ -2,7 +2,7 @@
 
 import pytest
 
-from multimae.config import Classify, Pretrain, Segment
+from multimae.config import Classify, Pretrain, Regress, Segment
 
 MAE = {"inputs": ["rgb"], "targets": ["rgb_standardized"], "masking.visible_tokens": 49}
 MAE |= {"decoder.kind": "self_attention", "decoder.heads": 8}
@@ -91,18 +91,21 @@ def test_transfers_as_torch_counts_them():
     from torch.utils.flop_counter import FlopCounterMode
 
     from multimae.model.encoder import Encoder
-    from multimae.model.heads import ClassificationHead, ConvNeXtHead
+    from multimae.model.heads import ClassificationHead, ConvNeXtHead, DPTHead
 
     image = {"rgb": torch.randn(1, 3, 32, 32)}
     classify = Classify().edit(SMALL | {"classes": 7})
     segment = Segment().edit(SMALL | {"classes": 7, "head": {"dim": 64, "depth": 2}})
-    for config in (classify, segment):
+    regress = Regress().edit(SMALL | {"model.depth": 4, "head": {"layers": [1, 2, 3, 4], "widths": [8] * 4, "dim": 16}})
+    for config in (classify, segment, regress):
         encoder = Encoder(config.model, config.inputs)
         # The counter knows the plain form's products; not, at every version of torch, the CPU's fused kernel.
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             tokens = encoder(image)
             if config.task == "classify":
                 ClassificationHead(48, 7)(tokens)
+            elif config.task == "regress":
+                DPTHead(48, (1, 2, 3, 4), [8] * 4, 16, 1, 8)(*[tokens[:, :-1]] * 4, grid=(4, 4))
             else:
                 ConvNeXtHead(48, 64, 2, 7, 8)(tokens[:, :-1], (4, 4))
         assert counter.get_total_flops() == pytest.approx(config.flops().forward, rel=0.001), config.task

@@ -33,7 +33,7 @@ def test_sheets_hold_every_sample():
     images = modalities(5, 32)
     labels = torch.randint(5, (5, 32, 32))
     block = pictures.TILE + pictures.GAP
-    assert pictures.segmentation_sheet(images, labels, labels).height >= 2 * block
+    assert pictures.dense_sheet(images, labels, labels, pictures.class_map).height >= 2 * block
     assert pictures.classification_sheet(images, torch.arange(5), torch.arange(5), list("abcde")).width >= 5 * block
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from training import ScriptedJob, tiny_study
 
 from multimae.config import Runtime
 from multimae.record.folder import RunFolder
-from multimae.study import planning
+from multimae.study import Row, Study, planning
 from multimae.study.local import Local
 from slurm import scheduler
 
@@ -240,9 +241,61 @@ def test_each_slot_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     assert seen[0] == "3" and sorted(seen[1:]) == ["3", "5"]
 
 
+def timing(*alone: int, needs: bool = False) -> Study:
+    """Six rows of pre-trainings, with a transfer each if `needs`, of which some are timed."""
+    pretrain, classify = A.stages["pretrain"], A.stages["classify"]
+    rows = []
+    for seed in range(6):
+        mine = pretrain.edit({"seed": seed})
+        transfer = {"classify": classify.edit({"init": f"run:{mine.signature}"})} if needs else {}
+        of = ("classify" if needs else "pretrain",) if seed in alone else ()
+        rows.append(Row(f"{seed}", {"pretrain": mine, **transfer}, alone=of))
+    return Study("timing", "Timing", lambda scale: rows)
+
+
+def spans(runs: Path, study: Study, act: str = "slow", slots: int = 3) -> dict[str, tuple[float, float, bool]]:
+    """Work through it: {label: (began, ended, whether it was told to be alone)}."""
+    plan = planning.plan(wanted(study, study.build("smoke"), runs))
+    (runs / "script.json").write_text(json.dumps(dict.fromkeys(plan.entries, act)))
+    list(Local(Runtime(runs=runs), slots, ScriptedJob, preload=()).work(plan))
+    found = {}
+    for signature, entry in plan.entries.items():
+        journal = RunFolder.of(runs, signature).journal
+        start = journal.last("start")
+        found[entry.run.label] = (start["time"], journal.last("finished")["time"], start["alone"])
+    return found
+
+
+@pytest.mark.parametrize("needs", [False, True])
+def test_a_run_that_is_timed_has_the_machine_for_itself(tmp_path, needs):
+    study = timing(1, 4, needs=needs)
+    found = spans(tmp_path, study)
+    alone = {f"{row} {'classify' if needs else 'pretrain'}" for row in (1, 4)}
+    assert {label for label, (_, _, said) in found.items() if said} == alone
+    for label, (began, ended, _) in found.items():
+        beside = [other for other, (b, e, _) in found.items() if other != label and b < ended and began < e]
+        assert not (beside if label in alone else alone.intersection(beside)), (label, beside)
+    others = sorted(times[:2] for label, times in found.items() if label not in alone)
+    assert any(b < ended for (_, ended), (b, _) in pairwise(others))  # which run side by side as ever
+
+
+def test_what_is_timed_goes_first_where_it_waits_for_nothing(tmp_path):
+    found = spans(tmp_path, timing(1, 4), act="finish", slots=2)
+    assert sorted(found, key=found.__getitem__)[:2] == ["1 pretrain", "4 pretrain"]
+
+
 def test_one_thread_a_run_without_gpus(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert Local(Runtime(runs=tmp_path), 2).runtime == Runtime(runs=tmp_path, threads=1)
+    backend = Local(Runtime(runs=tmp_path), 2)
+    assert backend.runtime == Runtime(runs=tmp_path, threads=1)
+    assert backend.alone == Runtime(runs=tmp_path, threads=1, alone=True)
+
+
+def test_a_run_that_is_timed_has_all_cores_for_its_data_beside_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("multimae.study.local.cpus", lambda: 8)
+    backend = Local(Runtime(runs=tmp_path), 2)
+    assert (backend.runtime.workers, backend.alone.workers) == (4, 8)
 
 
 # ---- beside a cluster

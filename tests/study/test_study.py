@@ -115,3 +115,15 @@ def test_a_transfer_of_another_encoder_is_refused_before_anything_runs():
 def test_names_that_a_batch_script_cannot_hold_are_refused(row, stage):
     with pytest.raises(ConfigError, match="expected a name of"):
         Row(row, {stage: Pretrain()})
+
+
+def test_a_run_is_timed_where_one_of_its_rows_says_so():
+    first, second = tiny_rows("smoke")
+    timed = Row("timed", {"pretrain": first.stages["pretrain"]}, alone=("pretrain",))
+    study = Study("s", "t", lambda scale: [first, second, timed])
+    for edits in ({}, {"pretrain": {"epochs": 20}}):
+        rows = study.build("smoke", edits)
+        assert [run.label for run in runs_of(rows).values() if run.alone] == ["alpha=1 pretrain"]
+        assert [run.label for run in runs_of(rows[:1], rows).values() if run.alone] == ["alpha=1 pretrain"]
+    with pytest.raises(ConfigError, match="row 'timed': alone: unknown stage 'pretran'; did you mean 'pretrain'"):
+        Row("timed", timed.stages, alone=("pretran",))

@@ -1,6 +1,7 @@
 """What a column shows: evaluations, times and settings of runs, means and ranks of those, and what is refused."""
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 
 import pytest
@@ -10,7 +11,21 @@ from analysis import tables
 from analysis.paper import check_tables
 from analysis.sheet import sheet
 from multimae.config import ConfigError, Pretrain, recipe
-from multimae.study import EpochTime, Evaluation, Mean, Rank, Row, Setting, Study, Table
+from multimae.study import (
+    BusyCores,
+    EpochTime,
+    Evaluation,
+    ImageFlops,
+    Mean,
+    PeakMemory,
+    Rank,
+    Row,
+    Setting,
+    Study,
+    Table,
+    Throughput,
+    Utilization,
+)
 from multimae.study.measures import OfRun
 
 CLASSIFY = Evaluation("classify", stage="classify", metric="accuracy")
@@ -18,6 +33,11 @@ IMAGENET_A = Evaluation("classify_imagenet-a", stage="classify", metric="accurac
 SEGMENT = Evaluation("segment", stage="segment", metric="mIoU")
 LOSS = Evaluation("pretraining", stage="pretrain", metric="loss")
 EPOCH = EpochTime("epoch", stage="pretrain")
+RATE = Throughput("images_per_second", stage="pretrain")
+MEMORY = PeakMemory("memory", stage="pretrain")
+CORES = BusyCores("cores", stage="pretrain")
+FLOPS = ImageFlops("image_flops", stage="pretrain")
+UTILIZATION = Utilization("utilization", stage="pretrain")
 TOKENS = Setting("visible_tokens", stage="pretrain", setting="masking.visible_tokens", metric="visible_tokens")
 RANK = Rank("rank", of=(CLASSIFY, SEGMENT))
 
@@ -125,10 +145,69 @@ def test_what_is_not_finite_is_shown_as_failed(tmp_path):
 
 
 def test_an_epoch_takes_the_median_of_its_minutes(tmp_path):
-    timed(tmp_path, ROWS[0], (8, "A100", [500.0, 162.0]), (8, "A100", [168.0]))
+    """Of those in which nothing starts."""
+    timed(tmp_path, ROWS[0], (8, "A100", [500.0, 162.0, 168.0]), (8, "A100", [400.0, 300.0]))
     table, frame = built(tmp_path, EPOCH, rows=ROWS[:1])
     assert frame["value"].to_list() == [pytest.approx(2.8)]
-    assert "2.8" in tables.text(table, frame) and "epoch: ours on 8 x A100." in tables.text(table, frame)
+    under = "epoch: ours on 8 x A100, 1 thread each, fp32, epochs after the first of an attempt."
+    assert "2.8" in tables.text(table, frame) and under in tables.text(table, frame)
+
+
+def test_an_epoch_with_the_start_up_stands_in_no_column_with_one_without(tmp_path):
+    timed(tmp_path, ROWS[0], (1, "CPU", [60.0]), (1, "CPU", [66.0]))
+    table, frame = built(tmp_path, EPOCH, rows=ROWS[:1])
+    assert cells(frame, "epoch") == [pytest.approx(1.05)]
+    assert "fp32, epochs with the start-up." in tables.text(table, frame)
+    timed(tmp_path, ROWS[1], (1, "CPU", [60.0, 60.0]))
+    with pytest.raises(tables.Incomparable, match="warm False"):
+        built(tmp_path, EPOCH)
+
+
+def test_what_a_training_costs(tmp_path):
+    run = SyntheticRun(tmp_path, ROWS[0].stages["pretrain"])
+    run.start(processes=2, alone=True)
+    rates = (50.0, 90.0, 110.0, 100.0)
+    for epoch, rate in enumerate(rates, 1):
+        run.epoch(epoch, images_per_second=rate, memory_gib=min(3.0, epoch))
+    run.evaluate()
+    run.finish()
+    table, frame = built(tmp_path, RATE, MEMORY, CORES, FLOPS, UTILIZATION, rows=ROWS[:1])
+    gflops = run.config.flops().training / 1e9
+    expected = {"images_per_second": statistics.median(rates[1:]), "memory": 3.0, "cores": 0.9, "image_flops": gflops}
+    expected |= {"utilization": 100 * gflops * 100.0 / (2 * 50.0)}
+    assert frame.set_index("key")["value"].to_dict() == pytest.approx(expected)
+    text = tables.text(table, frame)
+    where = "ours on 2 x cpu, 1 thread each, alone, fp32, epochs after the first of an attempt"
+    assert f"memory: {where}." in text and f"utilization: {where}; of the rate that matrix products" in text
+
+
+def test_the_flops_of_an_image_need_no_run(tmp_path):
+    """At paper scale those that were counted of the model itself."""
+    rows = [Row("MultiMAE", {"pretrain": Pretrain()})]
+    _, frame = built(tmp_path, FLOPS, RATE, rows=rows)
+    assert cells(frame, "image_flops") == [pytest.approx(65.2, abs=0.1)] and frame["state"].iloc[1] == "missing"
+
+
+@pytest.mark.parametrize("how", [{"alone": True}, {"compile": True}])
+def test_runs_that_were_computed_otherwise_make_no_column(how, tmp_path):
+    for row, its in zip(ROWS, ({}, how)):
+        run = SyntheticRun(tmp_path, row.stages["pretrain"])
+        run.start(**its)
+        run.epoch(1)
+        run.finish()
+    with pytest.raises(tables.Incomparable, match=f"{next(iter(how))} True"):
+        built(tmp_path, RATE)
+
+
+def test_what_an_older_version_did_not_record_is_told(tmp_path):
+    run = SyntheticRun(tmp_path, ROWS[0].stages["pretrain"])
+    run.journal.write("start", step=0, processes=1, device="cpu")
+    run.epoch(1)
+    run.finish()
+    table, frame = built(tmp_path, EPOCH, RATE, rows=ROWS[:1])
+    assert frame["state"].to_list() == ["done", "done"] and "ours on 1 x cpu, fp32" in tables.text(table, frame)
+    with pytest.raises(ConfigError, match="expected utilization of each epoch, found none .* older version"):
+        built(tmp_path, UTILIZATION, rows=ROWS[:1])
 
 
 def test_an_epoch_that_is_done_again_counts_once(tmp_path):
@@ -158,7 +237,8 @@ def test_a_run_that_moved_to_another_machine_has_no_time(tmp_path):
     timed(tmp_path, ROWS[0], (8, "A100", [60.0]), (8, "H100", [30.0]))
     table, frame = built(tmp_path, EPOCH, LOSS)
     assert frame["state"].to_list()[:2] == ["refused", "done"]  # which is no reason to hide the rest
-    assert "its epochs were timed on 8 x A100 and 8 x H100" in tables.text(table, frame)
+    places = "8 x A100, 1 thread each, and on 8 x H100, 1 thread each"
+    assert f"its epochs were timed on {places}" in tables.text(table, frame)
 
 
 def test_a_run_of_less_than_an_epoch_has_no_time(tmp_path):
@@ -300,6 +380,8 @@ def test_ranks_are_taken_among_the_rows_of_a_seed(tmp_path):
         ([Rank("rank", of=(replace(CLASSIFY, stage="clasify"),))], "rank: unknown stage 'clasify'"),
         ([Rank("rank", of=(TOKENS,))], "of visible_tokens neither higher nor lower is better"),
         ([Rank("rank", of=())], "rank: `of` names no measures"),
+        ([replace(RATE, stage="robust")], "robust trains nothing \\(evaluate\\): it has no epochs"),
+        ([replace(FLOPS, stage="robust")], "robust trains nothing"),
         ([Mean("mean", metric="mIoU", of=(SEGMENT, CLASSIFY))], "a mean of mIoU cannot be taken over classify"),
         ([CLASSIFY, replace(SEGMENT, key="classify", label="other")], "the key classify stands for two measurements"),
         ([CLASSIFY, replace(CLASSIFY, key="again")], "classify and again are one measurement"),
@@ -307,8 +389,9 @@ def test_ranks_are_taken_among_the_rows_of_a_seed(tmp_path):
     ],
 )
 def test_what_can_be_no_table_is_told(measures, message, tmp_path):
+    robust = recipe("evaluate", "smoke").edit({"init": f"run:{ROWS[0].stages['classify'].signature}"})
     with pytest.raises(ConfigError, match=message):
-        built(tmp_path, *measures)
+        built(tmp_path, *measures, rows=[Row("a", ROWS[0].stages | {"robust": robust})])
 
 
 def test_a_measure_of_ones_own_is_a_few_lines(tmp_path):

@@ -137,14 +137,6 @@ def test_a_notebook_of_finished_runs_shows_and_judges_them(path, tmp_path, monke
         assert not any("missing" in line.cells[1].text for line in claims.lines)
 
 
-def _studies_of(path: Path) -> list[Study]:
-    if lacks := [
-        one or other for one, other in studies(path) if not importlib.util.find_spec(f"sweeps.{one or other}")
-    ]:
-        pytest.skip(f"sweeps/{lacks[0]}.py is not there yet")
-    return imported(path)
-
-
 def executed(path: Path) -> tuple[str, list[bytes]]:
     """(all HTML and text, all pictures) that the notebook shows in a kernel."""
     notebook = nbformat.read(path, as_version=4)
