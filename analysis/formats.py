@@ -17,7 +17,8 @@ GAP = "  "  # between columns of text
 WIDTH = 120  # of text, where no terminal says how wide it is
 SIGNS = {"best": ("*", "best"), "second": ("+", "second best"), "grey": ("~", "beside the comparison")}
 STYLES = {"best": "bold", "second": "underline", "grey": "dim", "state": "italic dim"}
-LEAST = 10  # columns from which a LaTeX table is made to fit the page
+ACROSS = 12  # columns of a LaTeX table; others stand below
+LEAST = 10  # columns from which it is made to fit the page
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -38,7 +39,7 @@ LATEX = {
 } | {character: f"\\{character}" for character in "{}$&#%_"}
 LATEX_PATTERN = re.compile("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))))
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#])")
-PREAMBLE = r"% \usepackage{booktabs,graphicx,textcomp,xcolor}"
+PREAMBLE = r"% \usepackage{booktabs,graphicx,xcolor}"
 
 
 # ---- text
@@ -55,7 +56,7 @@ def text(sheet: Sheet, width: int = WIDTH, colours: bool = False) -> str:
     stub = [_styled(name, "grey") if colours and line.aside else name for name, line in zip(stub, sheet.lines)]
     panels = [_panel(heading, cells, colours) for heading, cells in _grouped(sheet)]
     blocks = []
-    for block in _blocks([width for width, _ in panels], width - side):
+    for block in _blocks([len(GAP) + width for width, _ in panels], width - side):
         rows = zip([" " * side, *([" " * side] if _two(sheet) else []), *stub], *(panels[i][1] for i in block))
         blocks.append("\n".join(GAP.join(row).rstrip() for row in rows))
     used = {cell.mark for line in sheet.lines for cell in line.cells}
@@ -71,9 +72,9 @@ def _unsigned(line: Line) -> Line:
 
 def _panel(heading: Heading, rows: Sequence[Sequence[Printed]], colours: bool) -> tuple[int, list[str]]:
     """(width, lines) of what stands under one heading, from the heading down."""
-    columns = list(zip(*rows))
+    columns = list(zip(*rows)) or [()] * len(heading.sides)
     slots = [not colours and any(cell.mark in SIGNS for cell in column) for column in columns]
-    widths = [max(len(name), *(len(c.text) for c in column)) for name, column in zip(heading.sides, columns)]
+    widths = [max([len(name), *(len(cell.text) for cell in column)]) for name, column in zip(heading.sides, columns)]
     width = sum(widths) + sum(slots) + len(GAP) * (len(widths) - 1)
     widths[0] += max(0, len(heading.text) - width)
     just = str.ljust if heading.left else str.rjust
@@ -91,10 +92,10 @@ def _panel(heading: Heading, rows: Sequence[Sequence[Printed]], colours: bool) -
 
 
 def _blocks(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-    """The columns that stand side by side."""
+    """Which headings stand side by side, one at least."""
     block: list[int] = []
     for index, width in enumerate(widths):
-        if block and sum(widths[i] + len(GAP) for i in block) + width + len(GAP) > room:
+        if block and sum(widths[i] for i in block) + width > room:
             yield block
             block = []
         block.append(index)
@@ -110,16 +111,19 @@ def _styled(words: str, mark: str) -> str:
 
 def markdown(sheet: Sheet) -> str:
     """As GitHub reads it. The columns beside a heading have their own names only."""
-    heads = [_md(" ".join(filter(None, (h.text if i == 0 else "", s)))) for h in sheet.headings for i, s in _sides(h)]
+    heads = [
+        _md(" ".join(filter(None, (h.text if i == 0 else "", s))))
+        for h in sheet.headings
+        for i, s in enumerate(h.sides)
+    ]
     rules = [":--" if heading.left else "--:" for heading in sheet.headings for _ in heading.sides]
     lines = ["", *heads], [":--", *rules], *([_md_name(line), *map(_md_cell, line.cells)] for line in sheet.lines)
-    small = any(cell.mark == "grey" for line in sheet.lines for cell in line.cells)  # GitHub shows no grey
-    notes = [f"- {_md(note)}" for note in (*(["Small: beside the comparison."] if small else []), *sheet.notes)]
+    notes = [f"- {_md(note)}" for note in _told(sheet, "Small")]  # GitHub shows no grey
     return "\n".join([f"**{_md(sheet.title)}**", "", *(f"| {' | '.join(line)} |" for line in lines), "", *notes])
 
 
 def _md(words: str) -> str:
-    return MARKDOWN.sub(r"\\\1", words.replace("&", "&amp;"))
+    return MARKDOWN.sub(r"\\\1", words.replace("&", "&amp;").replace("\n", " "))
 
 
 def _md_name(line: Line) -> str:
@@ -127,39 +131,40 @@ def _md_name(line: Line) -> str:
 
 
 def _md_cell(cell: Printed) -> str:
-    before, after = {"best": ("**", "**"), "second": ("<u>", "</u>"), "grey": ("<sub>", "</sub>")}.get(
-        cell.mark, ("*", "*") if cell.mark == "state" else ("", "")
-    )
-    return f"{before}{_md(cell.text)}{after}"
+    form = {"best": "**%s**", "second": "<u>%s</u>", "grey": "<sub>%s</sub>", "state": "*%s*"}
+    return form.get(cell.mark, "%s") % _md(cell.text)
 
 
 def latex(sheet: Sheet) -> str:
     """A `table` of booktabs; its first line names the packages that it takes."""
-    columns = [side for heading in sheet.headings for side in heading.sides]
-    form = "".join("l" if heading.left else "r" for heading in sheet.headings for _ in heading.sides)
-    fitted = len(columns) >= LEAST
+    grouped = list(_grouped(sheet))
+    blocks = _blocks([len(heading.sides) for heading, _ in grouped], ACROSS)
+    tabulars = [_tabular(sheet, [grouped[index] for index in block]) for block in blocks]
+    told = r"\par ".join(map(_tex, _told(sheet, "Grey")))
+    notes = [r"\par\smallskip\raggedright\footnotesize", told] if told else []
+    lines = [PREAMBLE, r"\begin{table}", r"\centering", rf"\caption{{{_tex(sheet.title)}}}"]
+    return "\n".join([*lines, "\n\\par\\medskip\n".join(tabulars), *notes, r"\end{table}"])
+
+
+def _tabular(sheet: Sheet, grouped: Sequence[tuple[Heading, Sequence[Sequence[Printed]]]]) -> str:
+    """What stands side by side: headings, and of each line the cells under it."""
+    sides = [(heading, side) for heading, _ in grouped for side in heading.sides]
     heads, rules, first = [""], [], 2
-    for heading in sheet.headings:
+    for heading, _ in grouped:
         last = first + len(heading.sides) - 1
         heads.append(f"\\multicolumn{{{len(heading.sides)}}}{{{'l' if heading.left else 'c'}}}{{{_tex(heading.text)}}}")
         rules.append(f"\\cmidrule(lr){{{first}-{last}}}")
         first = last + 1
-    top = [_tex_line(heads), *([" ".join(rules), _tex_line(["", *map(_tex, columns)])] if _two(sheet) else [])]
-    body = [_tex_line([_tex_name(line), *map(_tex_cell, line.cells)]) for line in sheet.lines]
-    tabular = [
-        rf"\begin{{tabular}}{{l{form}}}",
-        r"\toprule",
-        *top,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
+    names = [" ".join(rules), _tex_line(["", *(_tex(side) for _, side in sides)])] if _two(sheet) else []
+    body = [
+        _tex_line([_tex_name(line), *(_tex_cell(cell) for _, rows in grouped for cell in rows[place])])
+        for place, line in enumerate(sheet.lines)
     ]
-    if fitted:
-        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
-    notes = [r"\par\smallskip\raggedright\footnotesize", r"\par ".join(map(_tex, sheet.notes))] if sheet.notes else []
-    caption = rf"\caption{{{_tex(sheet.title)}}}"
-    return "\n".join([PREAMBLE, r"\begin{table}", r"\centering", caption, *tabular, *notes, r"\end{table}"])
+    form = "".join("l" if heading.left else "r" for heading, _ in sides)
+    ruled = [r"\toprule", _tex_line(heads), *names, r"\midrule", *body, r"\bottomrule"]
+    tabular = [rf"\begin{{tabular}}{{l{form}}}", *ruled, r"\end{tabular}"]
+    fitted = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"] if len(sides) >= LEAST else tabular
+    return "\n".join(fitted)
 
 
 def _tex(words: str) -> str:
@@ -197,7 +202,7 @@ def html(sheet: Sheet) -> str:
         name = f'<th scope="row"{_css("grey" if line.aside else "", True)}>{_web(_named(line))}</th>'
         cells = (f"<td{_css(c.mark, is_left)}>{_web_cell(c)}</td>" for c, is_left in zip(line.cells, left))
         body.append(f"<tr>{name}{''.join(cells)}</tr>")
-    notes = "".join(f"<p>{_web(note)}</p>" for note in sheet.notes)
+    notes = "".join(f"<p>{_web(note)}</p>" for note in _told(sheet, "Grey"))
     parts = ['<figure class="multimae">', f"<figcaption><b>{_web(sheet.title)}</b></figcaption>"]
     parts += ["<table>", "<thead>", *rows, "</thead>", "<tbody>", *body, "</tbody>", "</table>", notes, "</figure>"]
     return "\n".join(parts).encode("ascii", "xmlcharrefreplace").decode()
@@ -240,8 +245,10 @@ def _two(sheet: Sheet) -> bool:
     return any(side for heading in sheet.headings for side in heading.sides)
 
 
-def _sides(heading: Heading) -> Iterator[tuple[int, str]]:
-    return enumerate(heading.sides)
+def _told(sheet: Sheet, grey: str) -> list[str]:
+    """The notes, and how grey cells look (`grey`), where there are some whose line does not say it."""
+    some = any(cell.mark == "grey" for line in sheet.lines if not line.aside for cell in line.cells)
+    return [*([f"{grey}: beside the comparison."] if some else []), *sheet.notes]
 
 
 def _grouped(sheet: Sheet) -> Iterator[tuple[Heading, list[tuple[Printed, ...]]]]:

@@ -251,6 +251,27 @@ def test_text_stands_in_blocks_where_it_is_too_wide():
     assert max(map(len, formats.text(wide, width=10).splitlines())) < 40  # one each, where nothing fits
 
 
+def test_grey_cells_are_explained_where_their_line_does_not_say_it():
+    cells = (Printed("1.000", "grey"),)
+    sheet = Sheet("t", (Heading("x"),), (Line("row", "", cells),), ("two\nlines",))
+    looks = {
+        "text": "1.000~",
+        "markdown": "<sub>1.000</sub>",
+        "latex": r"\textcolor{gray}{1.000}",
+        "html": "color: grey",
+    }
+    for form, draw in formats.FORMATS.items():
+        assert looks[form] in draw(sheet) and "beside the comparison." in draw(sheet)
+        aside = replace(sheet, lines=(Line("row", "aside", cells),))
+        assert "beside the comparison" not in draw(aside) and "row (aside)" in draw(aside)
+    assert formats.markdown(sheet).endswith("- two lines")
+
+
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_sheet_may_have_no_lines_and_no_notes(form):
+    assert "t" in formats.FORMATS[form](Sheet("t", (Heading("x", ("a", "b")), Heading("y")), (), ()))
+
+
 def test_markdown_has_a_cell_for_each_column_whatever_is_in_it():
     lines = [line for line in formats.markdown(SHEET).splitlines() if line.startswith("|")]
     assert len(lines) == 4 and {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {7}
@@ -279,6 +300,10 @@ def test_latex_escapes_what_it_would_read_as_commands():
 def test_a_wide_table_of_latex_is_made_to_fit():
     wide = Sheet("t", (Heading("c", tuple("0123456789")),), (Line("row", "", (Printed("1"),) * 10),), ())
     assert r"\resizebox{\textwidth}{!}{%" in formats.latex(wide) and "resizebox" not in formats.latex(SHEET)
+    many = tuple(Heading(f"c{i}", ("ours", "paper", "diff")) for i in range(10))
+    latex = formats.latex(Sheet("t", many, (Line("row", "", (Printed("1"),) * 30),), ("note",)))
+    assert latex.count(r"\begin{tabular}{lrrrrrrrrrrrr}") == 2 and latex.count(r"\begin{tabular}{lrrrrrr}") == 1
+    assert latex.count("row & 1") == 3 and latex.count(r"\caption") == latex.count("note") == 1
 
 
 def test_html_says_what_it_is_given():
