@@ -96,11 +96,9 @@ DECLARED = """
     Modality(
         "normals",
         channels=3,
-        files=Files("a PNG with three 8-bit channels", modes=("RGB",), read="data.images:numbers"),
-        zero=127.5,
-        unit=1 / 127.5,
+        files=NUMBERS_8,
+        unit=1 / 255,
         filter="bilinear",
-        mirrored=(0,),
         valid="normals:known",
         standardize="normals:unit_length",
         loss="normals:cosine",
@@ -112,11 +110,11 @@ import torch.nn.functional as F
 
 
 def known(image):
-    return (image.norm(dim=0, keepdim=True) - 1).abs() < 0.5
+    return ((2 * image - 1).norm(dim=0, keepdim=True) - 1).abs() < 0.5
 
 
 def unit_length(image, valid):
-    return F.normalize(image, dim=0)
+    return F.normalize(2 * image - 1, dim=0)
 
 
 def cosine(predicted, truth):
@@ -130,7 +128,7 @@ def colours(value, truth):
 
 @pytest.mark.slow
 def test_a_new_modality_is_an_entry_and_the_functions_that_it_names(tmp_path):
-    """Surface normals, which scenes have: an input and a target of pre-training."""
+    """Surface normals, which scenes have as numbers from 0 to 1: an input and a target of pre-training."""
     shutil.copytree(ROOT / "multimae", tmp_path / "multimae")
     table, end = tmp_path / "multimae/modalities.py", "    ),\n)\n"
     declared = table.read_text()

@@ -1,5 +1,9 @@
-"""A new kind of run is three files: its config, what carries it out, and its recipe. Nothing else is touched."""
+"""A new kind of run is three files: its config, what carries it out, and its recipe. Nothing else is touched.
 
+So is a new dense task: here surface normals by their angle.
+"""
+
+import json
 import os
 import shutil
 import subprocess
@@ -89,6 +93,87 @@ if __name__ == "__main__":
     sys.exit(main(study))
 '''
 
+NORMALS = '''
+"""Surface normals, by their angle."""
+
+from typing import Literal
+
+from .dense import DenseTransfer
+from .sections import AnyData, Epochs, Folder, LayerwiseOptimizer, Model
+from .training import BatchSize
+
+
+class Normals(DenseTransfer, task="normals", runs="multimae.tasks.normals:NormalsTask"):
+    task: Literal["normals"] = "normals"
+    epochs: Epochs = 100
+    batch_size: BatchSize = 32
+    data: AnyData = Folder(name="taskonomy", eval_split="test")
+    model: Model = Model(image_size=384)
+    optimizer: LayerwiseOptimizer = LayerwiseOptimizer(
+        base_lr=3e-4, base_batch=None, betas=(0.9, 0.999), layer_decay=0.75, warmup_epochs=5
+    )
+
+    @property
+    def truth_field(self) -> str:
+        return "normals"
+'''
+
+NORMALS_TASK = '''
+"""Surface normals, by their angle."""
+
+import torch
+from torch.nn.functional import cosine_similarity, normalize
+
+from ..data.transforms import RegressTransform
+from ..metrics import MeanLosses
+from .dense import DenseTask
+
+
+class NormalsTask(DenseTask):
+    transform = RegressTransform
+
+    def loss(self, predicted, truth):
+        cosines, known = cosines_of(predicted, truth)
+        return {"normals": ((1 - cosines) * known).sum() / known.sum().clamp(min=1)}
+
+    def values(self, predicted):
+        return (normalize(predicted.float()) + 1) / 2
+
+    def make_metric(self, device):
+        return MeanAngle(device)
+
+
+class MeanAngle:
+    better = {"angle": "lower"}  # degrees
+
+    def __init__(self, device):
+        self.mean = MeanLosses(("angle",), device)
+
+    def update(self, predicted, truth):
+        cosines, known = cosines_of(predicted, truth)
+        angles = torch.where(known, cosines.clamp(-1, 1).acos().rad2deg(), 0)
+        self.mean.update({"angle": angles.sum() / known.sum().clamp(min=1)}, {"angle": known.sum()})
+
+    def compute(self):
+        return {"angle": self.mean.compute()["loss_angle"]}
+
+
+def cosines_of(predicted, truth):
+    return cosine_similarity(predicted.float(), 2 * truth.nan_to_num(0.5) - 1), truth.isfinite().all(1)
+'''
+
+NORMALS_RECIPE = """
+# Angles in degrees.
+task: normals
+scales:
+  smoke:
+    epochs: 1
+    batch_size: 8
+    data: {name: scenes_taskonomy, train_samples: 16, eval_samples: 8}
+    head: {layers: [1, 2, 3, 4], widths: [8, 8, 8, 8], dim: 8}
+    optimizer: {warmup_epochs: 0}
+"""
+
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
@@ -98,6 +183,9 @@ def copy(tmp_path) -> Path:
     (tmp_path / "multimae/tasks/count.py").write_text(TASK)
     (tmp_path / "multimae/recipes/count.yaml").write_text(RECIPE)
     (tmp_path / "sweeps/counted.py").write_text(STUDY)
+    (tmp_path / "multimae/config/normals.py").write_text(NORMALS)
+    (tmp_path / "multimae/tasks/normals.py").write_text(NORMALS_TASK)
+    (tmp_path / "multimae/recipes/normals.yaml").write_text(NORMALS_RECIPE)
     return tmp_path
 
 
@@ -121,3 +209,13 @@ def test_it_is_planned_run_resumed_tabulated_and_submitted(copy):
     assert all(cell.isdecimal() for line in lines for cell in line[1:])  # whole numbers, no 10.000
     assert "Everything is done already" in call(copy, *study)
     assert call(copy, "-m", "multimae", "run", "smoke/count", "--no-track", "--runs", "other").count("finished")
+
+
+@pytest.mark.slow
+def test_a_dense_task_is_trained_measured_and_drawn(copy):
+    assert "finished" in call(copy, "-m", "multimae", "run", "smoke/normals", "--no-track", "--runs", "runs")
+    (folder,) = (path.parent for path in (copy / "runs").glob("*/config.yaml"))
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    (evaluated,) = (record for record in records if record["kind"] == "eval")
+    assert 0 < evaluated["metrics"]["angle"] < 180 and evaluated["n"] == 8
+    assert (folder / "samples/predictions.png").exists()

@@ -22,7 +22,7 @@ import sweeps
 from multimae.config import SCALES, ConfigError, Pretrain, build
 from multimae.config.settings import flatten
 from multimae.record.folder import RunFolder
-from multimae.study import only
+from multimae.study import only, runs_of
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words
 from multimae.study.study import Row, Study
 from slurm import scheduler
@@ -90,6 +90,99 @@ def test_table_10_is_the_papers_study(scale):
         assert [t.task for t in transfers] == ["classify", "segment"]
         assert {t.needs for t in transfers} == {(pretrain.signature,)}
         assert {t.inputs for t in transfers} == {("rgb",)}
+
+
+PAPERS = {  # STUDIES.md's list: inputs, targets, visible tokens of what the rows start from
+    ("modality_ablation", "MAE (D2)"): (["rgb"], ["rgb_standardized"], 49),
+    ("modality_ablation", "RGB-D"): (["rgb", "depth"], ["rgb", "rgb_standardized", "depth"], 98),
+    ("modality_ablation", "RGB-S"): (["rgb", "semseg"], ["rgb", "rgb_standardized", "semseg"], 98),
+    ("modality_ablation", "RGB-D-S"): (
+        ["rgb", "depth", "semseg"], ["rgb", "rgb_standardized", "depth", "semseg"], 98
+    ),
+    ("nonmasked_baselines", "RGB->D"): (["rgb"], ["depth"], None),
+    ("nonmasked_baselines", "RGB->S"): (["rgb"], ["semseg"], None),
+    ("nonmasked_baselines", "RGB->D-S"): (["rgb"], ["depth", "semseg"], None),
+    ("decoder_depth", "MAE (D2, PyTorch)"): (["rgb"], ["rgb_standardized"], 49),
+    ("decoder_depth", "MAE (D8, PyTorch)"): (["rgb"], ["rgb_standardized"], 49),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, row", PAPERS)
+def test_the_papers_pre_trainings(name, row):
+    (config,) = (each.stages["pretrain"] for each in study_named(name).build("paper") if each.name == row)
+    inputs, targets, visible = PAPERS[name, row]
+    assert (list(config.inputs), list(config.targets)) == (inputs, targets)
+    assert getattr(config.masking, "visible_tokens", None) == visible
+    assert config.epochs == (1600 if name == "decoder_depth" else 400)
+    if row.startswith("MAE"):  # He et al.: batch 4096, 1.5e-4 x 16, no decay of biases and norms, a norm at the end
+        assert config.batch_size == 4096 and config.lr == pytest.approx(2.4e-3)
+        assert not config.optimizer.decay_all and config.decoder.input_norm
+        size = (config.decoder.depth, config.decoder.dim, config.decoder.heads)
+        assert size == ((8, 512, 16) if "D8" in row else (2, 256, 8))
+    else:
+        assert config.batch_size == 2048 and config.optimizer.decay_all
+
+
+def test_runs_that_studies_share_are_one():
+    """14 pre-trainings of STUDIES.md but P1 (Tables 1 and 15 have it), and the timed ones; 155 transfers less those
+    of Tables 1, 2, 3 and 7, that Table 14 does not have."""
+    studies = [study for study in study_named("all").parts if study.published]
+    runs = runs_of([row for study in studies for row in study.build("paper")])
+    of = [config for config in (run.config for run in runs.values()) if config.task == "pretrain"]
+    timed = [config for config in of if config.epochs == 2]
+    assert len(timed) == 4 and len(of) - len(timed) == 13
+    transfers = [run for run in runs.values() if run.config.task != "pretrain"]
+    assert len(transfers) == 44 + 33 + 8 + 15  # Tables 4a with 12, 4b with 13 but for the shared row, 10, 14
+    assert {config.truth_field for config in (run.config for run in transfers) if config.task == "regress"} == {
+        "curvature", "depth", "edges", "occlusion", "keypoints2d", "keypoints3d", "normals", "reshading"
+    }  # fmt: skip
+    one, other = (
+        next(row for row in study_named(name).build("paper") if row.name == label)
+        for name, label in (("modality_ablation", "RGB-D-S"), ("nonmasked_baselines", "MultiMAE"))
+    )
+    assert one.stages == other.stages
+
+
+def test_columns_of_three_data_sets_are_three_runs():
+    (row, *_) = study_named("decoder_depth").build("smoke")
+    stages = {stage: row.stages[stage] for stage in ("segment", "segment_hypersim", "segment_nyuv2")}
+    assert len({config.signature for config in stages.values()}) == 3
+    assert len({config.data.name for config in stages.values()}) == 3
+
+
+# ---- all of them together
+
+
+def test_all_studies_are_planned_together(tmp_path, capsys):
+    words = ["--runs", str(tmp_path / "runs"), "--dry-run", "--scale", "paper"]
+    assert main(study_named("all"), words) == 0
+    out = capsys.readouterr().out
+    assert "modality_ablation:RGB-D-S" in out and "same run as above" in out
+    lines = [line for line in out.splitlines() if "GPU-hours  " in line]
+    assert len(lines) == len(study_named("all").parts) + 1
+    hours = [float(line.split()[0].replace(",", "")) for line in lines]
+    assert "(not in the paper)" in lines[-2] and "all of the paper's" in lines[-1]
+    assert max(hours[:-2]) < hours[-1] < sum(hours[:-2])  # what is shared counts once
+
+
+def test_rows_and_settings_are_named_as_in_one_study(tmp_path, capsys):
+    words = ["--runs", str(tmp_path / "runs"), "--dry-run", "--only", "modality_ablation:RGB-D"]
+    assert main(study_named("all"), [*words, "--set", "pretrain.epochs=7", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    (alone,) = only(study_named("modality_ablation").build("smoke", {"pretrain": {"epochs": 7, "seed": 3}}), ["RGB-D"])
+    assert alone.stages["pretrain"].signature in out and "nonmasked" not in out.partition("Would run")[0]
+    assert main(study_named("all"), [*words[:3], "--only", "RGB-D"]) == 2
+    assert "modality_ablation:RGB-D" in capsys.readouterr().err
+    assert main(study_named("all"), [*words[:3], "--set", "clasify.epochs=7"]) == 2
+    assert "did you mean 'classify'" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_given_stop_no_other_run(tmp_path, capsys):
+    words = ["--runs", str(tmp_path / "runs"), "--dry-run"]
+    assert main(study_named("decoder_depth"), words) == 0
+    told = capsys.readouterr()
+    assert "Would run 12 runs" in told.out and "--weights vit_base_patch16_224.mae=FILE" in told.out
+    assert "--weights vit_base_patch16_224.mae=FILE" in told.err
 
 
 # ---- the command line

@@ -38,12 +38,16 @@ class DenseTransfer(Transfer):
 
     head: DPT = DPT()
     masked: bool = True  # samples say by `mask_valid` which pixels hold a value
+    mask_block: Annotated[Size, Field(le=64)] = 1  # px: squares with one that holds none are left out as a whole
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
         if max(self.head.layers) > self.model.depth:
             raise ValueError(f"head.layers {list(self.head.layers)}: the encoder has {self.model.depth}")
         return self
+
+    def idle(self) -> set[str]:
+        return super().idle() | (set() if self.masked else {"mask_block"})
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Regress(DenseTransfer, task="regress", runs="multimae.tasks.regress:Regres
     target: Annotated[str, AfterValidator(_declared)] = "depth"
     epochs: Epochs = 100
     batch_size: BatchSize = 32  # the authors' code: 8, on each of its GPUs
-    mask_block: Annotated[Size, Field(le=64)] = 4  # px: squares with an invalid pixel are so as a whole (their code)
+    mask_block: Annotated[Size, Field(le=64)] = 4  # their code
     data: AnyData = Folder(name="taskonomy", eval_split="test", train_samples=800)
     model: Model = Model(image_size=384)
     optimizer: LayerwiseOptimizer = LayerwiseOptimizer(
@@ -42,6 +42,3 @@ class Regress(DenseTransfer, task="regress", runs="multimae.tasks.regress:Regres
     @property
     def truth_field(self) -> str:
         return self.target
-
-    def idle(self) -> set[str]:
-        return super().idle() | (set() if self.masked else {"mask_block"})

@@ -135,7 +135,7 @@ class RegressTransform:
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
         size, kind = self.config.model.image_size, FIELDS[self.config.truth_field]
         view = View((0, 0, *_size(sample)), (size, size), (0, 0), size)
-        truth = _truth(sample, self.config, view, self.config.mask_block)
+        truth = _truth(sample, self.config, view)
         out = _modalities(sample, self.sources, view, self.config.model)
         return out | {"target": (truth / kind.top).clamp(0, 1)}
 
@@ -168,9 +168,8 @@ def _jitter(settings: ColorJitter | None, rng: random.Random | None) -> Callable
     return jitter if changes else None
 
 
-def _truth(sample: Sample, config: DenseTransfer, view: View, block: int = 1) -> Tensor:
-    """The target (channels, S, S) in the unit of its declaration, NaN where it holds no value. Squares of `block`
-    pixels with one that the mask leaves out are left out as a whole."""
+def _truth(sample: Sample, config: DenseTransfer, view: View) -> Tensor:
+    """The target (channels, S, S) in the unit of its declaration, NaN where it holds no value."""
     kind = FIELDS[config.truth_field]
     truth = view.numbers(sample[config.truth_field], kind)
     if kind.blur:
@@ -179,7 +178,7 @@ def _truth(sample: Sample, config: DenseTransfer, view: View, block: int = 1) ->
         truth = torch.where(valid, truth, math.nan)
     if config.masked:
         lost = (view.numbers(sample[MASK.name], MASK) < 0.5).float()
-        if block > 1:
+        if (block := config.mask_block) > 1:
             lost = max_pool2d(lost, block, ceil_mode=True).repeat_interleave(block, 1).repeat_interleave(block, 2)
         truth = truth.masked_fill(lost[:, : truth.shape[1], : truth.shape[2]] > 0, math.nan)
     return view.pad(truth, (math.nan,))

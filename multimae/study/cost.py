@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..config import RunConfig, Runtime, Scenes, TrainingConfig
+from ..modalities import DENSE, MASK
 from ..record.state import Status
 from ..units import counted, duration, operations, size
 from .study import Row, Run, Study, runs_of
@@ -17,7 +18,7 @@ PARAMETER, CHECKPOINT = 4, 12  # bytes of one in the weights, and with AdamW's m
 CHECKPOINTS = 3  # while a run trains: the last two, and the one that is being written
 RECORD = 400  # bytes of the journal, every `log_every_steps`
 FILES = 13  # of a run that is done: config, records, weights, a picture, logs, what MLflow was told, its link
-SCENE = 6  # bytes of a pixel of the embedded scenes: rgb, depth, semseg
+SCENE, DENSE_SCENE = 6, 15  # bytes of a pixel of the embedded scenes: rgb, depth, semseg; and all dense targets
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,18 @@ def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "
     text += f"{size(CHECKPOINTS * sum(largest))} more while {counted(len(largest), 'run')} train"
     text += f" ({CHECKPOINTS} checkpoints each)"
-    scenes: dict[tuple[str, str, int], int] = {}  # of each data set, split and size the most that a run reads
-    for data in (config.data for config in configs if isinstance(config.data, Scenes)):
+    scenes: dict[tuple[str, str, int, int], int] = {}  # of each data set, split and size the most that a run reads
+    for config in configs:
+        data, dense = config.data, not {*DENSE, MASK.name}.isdisjoint(config.fields)
+        if not isinstance(data, Scenes):
+            continue
         for split, samples in (data.split("train"), data.split("eval")):
-            of = (data.name, split, data.render_size)
-            scenes[of] = max(scenes.get(of, 0), samples or 0)
+            for per_pixel in (SCENE, DENSE_SCENE) if dense else (SCENE,):
+                of = (data.name, split, data.render_size, per_pixel)
+                scenes[of] = max(scenes.get(of, 0), samples or 0)
     if scenes:
-        text += f"; {size(sum(SCENE * n * side**2 for (*_, side), n in scenes.items()))} of rendered scenes, once"
+        total = sum(per_pixel * n * side**2 for (*_, side, per_pixel), n in scenes.items())
+        text += f"; {size(total)} of rendered scenes, once"
     return text
 
 

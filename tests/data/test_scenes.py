@@ -43,6 +43,18 @@ def test_an_image_does_not_depend_on_its_batch(images):
         np.testing.assert_array_equal(alone[field][0], images[field][7])
 
 
+def test_the_rooms_with_toys_are_what_they_were(tmp_path):
+    """Numbers that were measured stand for these very bytes: another picture is another `composing.VERSION`."""
+    dataset = RenderedScenes("train", 6, 32, tmp_path)
+    assert dataset.fingerprint == "scenes-v4-32px-train-6"
+    files = sorted(path for path in tmp_path.rglob("*.npy"))
+    assert [str(path.relative_to(tmp_path)) for path in files] == [
+        f"scenes-v4-32px/train/0000000-0000006.{field}.npy" for field in ("depth", "label", "rgb", "semseg")
+    ]
+    assert hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16] == "5323468c212104fd"
+    assert digest("test", [0, 5]) == "ee36db2e3492916b48ac10fc8b5ff5772690bcf319213375ac4b00fa7cda128e"
+
+
 def test_splits_and_indices_differ():
     assert len({digest(split, [index]) for split in ("train", "val", "test") for index in (0, 1)}) == 6
     with pytest.raises(ValueError, match="train, val, test"):
@@ -113,9 +125,9 @@ def test_other_fields_are_rendered_when_they_are_asked_for(tmp_path):
     dataset = open_dataset(data, "eval", runtime, fields=("normals", "instance"))
     sample = dataset.sample(2, ("normals",))
     stored = render([scenes.scene("val", 2)], 16, ALL)["normals"][0]
-    np.testing.assert_allclose(sample["normals"], stored / np.float32(127))
-    with pytest.raises(ValueError, match="curvature"):
-        open_dataset(data, "eval", runtime, fields=("rgb", "curvature"))
+    np.testing.assert_allclose(sample["normals"], (stored / np.float32(127) + 1) / 2, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"scenes have rgb, depth, .*mask_valid; asked for albedo"):
+        open_dataset(data, "eval", runtime, fields=("rgb", "albedo"))
 
 
 def test_pseudo_labels_are_the_truth_with_its_edges_off(tmp_path):

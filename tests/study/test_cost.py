@@ -22,3 +22,11 @@ def test_scenes_are_rendered_once_for_all_that_read_them():
 
     pretrain = recipe("pretrain", "smoke")
     assert scenes(pretrain) == scenes(pretrain, pretrain.edit({"data.train_samples": 512}))
+
+
+def test_dense_targets_are_rendered_beside_what_is_usual():
+    config = recipe("regress", "smoke").edit({"selection": {"kind": "last"}})
+    data = config.data
+    pixels = (data.train_samples + data.eval_samples) * data.render_size**2
+    for several in ([config], [config, config.edit({"target": "normals"})], [config, config.edit({"target": "depth"})]):
+        assert f"; {size((6 + 15) * pixels)} of rendered scenes" in disk_text(several, 1)

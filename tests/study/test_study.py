@@ -4,7 +4,7 @@ import pytest
 from training import tiny_rows, tiny_study
 
 from multimae.config import Classify, ConfigError, Pretrain
-from multimae.study.study import Row, Study, only, runs_of
+from multimae.study.study import Row, Study, only, runs_of, together
 
 
 def test_an_edited_pre_training_moves_its_transfers():
@@ -127,3 +127,31 @@ def test_a_run_is_timed_where_one_of_its_rows_says_so():
         assert [run.label for run in runs_of(rows[:1], rows).values() if run.alone] == ["alpha=1 pretrain"]
     with pytest.raises(ConfigError, match="row 'timed': alone: unknown stage 'pretran'; did you mean 'pretrain'"):
         Row("timed", timed.stages, alone=("pretran",))
+
+
+# ---- several studies together
+
+
+def two_studies() -> tuple[Study, Study, Study]:
+    shared, other = tiny_rows("smoke")
+    one = Study("one", "One", lambda scale: [Row("a", shared.stages)])
+    two = Study("two", "Two", lambda scale: [Row("a", shared.stages), Row("b", other.stages)])
+    return together("both", "Both", (one, two)), one, two
+
+
+def test_studies_put_together_share_their_runs():
+    both, one, two = two_studies()
+    rows = both.build("smoke")
+    assert [row.name for row in rows] == ["one:a", "two:a", "two:b"]
+    runs = runs_of(rows)
+    assert runs.keys() == runs_of(two.build("smoke")).keys() > runs_of(one.build("smoke")).keys()
+    shared = runs[rows[0].stages["pretrain"].signature]
+    assert shared.cells == (("one:a", "pretrain"), ("two:a", "pretrain"))
+    assert both.place("two:b") == ("two", "b") and one.place("x:y") == ("one", "x:y")
+
+
+def test_each_study_gets_its_own_rows_back():
+    both, one, two = two_studies()
+    parts = {part.name: rows for part, rows in both.of_parts(both.build("smoke"))}
+    assert parts == {"one": one.build("smoke"), "two": two.build("smoke")}
+    assert one.of_parts(one.build("smoke")) == [(one, one.build("smoke"))]

@@ -56,17 +56,26 @@ class Material:
 
 def scene(split: str, index: int) -> Scene:
     """Scene `index` of `split` (train, val or test)."""
+    return Composer(generator(split, index)).compose()
+
+
+def generator(split: str, index: int, stream: int = 0) -> np.random.Generator:
+    """Random numbers that no other split, index or stream has."""
     if split not in SPLITS:
         raise ValueError(f"scenes have the splits {', '.join(SPLITS)}; found '{split}'")
-    rng = np.random.Generator(np.random.Philox(key=[SPLITS[split], index]))
-    return _Composer(rng).compose()
+    return np.random.Generator(np.random.Philox(key=[stream * len(SPLITS) + SPLITS[split], index]))
 
 
-class _Composer:
+class Composer:
     """Puts one scene together. `u` draws uniform numbers, in the order in which they are asked for."""
 
+    classes: tuple[str, ...] = SEMSEG
+    labels: tuple[str, ...] = LABELS  # a method each
+    numbers = 768  # that are drawn at most
+    sides = (3.2, 5.5)  # metres: half of a room's
+
     def __init__(self, rng: np.random.Generator):
-        self.draws: Iterator[float] = iter(rng.random(768).tolist())
+        self.draws: Iterator[float] = iter(rng.random(self.numbers).tolist())
         self.rows: list[tuple[float, ...]] = []  # in the order of COLUMNS
         self.taken: list[tuple[float, float, float]] = []  # x, y, radius of what stands on the floor
 
@@ -80,14 +89,14 @@ class _Composer:
 
     def compose(self) -> Scene:
         u = self.u
-        self.half = (u(3.2, 5.5), u(3.2, 5.5))
+        self.half = (u(*self.sides), u(*self.sides))
         self.height = u(2.6, 3.8)
         self.hue = u()
         self.room()
-        label = int(u() * len(LABELS))
+        label = int(u() * len(self.labels))
         self.heading = u(0, 2 * math.pi)
         self.reach = 0.0
-        top = getattr(self, LABELS[label])()
+        top = getattr(self, self.labels[label].replace(" ", "_"))()
         camera, axes, focal = self.view(top)
         self.furniture(camera)
         warm = u(-0.12, 0.12)
@@ -350,7 +359,7 @@ class _Composer:
         """One solid of the semantic class `name`: its centre, half sizes, and turn about the vertical."""
         m = material
         self.rows.append((
-            shape, SEMSEG.index(name), m.glow, m.gloss, m.pattern, *place, *size, math.cos(turn), math.sin(turn),
+            shape, self.classes.index(name), m.glow, m.gloss, m.pattern, *place, *size, math.cos(turn), math.sin(turn),
             *m.frequency, *m.colors[0], *m.colors[1],
         ))  # fmt: skip
 

@@ -15,13 +15,14 @@ import torch
 from ...config import SCENES
 from ...files import Locked, locked, write_atomic
 from ...modalities import SOURCES
-from . import composing
-from .rendering import render
+from . import composing, targets
+from .standins import STANDINS
 
 BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
 BATCH_PIXELS = 1 << 15  # that are rendered together: few enough for the processor's cache
 INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resizes twice as fast
-UNITS = {"depth": 1, "normals": 127}  # fields of numbers, and what is stored for 1: a metre, the length of a normal
+# Fields of numbers: what is stored for 0 and for 1. Of depth, metres; the part of a normal along an axis is -1 to 1.
+ENDS = {"depth": (0, 1), "normals": (-127, 127)}
 BLUR = 4  # px: the side of the squares that a pseudo label cannot tell apart
 REPORT_SECONDS = 5.0
 
@@ -30,24 +31,29 @@ class RenderedScenes:
     """The first `count` scenes of a split, size x size pixels, from files that are rendered if they are not there.
 
     In place of a network's pseudo label there is what is rendered, with its edges off by a pixel or two: one value for
-    each square of BLUR x BLUR.
+    each square of BLUR x BLUR. Dense targets are 0 to 1; normals are in camera axes (right, down, forward), of
+    which -1 is 0 and 1 is 1. Depth that is not known is 0.
     """
 
     usual = ("rgb", "depth", "semseg", "label")
-    class_names: Sequence[str] = composing.LABELS
     lacks: Sequence[str] = ()
-    semseg_classes: int | None = len(composing.SEMSEG)
 
     def __init__(
         self, split: str, count: int, size: int, cache: Path, fields: tuple[str, ...] = usual, source: str = SCENES[0]
     ):
-        have = (*composing.FIELDS, "label", *(s for s, m in SOURCES.items() if s != m and m in composing.FIELDS))
+        have = tuple(dict.fromkeys((*SOURCES, *composing.FIELDS, "label", *targets.NAMES)))
         if unknown := set(fields) - set(have):
             known = ", ".join(have)
             raise ValueError(f"scenes have {known}; asked for {', '.join(sorted(unknown))}")
         self.source, self.split, self.count, self.size, self.fields = source, split, count, size, tuple(fields)
-        self.fingerprint = f"scenes-v{composing.VERSION}-{size}px-{split}-{count}"
-        self.folder = Path(cache) / f"scenes-v{composing.VERSION}-{size}px" / split
+        self.standin = STANDINS[source]
+        self.class_names: Sequence[str] = self.standin.labels
+        self.semseg_names: Sequence[str] = self.standin.classes
+        self.semseg_classes: int | None = len(self.semseg_names)
+        rendered = f"{source}-v{self.standin.version}-{size}px"
+        dense = f"-targets{targets.VERSION}" * (not set(targets.NAMES).isdisjoint(fields))
+        self.fingerprint = f"{rendered}-{split}-{count}{dense}"
+        self.folder = Path(cache) / rendered / split
         try:
             self._render_missing()
         except OSError as error:
@@ -68,7 +74,7 @@ class RenderedScenes:
 
     def _map(self) -> None:
         blocks = self._blocks()
-        fields = {_rendered(field) for field in self.fields}
+        fields = {self._rendered(field) for field in self.fields}
         self.files = {field: [np.load(self._file(b, field), mmap_mode="r") for b in blocks] for field in fields}
 
     def name(self, index: int) -> str:
@@ -78,14 +84,17 @@ class RenderedScenes:
         block, row = divmod(index, BLOCK)
         sample = {}
         for field in fields:
-            rendered = _rendered(field)
+            rendered = self._rendered(field)
             values = np.array(self.files[rendered][block][row])
-            if rendered in UNITS:
+            if ends := _ends(SOURCES.get(field, field), values.dtype):
+                zero, one = ends
                 values = values.astype(np.float32)
-                values /= UNITS[rendered]
+                if zero:
+                    values -= zero
+                values /= one - zero
             tensor = torch.from_numpy(values)
             tensor = tensor.permute(2, 0, 1) if rendered in INTERLEAVED else tensor
-            sample[field] = tensor if field == rendered else _blurred(tensor)
+            sample[field] = _blurred(tensor) if SOURCES.get(field, field) != field else tensor
         return sample
 
     # ---- the cache
@@ -94,16 +103,24 @@ class RenderedScenes:
         return [range(start, min(start + BLOCK, self.count)) for start in range(0, self.count, BLOCK)]
 
     def _file(self, block: range, field: str) -> Path:
-        return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}.npy"
+        version = f"{targets.VERSION}" if field in targets.NAMES else ""
+        return self.folder / f"{block.start:07d}-{block.stop:07d}.{field}{version}.npy"
+
+    def _rendered(self, field: str) -> str:
+        """The field that is rendered for another: most pseudo labels are made of the truth."""
+        return field if field in self.standin.own else SOURCES.get(field, field)
 
     def _alone(self, block: range, seconds: float = 0.0) -> contextlib.AbstractContextManager[None]:
         return locked(self.folder / f"{block.start:07d}-{block.stop:07d}.lock", seconds)
 
     def _missing(self, block: range) -> list[str]:
-        """What to render of a block: with anything, all that is usual, because another task will want it."""
-        return [
-            f for f in dict.fromkeys((*self.usual, *map(_rendered, self.fields))) if not _whole(self._file(block, f))
-        ]
+        """What to render of a block: with anything, all that is usual, and with a dense target all of them, because
+        another task will want it."""
+        wanted = dict.fromkeys((*self.usual, *map(self._rendered, self.fields)))
+        dense = dict.fromkeys((*targets.NAMES, *targets.RENDERED))
+        if not dense.keys().isdisjoint(wanted):
+            wanted |= dense
+        return [field for field in wanted if not _whole(self._file(block, field))]
 
     def _render_missing(self) -> None:
         """Render the blocks that are not there; those which another process is rendering come last."""
@@ -138,10 +155,12 @@ class RenderedScenes:
         parts = []
         together = max(1, BATCH_PIXELS // self.size**2)
         for start in range(block.start, block.stop, together):
-            batch = [composing.scene(self.split, index) for index in block[start - block.start :][:together]]
-            images = render(batch, self.size, fields) | {"label": np.array([scene.label for scene in batch])}
-            if "depth" in images:
-                images["depth"] = images["depth"].astype(np.float16)  # to 0.05 %, in half the space
+            batch = [self.standin.scene(self.split, index) for index in block[start - block.start :][:together]]
+            images = self.standin.render(batch, self.size, fields)
+            images["label"] = np.array([scene.label for scene in batch])
+            for field in images:
+                if images[field].dtype == np.float32:
+                    images[field] = images[field].astype(np.float16)  # to 0.05 %, in half the space
             for field in INTERLEAVED.intersection(images):
                 images[field] = images[field].transpose(0, 2, 3, 1)
             parts.append(images)
@@ -151,9 +170,9 @@ class RenderedScenes:
             write_atomic(self._file(block, field), partial(np.save, arr=whole))
 
 
-def _rendered(field: str) -> str:
-    """The field that is rendered for another: a pseudo label is made of the truth."""
-    return SOURCES.get(field, field)
+def _ends(field: str, dtype: np.dtype) -> tuple[int, int] | None:
+    """What is stored for 0 and for 1; None: what is stored is no number."""
+    return ENDS.get(field) or ((0, np.iinfo(dtype).max) if field in targets.NAMES else None)
 
 
 def _blurred(image: torch.Tensor) -> torch.Tensor:

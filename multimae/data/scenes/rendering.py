@@ -8,6 +8,7 @@ one list for a batch of scenes, in float32, each for itself: an image does not d
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,7 @@ ROOM_NORMALS = np.array([[0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0, 1, 0]
 ROOM_SURFACES = len(ROOM_NORMALS)
 TINY = np.float32(1e-12)  # added to divisors that may be zero: rays along a face
 FLAT = 0.03  # metres: half the thickness of a solid that casts no shadow
+CAP = 0.9995  # of a unit cylinder's half height: what is higher is its flat end
 
 # A pattern is a sum of three waves along the axes, their product and a constant; see `_albedo`.
 WEIGHTS = np.zeros((6, 5), np.float32)
@@ -45,6 +47,8 @@ class Scene:
     light_color: np.ndarray  # float32 (3,)
     ambient: float
     label: int
+    grain: float = 0.0  # deviation of the photograph's noise, in 255ths
+    seed: tuple[int, int] = (0, 0)  # of that noise
 
 
 def render(scenes: Sequence[Scene], size: int, fields: Iterable[str]) -> dict[str, np.ndarray]:
@@ -54,10 +58,41 @@ def render(scenes: Sequence[Scene], size: int, fields: Iterable[str]) -> dict[st
     (S, S), the row of the surface table; normals int8 (3, S, S), 127 x the unit normal in camera axes (right, down,
     forward).
     """
-    batch = _Batch(scenes)
-    shape = (len(scenes), -1, size, size)
-    rays = _rays(batch, size)  # their forward part is 1, so length along a ray is depth
-    depth, hit = _first_hit(batch, rays)
+    return paint(Shot(scenes, size), fields)
+
+
+class Shot:
+    """What the cameras of some scenes see, pixel by pixel. `hit`: the row of the batch's table that is seen."""
+
+    def __init__(self, scenes: Sequence[Scene], size: int):
+        self.scenes, self.size = scenes, size
+        self.batch = Batch(scenes)
+        self.rays = _rays(self.batch, size)  # their forward part is 1, so length along a ray is depth
+        self.depth, self.hit = _first_hit(self.batch, self.rays)  # (scenes, pixels) each
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """In the world: (3, scenes, pixels)."""
+        return self.batch.camera[:, :, None] + self.rays * self.depth
+
+    @cached_property
+    def surfaces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Points in the frames of their unit shapes, and outward unit normals in the world: (3, scenes, pixels)."""
+        return _surfaces(self.batch, self.points, self.hit)
+
+    def column(self, name: str) -> np.ndarray:
+        """What the table says in that column of each pixel's surface: (scenes, pixels)."""
+        return self.batch.column(name)[self.hit]
+
+    def seen_from(self, place: np.ndarray) -> np.ndarray:
+        """1 where a light at `place` (3, scenes) shines on what is seen, 0 in its full shadow: (scenes, pixels)."""
+        return _seen(self.batch, place, self.points - place[:, :, None])
+
+
+def paint(shot: Shot, fields: Iterable[str]) -> dict[str, np.ndarray]:
+    """As `render`, of scenes that have been looked at."""
+    batch, rays, depth, hit = shot.batch, shot.rays, shot.depth, shot.hit
+    shape = (len(shot.scenes), -1, shot.size, shot.size)
     images = {}
     if "depth" in fields:
         images["depth"] = depth.reshape(shape)
@@ -65,17 +100,13 @@ def render(scenes: Sequence[Scene], size: int, fields: Iterable[str]) -> dict[st
         images["semseg"] = batch.column("semseg").astype(np.uint8)[hit].reshape(shape)[:, 0]
     if "instance" in fields:
         images["instance"] = (hit - batch.starts[:, None]).astype(np.uint8).reshape(shape)[:, 0]
-    if "rgb" not in fields and "normals" not in fields:
-        return images
-
-    points = batch.camera[:, :, None] + rays * depth
-    local, normals = _surfaces(batch, points, hit)
     if "normals" in fields:
-        seen = np.einsum("bij,jbp->bip", batch.axes, normals)
+        seen = np.einsum("bij,jbp->bip", batch.axes, shot.surfaces[1])
         images["normals"] = np.rint(127 * seen).astype(np.int8).reshape(shape)
     if "rgb" in fields:
-        color = _albedo(batch, hit, local, 0.5 * size * batch.focal[:, None] / depth)
-        color *= _light(batch, points, normals, rays, hit)
+        local, normals = shot.surfaces
+        color = _albedo(batch, hit, local, 0.5 * shot.size * batch.focal[:, None] / depth)
+        color *= _light(batch, shot.points, normals, rays, hit)
         _glow(batch, hit, local, color)
         np.minimum(color, 1, out=color)
         color = (np.sqrt(color) * 255 + 0.5).astype(np.uint8)  # gamma 2
@@ -83,7 +114,7 @@ def render(scenes: Sequence[Scene], size: int, fields: Iterable[str]) -> dict[st
     return images
 
 
-class _Batch:
+class Batch:
     """Scenes side by side. Arrays of pixels are (scenes, pixels) or (3, scenes, pixels), `hit` a row of `table`."""
 
     def __init__(self, scenes: Sequence[Scene]):
@@ -116,14 +147,14 @@ class _Batch:
 # ---- geometry
 
 
-def _rays(batch: _Batch, size: int) -> np.ndarray:
+def _rays(batch: Batch, size: int) -> np.ndarray:
     x = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     x = x / batch.focal[:, None]
     right, down, forward = batch.axes.transpose(1, 2, 0)[..., None, None]  # (3, scenes, 1, 1) each
     return (forward + down * x[:, :, None] + right * x[:, None, :]).reshape(3, len(batch.focal), -1)
 
 
-def _first_hit(batch: _Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _first_hit(batch: Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Length to, and table row of, the first surface on each ray: (scenes, pixels)."""
     # From inside, a ray leaves the room through the nearest of the three faces that it runs towards.
     exits = np.copysign(batch.room_size, rays)
@@ -143,7 +174,7 @@ def _first_hit(batch: _Batch, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return nearest, hit
 
 
-def _intervals(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray):
+def _intervals(batch: Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray):
     """All meetings of rays and `solids` (rows of the table, ascending): rows, pixels, and where the ray enters and
     leaves, in lengths of the ray.
 
@@ -171,7 +202,7 @@ def _intervals(batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.n
 
 
 def _candidates(
-    batch: _Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray
+    batch: Batch, solids: np.ndarray, origin: np.ndarray, rays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solids of one scene, and rays that meet the sphere around them: those at a small enough angle to its centre."""
     to_center = batch.centers[:, solids].T - origin
@@ -230,7 +261,7 @@ def _quadric(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, n
     return (-b - root) / a, (root - b) / a
 
 
-def _surfaces(batch: _Batch, points: np.ndarray, hit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _surfaces(batch: Batch, points: np.ndarray, hit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points in the frames of their unit shapes, and outward unit normals in the world; (3, scenes, pixels) each."""
     local = points - batch.room_center
     local /= batch.room_size
@@ -244,7 +275,7 @@ def _surfaces(batch: _Batch, points: np.ndarray, hit: np.ndarray) -> tuple[np.nd
     shape = batch.shape[rows]
     side = np.abs(at)
     # Gradients of the unit shapes: of a sphere the point itself, of a box and a cylinder those of the face it is on.
-    cap = (shape == CYLINDER) & (side[2] > 0.9995)
+    cap = (shape == CYLINDER) & (side[2] > CAP)
     gradient = np.where(shape == BOX, np.where(side >= side.max(0), np.sign(at), 0), at)
     gradient[:2] *= ~cap
     gradient[2] *= (shape != CYLINDER) | cap
@@ -256,7 +287,7 @@ def _surfaces(batch: _Batch, points: np.ndarray, hit: np.ndarray) -> tuple[np.nd
 # ---- colour
 
 
-def _albedo(batch: _Batch, hit: np.ndarray, local: np.ndarray, pixels_per_metre: np.ndarray) -> np.ndarray:
+def _albedo(batch: Batch, hit: np.ndarray, local: np.ndarray, pixels_per_metre: np.ndarray) -> np.ndarray:
     """Solid textures: linear colours (3, scenes, pixels) of points of the unit shapes.
 
     Waves peak where a coordinate is half-integer and the frequencies are half-integers, so a face of a box never lies
@@ -288,12 +319,12 @@ def _albedo(batch: _Batch, hit: np.ndarray, local: np.ndarray, pixels_per_metre:
     return surface[9:12] + mix * surface[12:15]
 
 
-def _light(batch: _Batch, points: np.ndarray, normals: np.ndarray, rays: np.ndarray, hit: np.ndarray) -> np.ndarray:
+def _light(batch: Batch, points: np.ndarray, normals: np.ndarray, rays: np.ndarray, hit: np.ndarray) -> np.ndarray:
     """Light (3, scenes, pixels) that leaves each point towards the camera, before its own colour."""
     from_light = points - batch.light[:, :, None]
     squared = (from_light * from_light).sum(0)
     distance = np.sqrt(squared)
-    seen = _seen(batch, from_light)
+    seen = _seen(batch, batch.light, from_light)
     direct = (from_light * normals).sum(0) / -distance
     np.maximum(direct, 0, out=direct)
     direct *= seen
@@ -310,20 +341,20 @@ def _light(batch: _Batch, points: np.ndarray, normals: np.ndarray, rays: np.ndar
     return direct * batch.light_color[:, :, None] + ambient
 
 
-def _seen(batch: _Batch, from_light: np.ndarray) -> np.ndarray:
-    """1 where the light is seen, 0 in full shadow.
+def _seen(batch: Batch, light: np.ndarray, from_light: np.ndarray) -> np.ndarray:
+    """1 where the light at `light` (3, scenes) is seen, 0 in full shadow.
 
     Rays that cross only a thin part of a solid run near its outline, as the light sees it; letting them through in
     part gives the shadow of a light with an extent, at the cost of one ray.
     """
     seen = np.ones(from_light.shape[1:], np.float32)
-    _, pixels, near, far = _intervals(batch, batch.casting, batch.light, from_light)
+    _, pixels, near, far = _intervals(batch, batch.casting, light, from_light)
     through = np.minimum(far, 1) - np.maximum(near, 0)  # as a share of the way from the light to the point
     np.multiply.at(seen.reshape(-1), pixels, 1 - np.clip(12 * through, 0, 1))
     return seen
 
 
-def _glow(batch: _Batch, hit: np.ndarray, local: np.ndarray, color: np.ndarray) -> None:
+def _glow(batch: Batch, hit: np.ndarray, local: np.ndarray, color: np.ndarray) -> None:
     """Windows and lamps shine by themselves: a sky that pales towards the horizon. Added to `color`."""
     glow = batch.column("glow")[hit]
     shining = glow > 0
