@@ -27,7 +27,7 @@ FILE = Path(__file__).with_name("claims.yaml")
 RELATIONS = ("better", "worse", "similar", "not worse")
 EXACT = ("better", "worse")  # which have no margin
 LEAST = 2  # seeds
-TOLD = 3  # reasons why a claim is not decidable
+TOLD = 3  # reasons of a verdict
 BELOW = "These runs are of the {scale} scale: far smaller models, of which the paper says nothing."
 
 Place = tuple[str, str]  # table, row
@@ -130,12 +130,20 @@ def judge(claim: Claim, frames: Mapping[str, pd.DataFrame]) -> Verdict:
     against = [why for sign, _, why in outcomes if sign < 0]
     undecided = list(dict.fromkeys(why for sign, _, why in outcomes if sign == 0))
     if against:
-        return Verdict(claim, "contradicted", "; ".join(against[:TOLD]))
+        return Verdict(claim, "contradicted", _told(against, outcomes))
     if undecided:
-        more = f"; and {len(undecided) - TOLD} more" if len(undecided) > TOLD else ""
-        return Verdict(claim, "not decidable", "; ".join(undecided[:TOLD]) + more)
+        return Verdict(claim, "not decidable", _told(undecided, outcomes))
     weakest = min(outcomes, key=lambda outcome: outcome[1])
-    return Verdict(claim, "reproduced", weakest[2])
+    return Verdict(claim, "reproduced", _told([weakest[2]], outcomes))
+
+
+def _told(reasons: Sequence[str], outcomes: Sequence[tuple[int, float, str]]) -> str:
+    """Some of the reasons; of several inequalities how they turned out, since of many some do so by chance."""
+    signs = [sign for sign, *_ in outcomes]
+    counts = ", ".join(
+        f"{signs.count(s)} {word}" for s, word in ((1, "for"), (-1, "against"), (0, "open")) if s in signs
+    )
+    return "; ".join(reasons[:TOLD]) + (f" ({counts})" if len(signs) > 1 else "")
 
 
 def _outcome(
