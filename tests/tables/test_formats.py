@@ -336,6 +336,13 @@ def test_the_command_prints_each(form, tmp_path, capsys):
     assert {"text": "classify: ours", "markdown": "| 40.0 |", "latex": "\\toprule", "html": "<table>"}[form] in out
 
 
+def test_a_terminal_gets_styles_and_what_is_to_be_published_does_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for options, styled in (([], True), (["--format", "text"], True), (["--format", "latex"], False)):
+        assert main(study, ["--table", "--runs", str(tmp_path), *options]) == 0
+        assert ("\x1b[" in capsys.readouterr().out) == styled
+
+
 def test_the_command_knows_the_formats_that_there_are():
     (action,) = (action for action in _parser(study)._actions if action.dest == "format")
     assert list(action.choices) == list(formats.FORMATS)
