@@ -1,32 +1,94 @@
-"""Figures for the notebooks: curves and pictures of a study's runs, and how masks are sampled (paper Fig. 8)."""
+"""Figures for the notebooks: bars of a table, curves and pictures of its runs, how masks are sampled (paper Fig. 8)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from multimae.record.folder import RunFolder
-from multimae.study.study import Row
+from multimae.study import Row, Table
+
+from .sheet import Numbers, numbers
 
 COLORS = {"rgb": "#e2725b", "depth": "#3f8f8b", "semseg": "#e3b23c"}
+BAR, GREY = "#7fb3d5", "#d0d0d0"  # of rows, and of what stands beside the comparison
+PAPER: dict[str, Any] = {"marker": "D", "linestyle": "", "color": "black", "markerfacecolor": "none", "markersize": 5}
+ROOM = 1.35  # of an axis, for the numbers behind the bars
 
 
-def loss_curves(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Figure:
-    """Training losses of a stage over its epochs: their sum, and each target's; a line for each row."""
-    curves = {row.name: RunFolder.of(runs, row.stages[stage].signature).journal.curve("train") for row in rows}
-    curves = {name: records for name, records in curves.items() if records}
-    targets = list(dict.fromkeys(target for records in curves.values() for r in records for target in r["losses"]))
+def bars(table: Table, frame: pd.DataFrame) -> Figure:
+    """What `tables.build` made: a panel for each measure, a bar for each row. Of several seeds the mean, each seed as a
+    dot, and the sample standard deviation. The paper's value is a mark, where its scale is that of our runs."""
+    measures = [m for m in table.measures if m.quantity.better and (frame["key"] == m.key).any()]
+    rows = frame.drop_duplicates("row")["row"].to_list()
+    across = min(4, max(1, len(measures)))
+    down = max(1, -(-len(measures) // across))
+    figure = Figure(figsize=(3.2 * across + 1, (0.32 * len(rows) + 1.1) * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axis in axes[len(measures) :]:
+        axis.set_visible(False)
+    for axis, measure in zip(axes, measures):
+        cells = frame[frame["key"] == measure.key]
+        _bars(axis, rows, cells, numbers(table, measure.key, cells["unit"].iloc[0]))
+        arrow = {"higher": "↑", "lower": "↓"}[measure.quantity.better]
+        axis.set_title(f"{measure.name} {arrow}", fontsize=9)
+        axis.set_xlabel(cells["unit"].iloc[0])
+    if not measures:
+        _say(axes[0], "no column that is better higher or lower")
+    elif frame["scale"].iloc[0] == "paper" and frame["paper"].notna().any():
+        mark = Line2D([], [], **PAPER, label="the paper's")
+        figure.legend(handles=[mark], loc="outside lower center", frameon=False)
+    return figure
+
+
+def _bars(axis: Axes, rows: Sequence[str], cells: pd.DataFrame, style: Numbers) -> None:
+    ends = [0.0]
+    for place, row in enumerate(rows):
+        its = cells[cells["row"] == row]
+        values = its["value"].dropna()
+        if values.empty:
+            axis.text(0, place, f" {its['state'].iloc[0] if len(its) else '-'}", va="center", color="grey", fontsize=8)
+        else:
+            mean, spread = values.mean(), values.std() if len(values) > 1 else 0.0
+            axis.barh(place, mean, 0.7, color=GREY if its["grey"].iloc[0] else BAR)
+            if spread:
+                axis.errorbar(mean, place, xerr=spread, color="black", elinewidth=1, capsize=2)
+                axis.plot(values, [place] * len(values), ".", color="black", markersize=3)
+            ends.append(max(values.max(), mean + spread))
+            axis.text(ends[-1], place, f" {style.text(mean)}", va="center", fontsize=8)
+        if len(its) and its["scale"].iloc[0] == "paper" and pd.notna(paper := its["paper"].iloc[0]):
+            axis.plot([paper], [place], **PAPER)
+            ends.append(paper)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.set_xlim(0, ROOM * max(ends) or 1)
+
+
+def loss_curves(trials: Sequence[Sequence[Row]], runs: Path, stage: str = "pretrain") -> Figure:
+    """Training losses of a stage over its epochs: their sum, and each target's; a line for each row. `trials`: of each
+    seed, all rows; of several the mean, in a band from the lowest to the highest."""
+    curves = {row.name: [] for row in trials[0]}  # of each seed its records
+    for row in (row for rows in trials for row in rows if stage in row.stages):
+        if records := RunFolder.of(runs, row.stages[stage].signature).journal.curve("train"):
+            curves[row.name].append(records)
+    curves = {name: seeds for name, seeds in curves.items() if seeds}
+    targets = list(dict.fromkeys(t for seeds in curves.values() for its in seeds for r in its for t in r["losses"]))
     figure = Figure(figsize=(3.6 * (1 + len(targets)), 3), layout="constrained")
     axes = figure.subplots(1, 1 + len(targets), squeeze=False)[0]
     for axis, target in zip(axes, [None, *targets], strict=True):
-        for name, records in curves.items():
-            losses = [float(r["loss"] if target is None else r["losses"].get(target, "nan")) for r in records]
-            axis.plot([r["epoch"] for r in records], losses, label=name, linewidth=1)
+        for name, seeds in curves.items():
+            epochs, losses = _losses(seeds, target)
+            (line,) = axis.plot(epochs, losses.mean(0), label=name, linewidth=1)
+            if len(losses) > 1:
+                axis.fill_between(epochs, losses.min(0), losses.max(0), color=line.get_color(), alpha=0.25, linewidth=0)
         axis.set(title=target or "sum of the losses", xlabel="epoch")
     if curves:
         axes[0].legend(frameon=False)
@@ -35,10 +97,20 @@ def loss_curves(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Fig
     return figure
 
 
+def _losses(seeds: Sequence[Sequence[dict[str, Any]]], target: str | None) -> tuple[list[float], np.ndarray]:
+    """(epochs that all seeds have come to, losses there (seeds, epochs)); of a target, or their sum."""
+    found = [
+        {r["epoch"]: float(r["loss"] if target is None else r["losses"].get(target, "nan")) for r in its}
+        for its in seeds
+    ]
+    epochs = sorted(set.intersection(*map(set, found)))
+    return epochs, np.array([[its[epoch] for epoch in epochs] for its in found])
+
+
 def predictions(rows: Sequence[Row], runs: Path, stage: str = "pretrain") -> Figure:
     """The last prediction picture of each row's run, from its samples/."""
     files = {}
-    for row in rows:
+    for row in (row for row in rows if stage in row.stages):
         folder = RunFolder.of(runs, row.stages[stage].signature)
         if (record := folder.journal.last("sample")) and (folder.path / record["file"]).exists():
             files[f"{row.name}, step {record['step']}"] = folder.path / record["file"]

@@ -25,6 +25,7 @@ class Column:
     better: str = ""  # higher | lower
     dataset: str = ""
     inputs: tuple[str, ...] = ()
+    decimals: int | None = None  # at most so many, where the paper prints more than elsewhere in this unit
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ examples:
   {command} --dry-run                    rows, signatures, what would run, time and GPU-hours
   {command} --status --watch             what every run is doing
   {command} --table --seeds 0 1 2        the table, as mean and spread over seeds
+  {command} --table --format latex       or markdown, or html, whose cells lead to their runs
   {command} --only '{row}'          some rows
   {command} --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
   {command} --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
@@ -281,7 +282,10 @@ class Command:
             )
         seeds = self.args.seeds or [self.args.seed]
         trials = [all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds]
-        results = tables.read(self.args.runs, *trials)
+        results = tables.read(self.args.runs, *trials, files=self.files)
+        form = self.args.format or "text"
+        on_terminal = form == "text" and self.console.is_terminal
+        screen = {"width": self.console.width, "colours": True} if on_terminal else {}
         code = 0
         above = ""
         for part, rows in self.study.of_parts(self.rows):
@@ -289,7 +293,7 @@ class Command:
             for table in part.tables if rows else ():
                 try:
                     frame = tables.build(table, self.args.scale, its, [row.name for row in rows])
-                    print(above + tables.text(table, frame))
+                    print(above + tables.show(table, frame, form, **screen))
                 except tables.Incomparable as error:
                     print(error, file=sys.stderr)
                     code = 2
@@ -307,6 +311,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ConfigError("--watch goes with --status: give both")
     if args.seeds is not None and not args.table:
         raise ConfigError("--seeds goes with --table: give both")
+    if args.format is not None and not args.table:
+        raise ConfigError("--format goes with --table: give both")
     if args.seeds and args.seed is not None:
         raise ConfigError("--seeds and --seed both say the seed; give one of them")
     if args.seeds and (twice := [seed for seed in args.seeds if args.seeds.count(seed) > 1]):
@@ -370,5 +376,6 @@ def _parser(study: Study) -> argparse.ArgumentParser:
         help="run again on purpose, with what starts from it; the old folders stay, as SIGNATURE.1. Also 'ROW STAGE'",
     )
     how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="with --table: mean and spread over these seeds")
+    how.add_argument("--format", choices=("text", "markdown", "latex", "html"), help="with --table: how it is printed")
     how.add_argument("--watch", action="store_true", help="with --status: keep looking")
     return parser

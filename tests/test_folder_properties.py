@@ -209,7 +209,7 @@ def test_status_plan_and_table_say_it_or_work(studied, monkeypatch, config, happ
 @given(config=CONFIGS, happened=HAPPENED)
 def test_pictures_are_drawn_or_it_is_said_why_not(studied, config, happened):
     with befallen(studied, config, happened), contextlib.suppress(ConfigError):
-        pictures.loss_curves(ROWS, studied)
+        pictures.loss_curves([ROWS], studied)
         pictures.predictions(ROWS, studied)
 
 

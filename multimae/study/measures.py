@@ -16,7 +16,9 @@ from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
 from ..units import counted
 from .results import Incomparable, Reading, Results, check_comparable, told
-from .study import TOLD, Row, stages_of, unknown
+from .study import Row, stages_of, unknown
+
+LACKS = 2  # that a reason names
 
 
 class Quantity(NamedTuple):
@@ -107,6 +109,7 @@ class Table:
 def check_measures(tables: Sequence[Table], rows: Sequence[Row]) -> None:
     """Raises ConfigError where a column could not be filled, where one key stands for two measurements, and where one
     measurement has two keys."""
+    _check_grey(tables, rows)
     keys: dict[Measure, str] = {}
     measurements: dict[str, Measure] = {}
     for table in tables:
@@ -124,6 +127,13 @@ def check_measures(tables: Sequence[Table], rows: Sequence[Row]) -> None:
                     raise ConfigError(f"{where}: the key {each.key} stands for two measurements; give each its own")
                 if (key := keys.setdefault(measurement, each.key)) != each.key:
                     raise ConfigError(f"{where}: {key} and {each.key} are one measurement; give it one key")
+
+
+def _check_grey(tables: Sequence[Table], rows: Sequence[Row]) -> None:
+    keys = {each.key: None for table in tables for measure in table.measures for each in measure.measures}
+    for row in rows:
+        if wrong := [key for key in row.grey if key not in keys]:
+            raise ConfigError(f"row {row.name}, grey: {unknown('key', wrong[0], keys)}")
 
 
 # ---- of the run that a row has in a stage
@@ -156,7 +166,12 @@ class OfRun(Measure):
             return replace(reading, state="refused", reason=str(error))
         if not math.isfinite(value):
             return replace(reading, state="failed", reason=f"diverged: {self.metric} is {value}")
-        return replace(reading, value=value, conditions=conditions, learnt=results.learnt(config))
+        constant = self.constant(config, results.folder(config.signature))
+        return replace(reading, value=value, conditions=conditions, constant=constant, learnt=results.learnt(config))
+
+    def constant(self, config: RunConfig, folder: RunFolder) -> float | None:
+        """What the best constant prediction would have measured there, where a run that is done has recorded it."""
+        return None
 
     def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
         """(what a run that is done has measured, under which conditions). Raises ConfigError where it has not, and
@@ -172,6 +187,17 @@ class Evaluation(OfRun):
     split: str | None = None
 
     def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+        wanted, record = self._record(config, folder)
+        conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
+        return float(record["metrics"][self.metric]), conditions
+
+    def constant(self, config: RunConfig, folder: RunFolder) -> float | None:
+        _, record = self._record(config, folder)
+        value = float(record["metrics"].get(f"{self.metric}_constant", "nan"))
+        return value if math.isfinite(value) else None
+
+    def _record(self, config: RunConfig, folder: RunFolder) -> tuple[tuple[str, str], dict[str, Any]]:
+        """(data set and split, what was measured on them)."""
         wanted = (self.dataset or config.data.name, self.split or config.data.eval_split)
         made: dict[tuple[str, str], dict[str, Any]] = {}
         kept = self._steps(config, folder)
@@ -185,8 +211,7 @@ class Evaluation(OfRun):
                 f"run {folder.signature}: expected an evaluation with {self.metric} on {' '.join(wanted)}, found "
                 f"{found} in {folder.journal.path}; {folder.remake}"
             )
-        conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
-        return float(record["metrics"][self.metric]), conditions
+        return wanted, record
 
     def _steps(self, config: RunConfig, folder: RunFolder) -> dict[str, int]:
         """By split, the step after which a training was as it is kept: the last one, or of the split that selects the
@@ -270,13 +295,18 @@ class Derived(Measure):
             measure.check(rows)
 
     def column(self, rows: Sequence[Row], results: Results) -> list[Reading | None]:
-        names = [row.name for row in rows]
-        found = list(zip(*(measure.column(rows, results) for measure in self.of)))  # rows x measures
+        compared = [row for row in rows if not (self.across and self._aside(row))]
+        names = [row.name for row in compared]
+        found = list(zip(*(measure.column(compared, results) for measure in self.of)))  # rows x measures
         if self.across:
             readings = self._derive(names, found)
         else:
             readings = [self._derive([name], [parts])[0] for name, parts in zip(names, found)]
-        return [reading if reading.parts else None for reading in readings]
+        by_row = {reading.row: reading for reading in readings if reading.parts}
+        return [by_row.get(row.name) for row in rows]
+
+    def _aside(self, row: Row) -> bool:
+        return bool(row.aside) or any(measure.key in row.grey for measure in self.measures)
 
     def _derive(self, names: list[str], found: list[tuple[Reading | None, ...]]) -> list[Reading]:
         """The readings of rows whose values depend on each other. `found`: rows x measures."""
@@ -292,8 +322,8 @@ class Derived(Measure):
             if part is None or part.value is None
         ]
         if lacks:
-            more = f" and {len(lacks) - TOLD} more" if len(lacks) > TOLD else ""
-            reason = f"lacks {', '.join(lacks[:TOLD])}{more}"
+            more = f" and {len(lacks) - LACKS} more" if len(lacks) > LACKS else ""
+            reason = f"lacks {', '.join(lacks[:LACKS])}{more}"
             return [replace(reading, state="incomplete", reason=reason) for reading in readings]
         try:
             check_comparable(self.key, readings)
@@ -325,7 +355,9 @@ class Mean(Derived):
 
 @dataclass(frozen=True, kw_only=True)
 class Rank(Derived):
-    """The mean over measures of a row's rank among the rows of the table: 1 is best, ties share their mean."""
+    """The mean over measures of a row's rank among the rows of the table: 1 is best, ties share their mean.
+
+    Rows that stand aside, and those of which a measure is grey, are left out."""
 
     metric: str = "average_rank"
     across = True

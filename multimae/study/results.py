@@ -1,15 +1,16 @@
 """What the runs of a study have recorded, and which of it may stand in one column. Imports no torch."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, TrainingConfig
 from ..record.folder import RunFolder
-from .status import Scheduler, read_all
-from .study import Row
+from .planning import Wanted, plan
+from .status import Scheduler
+from .study import Row, Study
 
 Learnt = tuple[tuple[str, str], ...]  # (what, which) of all that a result follows from: see multimae.run
 
@@ -30,6 +31,7 @@ class Reading:
     config: RunConfig | None = None  # of the run that was read
     seed: int | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)  # under which the value holds
+    constant: float | None = None  # what the best constant prediction has under these conditions, where that is known
     learnt: Learnt = ()
     parts: tuple["Reading", ...] = ()  # those of other measures that it follows from
 
@@ -45,13 +47,26 @@ class Reading:
 
 
 class Results:
-    """The runs of a study's rows, each asked once what it does. `trials`: of each seed, all rows of the study."""
+    """The runs of a study's rows, each asked once what it does.
 
-    def __init__(self, runs: Path, trials: Sequence[Sequence[Row]], scheduler: Scheduler | None = None):
+    `trials`: of each seed, all rows of the study. `files`: names of weights that are given; what needs others is
+    blocked.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        trials: Sequence[Sequence[Row]],
+        scheduler: Scheduler | None = None,
+        files: Collection[str] = (),
+    ):
         self.runs, self.trials = runs, trials
         configs = [config for rows in trials for row in rows for config in row.stages.values()]
         self.configs = {config.signature: config for config in configs}
-        self.statuses = read_all([self.folder(signature) for signature in self.configs], self.configs, scheduler)
+        rows = tuple(row for trial in trials for row in trial)
+        # As a launcher sees them, which knows what is blocked, and by what.
+        wanted = Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler, files=files)
+        self.statuses = {signature: entry.status for signature, entry in plan(wanted).entries.items()}
 
     def among(self, trials: Sequence[Sequence[Row]]) -> "Results":
         """The same, with some of these rows for a table's."""

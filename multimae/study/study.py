@@ -20,12 +20,19 @@ STAGE = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its runs, by stage. Those of the stages `alone` are timed: a back end runs nothing beside them
-    on their machines."""
+    """A line of a table: its runs, by stage.
+
+    `alone`: stages whose runs are timed: a back end runs nothing beside them on their machines. `aside`: why the row
+    stands beside the comparison, such as `not in the paper`. It is shown in grey with these words; it is neither best
+    nor second best, and takes no part in ranks. `grey`: keys of the measures for which that is so of its cell alone, as
+    the paper greys a modality that a model was never pre-trained on. None of these changes what a run is.
+    """
 
     name: str
     stages: dict[str, RunConfig]
     alone: tuple[str, ...] = ()
+    aside: str = ""
+    grey: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError: the names stand in batch scripts, in commands and in tables."""
@@ -112,9 +119,8 @@ class Study:
                 raise ConfigError(unknown("stage", stage, stages))
         moves = _moves(rows, edits)
         _check_names(rows, edits, moves)
-        return tuple(
-            replace(row, stages={stage: moves[row.name, stage].config for stage in row.stages}) for row in rows
-        )
+        edited = ({stage: moves[row.name, stage].config for stage in row.stages} for row in rows)
+        return tuple(replace(row, stages=stages) for row, stages in zip(rows, edited))
 
     # ---- of several studies
 

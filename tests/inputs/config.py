@@ -266,6 +266,8 @@ STUDIES = [
     Case("no jobs", "python sweeps/alpha_ablation.py --jobs 0", "--jobs: expected 1 or more"),
     Case("a billion jobs", f"{STUDY} --jobs 1000000000", "Would run 12 runs", code=0),
     Case("watching nothing", f"{STUDY} --watch", "--watch goes with --status"),
+    Case("a format of no table", f"{STUDY} --format latex", "--format goes with --table"),
+    Case("a format that is none", "python sweeps/alpha_ablation.py --table --format pdf", "invalid choice: 'pdf'"),
     Case("a retry of a look", "python sweeps/alpha_ablation.py --status --retry-failed", "--retry-failed runs again"),
     Case("a retry of a stop", "python sweeps/alpha_ablation.py --cancel --retry-failed", "--retry-failed runs again"),
     Case("a study's file for run folders", "python sweeps/alpha_ablation.py --status --runs file", "file is a file",
