@@ -2,6 +2,7 @@
 a table."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from plans import wanted
@@ -65,10 +66,12 @@ def test_other_bytes_under_the_name_are_refused_whatever_the_run_is_doing(tmp_pa
 def test_planning_compares_the_file_and_asks_for_one(tmp_path, files):
     one, copy, other = files
     study = Study("s", "t", lambda scale: [Row("a", {"classify": CLASSIFY})], (TABLE,))
-    planned = planning.plan(wanted(study, study.build("smoke"), tmp_path / "runs"))
-    assert study_data.unknown_weights(planned, {"theirs": one}) == []
-    (told,) = study_data.unknown_weights(planned, {})
-    assert "'theirs'; give it with --weights theirs=FILE" in told
+    asked = wanted(study, study.build("smoke"), tmp_path / "runs")
+    (entry,) = planning.plan(asked).entries.values()
+    assert (entry.status.state, entry.action) == ("blocked", None)
+    assert entry.status.reason == "needs the weights 'theirs'; give them with --weights theirs=FILE"
+    (entry,) = planning.plan(replace(asked, files=["theirs"])).entries.values()
+    assert (entry.status.state, entry.action) == ("missing", "run")
     carry_out(tmp_path, one)
     planned = planning.plan(wanted(study, study.build("smoke"), tmp_path / "runs"))
     study_data.other_weights(planned, {"theirs": copy})
