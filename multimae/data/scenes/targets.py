@@ -11,9 +11,7 @@ import numpy as np
 from ...modalities import DENSE, MASK
 from .rendering import BOX, CAP, CYLINDER, ROOM, SIZE, SPHERE, Shot
 
-VERSION = (
-    1  # of everything that changes a target that `render` does not make; part of the cache's and fingerprint's names
-)
+VERSION = 1  # of what changes a target that `render` does not make; part of the cache's and fingerprint's names
 RENDERED = ("normals",)  # by `rendering.paint`
 NAMES = (*(name for name in DENSE if name not in RENDERED), MASK.name)
 
