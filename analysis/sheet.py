@@ -11,6 +11,7 @@ import pandas as pd
 
 from multimae.study import Measure, Table
 from multimae.study.measures import Derived
+from multimae.study.results import Learnt
 from multimae.study.study import TOLD
 
 from .paper import paper_tables
@@ -100,6 +101,8 @@ def sheet(table: Table, frame: pd.DataFrame) -> Sheet:
 
 def number(value: float, unit: str, decimals: int | None = None) -> str:
     """A number of that unit, as it is printed. `decimals`: at most so many, and no zeros at the end."""
+    if unit == "minutes" and value < 1:  # of small scales; the paper has none
+        return f"{value:.2f}"
     if decimals:
         return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
     return f"{value:.10g}" if unit == "setting" else f"{value:.{DECIMALS.get(unit, 3)}f}"
@@ -193,19 +196,24 @@ def _title(table: Table, frame: pd.DataFrame) -> str:
 def _notes(table: Table, frame: pd.DataFrame) -> list[str]:
     """Why cells have no number, under which conditions others were measured, what they may be compared with."""
     published = paper_tables().get(table.name)
-    lines = _states(frame)
+    told: list[tuple[str, str]] = []  # (key of a measure, what holds for its numbers)
+    constant: list[str] = []
     for measure in table.measures:
         done = frame[(frame["key"] == measure.key) & (frame["state"] == "done")]
         if done.empty or not (under := _conditions(measure, done["conditions"].iloc[0])):
             continue
         of = f"of {', '.join(each.key for each in measure.of)}; " if isinstance(measure, Derived) else ""
         theirs = f"; the paper's on {published.columns[measure.key].dataset}" if published else ""
-        lines.append(f"{measure.key}: {of}ours {under}{theirs}.")
+        told.append((measure.key, f"{of}ours {under}{theirs}."))
         style = numbers(table, measure.key, done["unit"].iloc[0])
         if constants := list(dict.fromkeys(style.text(value) for value in done["constant"].dropna())):
             unit = f" x {style.unit}" if style.unit.startswith("1e-") else f" {style.unit}".rstrip()
-            lines.append(f"{measure.key}: the best constant prediction has {' or '.join(constants)}{unit}.")
-        lines += _trained(measure.key, done)
+            constant.append(f"{measure.key} {' or '.join(constants)}{unit}")
+        told += [(measure.key, text) for text in _trained(done)]
+    lines = _states(frame)
+    for text in dict.fromkeys(text for _, text in told):
+        lines.append(f"{_listed(key for key, its in told if its == text)}: {text}")
+    lines += [f"The best constant prediction: {', '.join(constant)}."] if constant else []
     if published:
         lines.append("diff: ours - paper.")
     if (scale := frame["scale"].iloc[0]) != "paper":
@@ -244,14 +252,23 @@ def _conditions(measure: Measure, conditions: dict[str, Any]) -> str:
     return "; ".join(dict.fromkeys(told))
 
 
-def _trained(key: str, cells: pd.DataFrame) -> list[str]:
+def _trained(cells: pd.DataFrame) -> list[str]:
     """What the rows of a column learnt from, where they have said; by row where that differs."""
     rows: dict[str, dict[str, None]] = {}
     for cell in cells.itertuples():
         for learnt in cell.learnt:
-            known = [(what, mark) for what, mark in learnt if not what.startswith("weights run:")]
-            chain = [f"{what} {mark[:12]}" if what.startswith("weights ") else mark for what, mark in known]
-            rows.setdefault(", before that on ".join(chain), {})[cell.row] = None
+            rows.setdefault(_chain(learnt), {})[cell.row] = None
     everywhere = cells["row"].nunique()
     of = {chain: "" if len(names) == everywhere else f" ({', '.join(names)})" for chain, names in rows.items()}
-    return [f"{key}: trained on {chain}{names}." for chain, names in of.items() if chain]
+    return [f"trained on {chain}{names}." for chain, names in of.items() if chain]
+
+
+def _chain(learnt: Learnt) -> str:
+    """The data of a run, then that of those that it starts from."""
+    chain: list[str] = []
+    for what, mark in learnt:
+        if what.startswith("val: ") and chain:
+            chain[-1] += f" (its weights chosen on {mark})"
+        elif not what.startswith("weights run:"):
+            chain.append(f"{what} {mark[:12]}" if what.startswith("weights ") else mark)
+    return ", before that on ".join(chain)

@@ -156,8 +156,6 @@ class OfRun(Measure):
     def _read(self, row: str, config: RunConfig, results: Results) -> Reading | None:
         status = results.statuses[config.signature]
         reading = Reading(row, self.key, status.state, status.reason, config=config, seed=results.seed(config))
-        if status.state == "missing" and (lack := config.lacks_weights(())):
-            return replace(reading, state="blocked", reason=lack)
         if status.state != "done":
             return reading
         try:

@@ -143,7 +143,7 @@ def test_the_best_constant_prediction_is_told_where_it_was_measured(tmp_path):
     measured(tmp_path, ROWS[1:2], 60.0)
     frame = built(tmp_path, ROWS)
     assert frame["constant"].dropna().to_list() == [12.34]
-    assert "accuracy: the best constant prediction has 12.3 %." in tables.text(OWN, frame)
+    assert "The best constant prediction: accuracy 12.3 %." in tables.text(OWN, frame)
     assert "constant prediction" not in tables.text(OWN, frame[frame["row"] != "a"])
 
 
@@ -152,7 +152,7 @@ def test_it_is_told_in_the_unit_of_the_column(tmp_path):
     SyntheticRun(tmp_path, ROWS[0].stages["classify"]).whole(metrics={"l1": 0.0006, "l1_constant": 0.00123})
     table = Table("12", "Taskonomy", (measure,))
     text = tables.text(table, built(tmp_path, [replace(ROWS[0], name="RGB-D")], table=table))
-    assert "6.000" in text and "taskonomy_occlusion: the best constant prediction has 12.300 x 1e-4." in text
+    assert "6.000" in text and "The best constant prediction: taskonomy_occlusion 12.300 x 1e-4." in text
 
 
 def test_a_cell_says_why_it_has_no_number(tmp_path):
