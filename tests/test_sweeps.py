@@ -83,6 +83,13 @@ def test_configs_survive_their_yaml(name, scale, tmp_path):
 @pytest.mark.parametrize("scale", SCALES)
 def test_table_10_is_the_papers_study(scale):
     rows = study_named("alpha_ablation").build(scale)
+    if scale != "paper":
+        *rows, scratch = rows
+        assert (scratch.name, scratch.aside) == (
+            "from scratch",
+            "not in the paper",
+        ) and "pretrain" not in scratch.stages
+        assert all(config.init == "scratch" for config in scratch.stages.values())
     assert [row.name for row in rows] == ["alpha=0.2", "alpha=0.5", "alpha=1", "alpha=inf"]
     assert [row.stages["pretrain"].masking.alpha for row in rows] == [0.2, 0.5, 1, math.inf]
     for row in rows:

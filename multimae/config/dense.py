@@ -26,8 +26,8 @@ class DPT(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"expected four layers from the first on, each once; found {list(self.layers)}")
+        if list(self.layers) != sorted(self.layers):
+            raise ValueError(f"expected four layers, from the first on; found {list(self.layers)}")
         if self.dim % 2:
             raise ValueError(f"dim {self.dim} is halved before the output: expected an even number")
         return self

@@ -296,9 +296,10 @@ def _moved(stages: Mapping[str, str], place: tuple[str, str], need: str) -> str:
 
 
 def _check_names(rows: tuple[Row, ...], edits: Edits, moves: Moves) -> None:
-    """Refuse edits by which a row is no longer what its name says."""
+    """Refuse edits by which a row is no longer what its name says. A row that stands aside may differ in more."""
     for stage, changes in edits.items():
-        settings = {row.name: flatten(row.stages[stage].resolved()) for row in rows if stage in row.stages}
+        compared = [row for row in rows if stage in row.stages and not row.aside]
+        settings = {row.name: flatten(row.stages[stage].resolved()) for row in compared}
         for key in flatten(changes):
             values = {name: shown(found.get(key)) for name, found in settings.items()}
             if len(set(values.values())) > 1:

@@ -131,5 +131,5 @@ def test_a_target_is_no_input():
 def test_a_head_that_reads_layers_which_are_not_there_is_refused():
     with pytest.raises(ConfigError, match="head.layers .* the encoder has 4"):
         depth(**{"head.layers": [1, 2, 3, 5]})
-    with pytest.raises(ConfigError, match="four layers from the first on"):
+    with pytest.raises(ConfigError, match="four layers, from the first on"):
         depth(**{"head.layers": [2, 1, 3, 4]})
