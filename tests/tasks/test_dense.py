@@ -2,6 +2,8 @@
 
 import math
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from multimae.config import ConfigError, Depth, Regress, Runtime
 from multimae.data.transforms import DepthTransform, RegressTransform
 from multimae.losses import reverse_huber
 from multimae.modalities import DENSE, FIELDS
+from multimae.record.folder import RunFolder
 from multimae.tasks.depth import DepthTask
 from multimae.tasks.regress import RegressTask
 
@@ -67,6 +70,22 @@ def test_l1_is_over_valid_values_of_all_channels():
     truth[0] = math.nan
     (loss,) = task.loss(predicted, truth).values()
     torch.testing.assert_close(loss, (predicted[1] - truth[1]).abs().mean())
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_threshold(tmp_path):
+    """With a value at every pixel, they differ from one by rounding alone."""
+    words = "run smoke/depth --no-track --set data.name=scenes --set masked=false --set data.train_samples=32"
+    words += " --set data.eval_samples=8 --set epochs=4 --runtime threads=1 --runtime log_every_steps=1 --runs"
+    curves = {}
+    for processes in (1, 2):
+        runs = tmp_path / str(processes)
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "multimae"]
+        done = subprocess.run([sys.executable, *launch, *words.split(), str(runs)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder,) = RunFolder.all(runs)
+        curves[processes] = [record["loss"] for record in folder.journal.curve("train")]
+    assert len(curves[1]) == 8 and curves[1] == pytest.approx(curves[2], rel=1e-3)
 
 
 # ---- what a transform makes
