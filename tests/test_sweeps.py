@@ -234,7 +234,7 @@ def test_bf16_without_a_gpu_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     study, runs = study_named("alpha_ablation"), ["--runs", str(tmp_path)]
     assert main(study, ["--dry-run", "--scale", "mini", *runs]) == 0
-    assert "12 runs compute in bf16" in capsys.readouterr().err
+    assert "14 runs compute in bf16" in capsys.readouterr().err
     fp32 = [word for stage in ("pretrain", "classify", "segment") for word in ("--set", f"{stage}.precision=fp32")]
     assert main(study, ["--dry-run", "--scale", "mini", *fp32, *runs]) == 0
     assert not capsys.readouterr().err

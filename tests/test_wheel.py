@@ -99,7 +99,7 @@ def test_what_needs_no_torch_works_from_an_installation(site, tmp_path):
     assert run("-c", where).count(str(site)) == 3
     assert run("-c", "from multimae.config import recipes; print(recipes())").count("smoke/") == 8
     assert "python -m sweeps.alpha_ablation --cluster PROFILE" in run(*STUDY, "--help")
-    assert "Would run 12 runs" in run(*STUDY, "--dry-run")
+    assert "Would run 14 runs" in run(*STUDY, "--dry-run")
     assert "Table 10" in run("-m", "sweeps.alpha_ablation", "--table", "--runs", ".")
     assert "usage: python -m slurm.doctor" in run("-m", "slurm.doctor", "--help")
     assert all(os.access(site / "slurm/devcluster" / name, os.X_OK) for name in ("install", "start", "stop"))

@@ -236,17 +236,17 @@ CASES = [
     Case(
         "a name in runs/ that is no signature",
         STATUS,
-        "0 of 12 runs done",
+        "0 of 14 runs done",
         0,
         lambda f: (f / "runs/x y").mkdir(parents=True),
     ),
     # the other files
-    Case("an empty heartbeat.json", STATUS, "3 of 12 runs done", 0, in_study(write("heartbeat.json", ""))),
-    Case("heartbeat.json that is a list", STATUS, "3 of 12 runs done", 0, in_study(write("heartbeat.json", "[1]"))),
+    Case("an empty heartbeat.json", STATUS, "3 of 14 runs done", 0, in_study(write("heartbeat.json", ""))),
+    Case("heartbeat.json that is a list", STATUS, "3 of 14 runs done", 0, in_study(write("heartbeat.json", "[1]"))),
     Case(
         "heartbeat.json with words for numbers",
         STATUS,
-        "3 of 12 runs done",
+        "3 of 14 runs done",
         0,
         in_study(write("heartbeat.json", json.dumps(BEAT | {"step": "x", "total_steps": [], "epoch": {}}))),
     ),
@@ -266,11 +266,11 @@ CASES = [
     ),
     Case("an empty heartbeat.json of a begun run", RUN, "finished: ", 0, begun(write("heartbeat.json", ""))),
     Case("a journal that is a folder", RUN, "journal.jsonl: expected a file", 2, done(folder_at("journal.jsonl"))),
-    Case("a journal of zeros", STATUS, "2 of 12 runs done", 0, in_study(write("journal.jsonl", bytes(5000)))),
+    Case("a journal of zeros", STATUS, "2 of 14 runs done", 0, in_study(write("journal.jsonl", bytes(5000)))),
     Case(
         "a last record without a time",
         STATUS,
-        "3 of 12 runs done",
+        "3 of 14 runs done",
         0,
         in_study(append("journal.jsonl", {"kind": "failed", "step": 3, "reason": "x"}, [1], 3, "failed", None)),
     ),
@@ -339,7 +339,7 @@ CASES = [
         )
         for key in ("base_lr", "clip_grad")
     ),
-    Case("jobs.jsonl without job, study and host", STATUS, "2 of 12 runs done", 0, submitted()),
+    Case("jobs.jsonl without job, study and host", STATUS, "2 of 14 runs done", 0, submitted()),
     Case(
         "a submission without study and host",
         STATUS,
@@ -350,7 +350,7 @@ CASES = [
     Case(
         "an end of a state that there is not",
         STATUS,
-        "2 of 12 runs done",
+        "2 of 14 runs done",
         0,
         submitted(kind="ended", state="x", reason=""),
     ),
