@@ -1,11 +1,7 @@
 """The command `multimae run`: a user's mistake is told in one line that names the mend."""
 
-import re
-import shlex
 import subprocess
 import sys
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -109,12 +105,3 @@ def test_variables_of_a_launch_that_make_no_sense_are_told(here, capsys, monkeyp
         monkeypatch.setenv(name, value)
     assert main(["run", "tiny.yaml", "--no-track"]) == 2
     assert expected in told(capsys)[0]
-
-
-def test_the_readme_names_its_run_by_the_signature_that_it_has():
-    lines = (Path(__file__).parents[1] / "README.md").read_text().splitlines()
-    at = next(i for i, line in enumerate(lines) if re.search(r"run:[0-9a-f]{10}", line))
-    words = shlex.split(lines[at - 1])
-    assert words[:2] == ["multimae", "run"]
-    made = load(words[2], [value for word, value in pairwise(words) if word == "--set"])
-    assert f"run:{made.signature}" in lines[at]

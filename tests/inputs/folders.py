@@ -253,7 +253,7 @@ CASES = [
     Case(
         "a heartbeat of process -1",
         PLAN,
-        "Would run 9 runs",
+        "Would run 11 runs",
         0,
         in_study(write("heartbeat.json", json.dumps(BEAT | {"pid": -1}))),
     ),

@@ -157,6 +157,8 @@ def test_table_10_runs_in_a_kernel(tmp_path):
     """One by default; of the others the code is run, without a kernel."""
     finish(tmp_path, alpha_ablation.study, seeds=[0])
     for row in alpha_ablation.study.build("smoke"):
+        if "pretrain" not in row.stages:  # from scratch
+            continue
         run = SyntheticRun(tmp_path, row.stages["pretrain"])
         run.folder.samples.mkdir()
         Image.new("RGB", (90, 60), "teal").save(run.folder.samples / "predictions.png")
@@ -210,7 +212,7 @@ def test_bars_show_seeds_and_only_at_paper_scale_the_papers(tmp_path, monkeypatc
             means = frame[frame["key"] == key].groupby("row", sort=False)["value"].mean()
             assert [bar.get_width() for bar in axis.patches] == pytest.approx(means.to_list())
             assert sum(line.get_marker() == "D" for line in axis.lines) == marks
-            assert sum(len(line.get_xdata()) == 2 and line.get_marker() == "." for line in axis.lines) == 4
+            assert sum(len(line.get_xdata()) == 2 and line.get_marker() == "." for line in axis.lines) == len(means)
         assert len(figure.legends) == (marks > 0)
 
 
