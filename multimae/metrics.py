@@ -108,7 +108,7 @@ class MeanAbsoluteError:
     """
 
     better: ClassVar[Mapping[str, Better]] = {"l1": "lower"}
-    BINS = 4096
+    BINS = 65_536  # as many as files of 16 bits have values
 
     def __init__(self, channels: int, device: torch.device):
         self.sum, self.count = _total(device), _total(device)

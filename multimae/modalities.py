@@ -38,7 +38,7 @@ PHOTOGRAPHS = Files(
 )
 NUMBERS_16 = Files("a PNG with one 16-bit channel", modes=("I;16", "I;16B", "I"), read="data.images:numbers")
 NUMBERS_8 = Files("a PNG of 8 bits a channel", modes=("RGB", "RGBA"), read="data.images:numbers")
-FLAGS_8 = Files("a PNG with one 8-bit channel", modes=("L",), read="data.images:numbers")
+FLAGS_8 = Files("a PNG with one 8-bit channel, of 0 and 255 alone", modes=("L",), read="data.images:flags")
 CLASSES_8 = Files("a PNG with one 8-bit channel", modes=("L", "P"), read="data.images:classes")
 
 
@@ -155,7 +155,7 @@ DENSE = _by_name(
     _dense("reshading", files=NUMBERS_8),
 )
 # Which pixels of the dense targets hold a value: 255, of NYUv2's and Taskonomy's depth.
-MASK = Modality("mask_valid", 1, FLAGS_8, "nearest-exact", "losses:l1", "pictures:numbers", unit=1 / 255)
+MASK = Modality("mask_valid", 1, FLAGS_8, "nearest-exact", "losses:l1", "pictures:numbers")
 
 TARGETS = _targets(rgb_standardized=Target("rgb", "losses:mse", standardize_patches=True))
 

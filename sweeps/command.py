@@ -223,8 +223,9 @@ class Command:
             after = f", {array.dependency}" if array.dependency else ""
             print(f"submitted {array.stage}: {len(array.tasks)} jobs as {array.job}{after}", flush=True)
         seen = planning.status(self.wanted)
-        if seen.count("done") == len(seen.entries):
-            self.console.print("Everything is done already.")
+        lacking = len(seen.lacking())
+        if 0 < seen.count("done") == len(seen.entries) - lacking:
+            self.console.print("Everything is done already" + (", but for what lacks weights." if lacking else "."))
             with self.followed():
                 return self.table()
         print_status(self.console, seen, self.removed())
@@ -234,7 +235,7 @@ class Command:
         print(f"Follow with: {again} --status --watch")
         if seen.count("failed"):
             print(f"Once mended, what failed continues from its last checkpoint with: {again} --retry-failed")
-        return int(seen.count("failed", "refused", "blocked") > 0)
+        return int(seen.count("failed", "refused", "blocked") > lacking)
 
     def again(self) -> str:
         """The command that sees the same rows: without an edit or --only, --retry-failed would run another study."""

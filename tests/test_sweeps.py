@@ -219,6 +219,13 @@ def test_rows_and_settings_are_named_as_in_one_study(tmp_path, capsys):
     assert "did you mean 'classify'" in capsys.readouterr().err
 
 
+def test_a_stage_keeps_what_it_is_named_for(tmp_path, capsys):
+    words = ["--runs", str(tmp_path / "runs"), "--dry-run", "--set"]
+    assert main(study_named("modality_ablation"), [*words, "regress_depth.target=normals"]) == 2
+    assert "regress_depth.target is what the stage is named for" in capsys.readouterr().err
+    assert main(study_named("modality_ablation"), [*words, "regress_depth.epochs=3"]) == 0
+
+
 def test_weights_that_are_not_given_stop_no_other_run(tmp_path, capsys):
     words = ["--runs", str(tmp_path / "runs"), "--dry-run"]
     assert main(study_named("decoder_depth"), words) == 0

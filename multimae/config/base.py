@@ -45,6 +45,11 @@ class RunConfig(Section):
             cls.runs = runs
             RunConfig.tasks[task] = cls
 
+    @property
+    def subject(self) -> set[str]:
+        """The settings that a stage and its column are named for: edited, they would no longer be what those say."""
+        return set()
+
     def idle(self) -> set[str]:
         """The settings (dotted keys) that cannot change what this run computes: no part of its identity."""
         return set()

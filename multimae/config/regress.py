@@ -40,5 +40,9 @@ class Regress(DenseTransfer, task="regress", runs="multimae.tasks.regress:Regres
     eval_every_epochs: Epochs | None = 5  # their code; the paper does not say
 
     @property
+    def subject(self) -> set[str]:
+        return {"target"}
+
+    @property
     def truth_field(self) -> str:
         return self.target

@@ -101,6 +101,15 @@ def numbers(image: Image.Image, kind: Modality) -> torch.Tensor:
     return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)[: kind.channels])
 
 
+def flags(image: Image.Image, kind: Modality) -> torch.Tensor:
+    """float32 (1, H, W), of 0 and 1. Raises ValueError for other values than 0 and 255: a mask of 0 and 1 would be read
+    as one of nothing."""
+    values = np.array(image)
+    if others := sorted(set(np.unique(values).tolist()) - {0, 255}):
+        raise ValueError(f"it holds {others[0]}")
+    return torch.from_numpy((values == 255)[None].astype(np.float32))
+
+
 def classes(image: Image.Image, kind: Modality) -> torch.Tensor:
     """uint8 (H, W)."""
     return torch.from_numpy(np.array(image))

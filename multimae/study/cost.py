@@ -69,15 +69,16 @@ def parts_text(study: Study, rows: Sequence[Row]) -> str:
     lines, paper = [], dict[str, Run]()
     for part, its in study.of_parts(rows):
         runs = runs_of(its)
-        paper |= runs if part.published else {}
+        paper |= runs_of([row for row in its if not row.aside]) if part.published else {}
         name = part.heading if part.published else f"{part.title} (not in the paper)"
-        lines.append(f"  {_hours(runs):>10,.2f} GPU-hours  {counted(len(runs), 'run')}: {name}")
-    lines.append(f"  {_hours(paper):>10,.2f} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
+        lines.append(f"  {_hours(runs):>10} GPU-hours  {counted(len(runs), 'run')}: {name}")
+    lines.append(f"  {_hours(paper):>10} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
     return "\n".join(["\nWith what is done already, each as if alone:", *lines])
 
 
-def _hours(runs: Mapping[str, Run]) -> float:
-    return sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+def _hours(runs: Mapping[str, Run]) -> str:
+    hours = sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+    return f"{hours:,.{1 if hours > 1 else 4}f}"
 
 
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:

@@ -166,9 +166,8 @@ class Progress:
             self.console.print(Text(f"{', '.join(runs)} {reason}", style="red"), soft_wrap=True)
         if any(status.state == "failed" for _, status in bad):
             self.console.print("Their output is in log/ of the run folders. Once mended, --retry-failed runs them.")
-        files = self.plan.wanted.files
-        lacks = [entry for entry, _ in bad if entry.run.config.lacks_weights(files)]
-        return int(len(bad) > len(lacks) or len(lacks) == len(self.statuses))
+        lacking = len(self.plan.lacking())
+        return int(len(bad) > lacking or lacking == len(self.statuses))
 
     def _look(self) -> None:
         """At what may change here. What a cluster has is left to --status: its scheduler serves many."""

@@ -79,6 +79,11 @@ class Plan:
         """The entries of the runs that it needs, as far as they are in the plan."""
         return [self.entries[need] for need in run.needs if need in self.entries]
 
+    def lacking(self) -> list[Entry]:
+        """Those that wait for weights which are not given, and for nothing else."""
+        files = self.wanted.files
+        return [e for e in self.entries.values() if e.status.state != "done" and e.run.config.lacks_weights(files)]
+
     def count(self, *states: str) -> int:
         return sum(entry.status.state in states for entry in self.entries.values())
 
@@ -104,8 +109,9 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
     statuses = read_all(folders.values(), configs, wanted.scheduler)
     if lost := _left_behind(redo, wanted, runs):
         raise ConfigError(
-            f"--redo: {', '.join(lost)} started from what is done again, and --only leaves them out; give --redo "
-            "without --only, or choose their rows too"
+            f"--redo: {', '.join(lost)} started from what is done again, and these rows leave them out; give --redo "
+            "without --only, or choose their rows too; of other studies: python sweeps/all.py --redo STUDY:ROW. What "
+            "is wanted no more: remove its folder"
         )
     made = Plan(wanted, {}, retry_failed, redo)
     for signature, run in runs.items():
@@ -126,14 +132,28 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
 
 
 def _left_behind(redo: Collection[str], wanted: Wanted, runs: Mapping[str, Run]) -> list[str]:
-    """Runs of other rows that began from what is done again, by label."""
-    again, lost = set(redo), []
-    for signature, run in runs_of(wanted.among).items() if redo else ():
-        if again.intersection(run.needs):
-            again.add(signature)
-            if signature not in runs and wanted.folder(signature).journal.path.exists():
-                lost.append(run.label)
-    return lost
+    """Runs of other rows, or of other studies here, that began from what is done again, by label."""
+    if not redo:
+        return []
+    labels = {signature: run.label for signature, run in runs_of(wanted.among).items()}
+    needs: dict[str, tuple[str, ...]] = {}
+    for folder in RunFolder.all(wanted.runs):
+        with contextlib.suppress(ConfigError):  # which is refused where it is needed
+            if folder.signature not in runs and folder.journal.path.exists():
+                needs[folder.signature] = folder.config().needs
+                last = folder.jobs.last("submitted") or {}
+                told = [last[key] for key in ("study", "row", "stage") if last.get(key)]
+                labels.setdefault(folder.signature, " ".join([*told, f"({folder.signature})"]))
+    again = _descendants(redo, {signature: run.needs for signature, run in runs.items()} | needs)
+    return [labels[signature] for signature in needs if signature in again]
+
+
+def _descendants(of: Collection[str], needs: Mapping[str, Sequence[str]]) -> set[str]:
+    """These, and all that start from them, to any depth."""
+    found = set(of)
+    while more := {signature for signature, its in needs.items() if found.intersection(its)} - found:
+        found |= more
+    return found
 
 
 def _action(status: Status, needed: Sequence[Entry], retry_failed: bool) -> str | None:

@@ -300,6 +300,11 @@ def _check_names(rows: tuple[Row, ...], edits: Edits, moves: Moves) -> None:
     for stage, changes in edits.items():
         compared = [row for row in rows if stage in row.stages and not row.aside]
         settings = {row.name: flatten(row.stages[stage].resolved()) for row in compared}
+        if named := {key for row in compared for key in row.stages[stage].subject}.intersection(flatten(changes)):
+            raise ConfigError(
+                f"{stage}.{min(named)} is what the stage is named for, and its column; edited, they would keep names "
+                "that are no longer true. Edit the stage of that name, or write a study of your own in sweeps/"
+            )
         for key in flatten(changes):
             values = {name: shown(found.get(key)) for name, found in settings.items()}
             if len(set(values.values())) > 1:

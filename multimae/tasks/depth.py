@@ -24,7 +24,8 @@ class DepthTask(DenseTask):
 
         Its threshold is a share of the largest error of the micro-batches that all processes compute at the same time.
         So the number of processes does not change it, and accumulating does: where a step is computed in k parts, one
-        after the other, each has a threshold of its own, which is no larger than that of the whole.
+        after the other, each has a threshold of its own, which is no larger than that of the whole. Micro-batches count
+        alike however many of their pixels are valid, so where that differs the loss depends a little on their size.
         """
         errors, count = errors_of(predicted, (truth - self.config.mean) / self.config.deviation)
         largest = errors.detach().amax()

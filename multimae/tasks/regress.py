@@ -14,7 +14,7 @@ class RegressTask(DenseTask):
     transform = RegressTransform
 
     def loss(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """L1, the mean over the valid values of a micro-batch."""
+        """L1, the mean over the valid values of a micro-batch; micro-batches count alike, as in segmentation."""
         errors, count = errors_of(predicted, truth)
         return {self.config.target: errors.sum() / count}
 

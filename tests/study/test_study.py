@@ -1,9 +1,12 @@
 """A study as rows of configs: edits, shared runs, errors that name the nearest valid word."""
 
 import pytest
+from plans import wanted
+from synthetic_runs import SyntheticRun
 from training import tiny_rows, tiny_study
 
 from multimae.config import Classify, ConfigError, Pretrain
+from multimae.study import planning
 from multimae.study.study import Row, Study, only, runs_of, together
 
 
@@ -155,3 +158,18 @@ def test_each_study_gets_its_own_rows_back():
     parts = {part.name: rows for part, rows in both.of_parts(both.build("smoke"))}
     assert parts == {"one": one.build("smoke"), "two": two.build("smoke")}
     assert one.of_parts(one.build("smoke")) == [(one, one.build("smoke"))]
+
+
+def test_what_another_study_made_of_a_run_is_not_left_behind(tmp_path):
+    """Its transfers would stand beside those of other weights."""
+    shared, _ = tiny_rows("smoke")
+    pretrain, classify = shared.stages["pretrain"], shared.stages["classify"]
+    one = Study("one", "One", lambda scale: [Row("a", {"pretrain": pretrain})])
+    asked, redo = wanted(one, one.build("smoke"), tmp_path), frozenset([pretrain.signature])
+    SyntheticRun(tmp_path, pretrain).whole()
+    assert planning.plan(asked, redo=redo).entries[pretrain.signature].action == "redo"
+    other = SyntheticRun(tmp_path, classify)
+    other.submit("two", "b", "classify")
+    other.whole()
+    with pytest.raises(ConfigError, match=rf"--redo: two b classify \({classify.signature}\) started from .*all.py"):
+        planning.plan(asked, redo=redo)

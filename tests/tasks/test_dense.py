@@ -4,11 +4,17 @@ import math
 import random
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from multimae.config import ConfigError, Depth, Regress, Runtime
+from multimae.data.datasets import open_dataset
+from multimae.data.images import Unusable, read
+from multimae.data.listing import contents, folder_reads
 from multimae.data.transforms import DepthTransform, RegressTransform
 from multimae.losses import reverse_huber
 from multimae.modalities import DENSE, FIELDS
@@ -152,3 +158,50 @@ def test_a_head_that_reads_layers_which_are_not_there_is_refused():
         depth(**{"head.layers": [1, 2, 3, 5]})
     with pytest.raises(ConfigError, match="four layers, from the first on"):
         depth(**{"head.layers": [2, 1, 3, 4]})
+
+
+# ---- folders
+
+
+def taskonomy(root: Path) -> Runtime:
+    """Two buildings in each split, of which none is in another."""
+    for split, buildings in (("train", "ab"), ("val", "cd"), ("test", "ef")):
+        for building in buildings:
+            for number in range(4):
+                for field, image in (
+                    ("rgb", Image.new("RGB", (16, 16), "teal")),
+                    ("normals", Image.new("RGB", (16, 16), (255, 128, 0))),
+                    ("mask_valid", Image.new("L", (16, 16), 255)),
+                ):
+                    path = root / split / field / building / f"{number}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    image.save(path)
+    return Runtime(data_roots={"taskonomy": root}, runs=root / "runs")
+
+
+def test_buildings_are_no_classes(tmp_path):
+    runtime = taskonomy(tmp_path)
+    config = regress("normals", **{"data.train_samples": 3, "selection.samples": 1, "data.eval_samples": None})
+    for what, (data, split) in config.reads.items():
+        dataset = open_dataset(data, split, runtime, config.fields)
+        assert len(dataset) == {"train": 3, "val": 1, "eval": 8}[what] and not dataset.class_names
+    sample = RegressTransform(config, train=False)(dataset.sample(0, config.fields))
+    torch.testing.assert_close(sample["target"][:, 0, 0], torch.tensor([1.0, 128 / 255, 0.0]))
+    found = contents(tmp_path, folder_reads(config), config.fields)
+    assert {what: said["n"] for what, said in found.items()} == {"train": 3, "val": 1, "eval": 8}
+
+
+def test_a_mask_of_ones_is_refused_by_name(tmp_path):
+    """Its pixels would all be taken for invalid, and the loss for 0."""
+    file = tmp_path / "mask.png"
+    Image.new("L", (4, 4), 1).save(file)
+    with pytest.raises(Unusable, match="of 0 and 255 alone: it holds 1"):
+        read(file, "mask_valid", 100)
+    Image.new("L", (4, 4), 255).save(file)
+    assert read(file, "mask_valid", 100).eq(1).all()
+
+
+def test_a_depth_in_another_unit(tmp_path):
+    file = tmp_path / "depth.png"
+    Image.fromarray(np.full((4, 4), 6554, np.uint16)).save(file)
+    assert read(file, "depth", 100, depth().data.depth_unit).mean() == pytest.approx(1.0, abs=1e-4)
