@@ -170,7 +170,7 @@ scales:
     epochs: 1
     batch_size: 8
     data: {name: scenes_taskonomy, train_samples: 16, eval_samples: 8}
-    head: {layers: [1, 2, 3, 4], widths: [8, 8, 8, 8], dim: 8}
+    head: {layers: [1, 1, 2, 2], widths: [8, 8, 8, 8], dim: 8}
     optimizer: {warmup_epochs: 0}
 """
 
