@@ -1,8 +1,8 @@
 """What the columns of a study's tables show: each a measure, which says what it reads. Imports no torch.
 
-`Evaluation` and those `OfEpochs` (time, rate, memory, utilization) read what a run has recorded, `Setting` and
-`ImageFlops` its config, `Mean` and `Rank` follow from other measures. A new one is a class with a `measured` or a
-`values`. Here a number is a number, beside the conditions under which it holds; `analysis` makes tables of them.
+`Evaluation` reads what a run has recorded, `Setting` its config, `Mean` and `Rank` follow from other measures; those of
+time, memory and FLOPs are in `timing`. A new one is a class with a `measured` or a `values`. Here a number is a number,
+beside the conditions under which it holds; `analysis` makes tables of them.
 """
 
 import math
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from ..config import ConfigError, RunConfig, TrainingConfig, Transfer
 from ..config.settings import flatten, nearest, shown
 from ..record.folder import RunFolder
-from ..units import counted
 from .results import Incomparable, Reading, Results, check_comparable, told
 from .study import Row, stages_of, unknown
 
@@ -139,6 +138,12 @@ def _check_grey(tables: Sequence[Table], rows: Sequence[Row]) -> None:
 # ---- of the run that a row has in a stage
 
 
+class Measured(NamedTuple):
+    value: float
+    conditions: dict[str, Any]
+    constant: float | None = None  # what the best constant prediction would have, where that was recorded
+
+
 @dataclass(frozen=True, kw_only=True)
 class OfRun(Measure):
     stage: str
@@ -159,19 +164,14 @@ class OfRun(Measure):
         if status.state != "done":
             return reading
         try:
-            value, conditions = self.measured(config, results.folder(config.signature))
+            found = Measured(*self.measured(config, results.folder(config.signature)))
         except Incomparable as error:
             return replace(reading, state="refused", reason=str(error))
-        if not math.isfinite(value):
-            return replace(reading, state="failed", reason=f"diverged: {self.metric} is {value}")
-        constant = self.constant(config, results.folder(config.signature))
-        return replace(reading, value=value, conditions=conditions, constant=constant, learnt=results.learnt(config))
+        if not math.isfinite(found.value):
+            return replace(reading, state="failed", reason=f"diverged: {self.metric} is {found.value}")
+        return replace(reading, **found._asdict(), learnt=results.learnt(config))
 
-    def constant(self, config: RunConfig, folder: RunFolder) -> float | None:
-        """What the best constant prediction would have measured there, where a run that is done has recorded it."""
-        return None
-
-    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
+    def measured(self, config: RunConfig, folder: RunFolder) -> "Measured | tuple[float, dict[str, Any]]":
         """(what a run that is done has measured, under which conditions). Raises ConfigError where it has not, and
         Incomparable where that is no one value."""
         raise NotImplementedError
@@ -184,23 +184,14 @@ class Evaluation(OfRun):
     dataset: str | None = None
     split: str | None = None
 
-    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
-        wanted, record = self._record(config, folder)
-        conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
-        return float(record["metrics"][self.metric]), conditions
-
-    def constant(self, config: RunConfig, folder: RunFolder) -> float | None:
-        _, record = self._record(config, folder)
-        value = float(record["metrics"].get(f"{self.metric}_constant", "nan"))
-        return value if math.isfinite(value) else None
-
-    def _record(self, config: RunConfig, folder: RunFolder) -> tuple[tuple[str, str], dict[str, Any]]:
-        """(data set and split, what was measured on them)."""
+    def measured(self, config: RunConfig, folder: RunFolder) -> Measured:
         wanted = (self.dataset or config.data.name, self.split or config.data.eval_split)
+        records = folder.journal.records("eval", "finished")
+        evaluations = [record for record in records if record["kind"] == "eval"]
+        kept = self._steps(config, evaluations, [record for record in records if record["kind"] == "finished"])
         made: dict[tuple[str, str], dict[str, Any]] = {}
-        kept = self._steps(config, folder)
-        for record in folder.journal.backwards():
-            if record["kind"] == "eval" and kept.get(record["split"], record["step"]) == record["step"]:
+        for record in reversed(evaluations):
+            if kept.get(record["split"], record["step"]) == record["step"]:
                 made.setdefault((record.get("dataset") or config.data.name, record["split"]), record)
         record = made.get(wanted, {"metrics": {}})
         if self.metric not in record["metrics"]:
@@ -209,16 +200,18 @@ class Evaluation(OfRun):
                 f"run {folder.signature}: expected an evaluation with {self.metric} on {' '.join(wanted)}, found "
                 f"{found} in {folder.journal.path}; {folder.remake}"
             )
-        return wanted, record
+        conditions = dict(zip(("dataset", "split"), wanted)) | {key: record[key] for key in ("n", "fingerprint")}
+        metrics = {name: float(value) for name, value in record["metrics"].items()}
+        constant = metrics.get(f"{self.metric}_constant", math.nan)
+        return Measured(metrics[self.metric], conditions, constant if math.isfinite(constant) else None)
 
-    def _steps(self, config: RunConfig, folder: RunFolder) -> dict[str, int]:
+    def _steps(self, config: RunConfig, evaluations: Sequence[dict], finished: Sequence[dict]) -> dict[str, int]:
         """By split, the step after which a training was as it is kept: the last one, or of the split that selects the
         weights, the selected one."""
-        finished = folder.journal.last("finished") or {}
         if not isinstance(config, TrainingConfig) or not finished:
             return {}
-        last, chosen = finished["step"], finished.get("selected_step")
-        steps = {r["split"]: last for r in folder.journal.records("eval")}
+        last, chosen = finished[-1]["step"], finished[-1].get("selected_step")
+        steps = {record["split"]: last for record in evaluations}
         if isinstance(config, Transfer) and config.validation and chosen is not None:
             steps[config.validation.eval_split] = chosen
         return steps
@@ -377,165 +370,3 @@ class Rank(Derived):
 def _ranks(values: list[float]) -> list[float]:
     """1 for the lowest; equal values share the mean of their ranks."""
     return [sum(v < value for v in values) + (1 + values.count(value)) / 2 for value in values]
-
-
-# ---- of what a training costs
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFlops(OfConfig):
-    """GFLOP of one image, forward and backward, counted from sizes (multimae.config.flops)."""
-
-    metric: str = "image_flops"
-
-    def number(self, config: RunConfig) -> float:
-        return _training(config, self.stage).flops().training / 1e9
-
-
-class Epoch(NamedTuple):
-    """One that a run has done, and under which conditions."""
-
-    record: dict[str, Any]
-    start: dict[str, Any]  # the record of the attempt
-    warm: bool  # not the first of its attempt, in which caches are cold, workers begin and kernels are compiled
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return {key: self.start.get(key) for key in ("processes", "device", "threads")} | (self.start.get("how") or {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfEpochs(OfRun):
-    """A number of a training's epochs: the median of those that count.
-
-    The first epoch of an attempt does not, as long as there are others. Whether there are is one of the conditions:
-    device, processes and their threads, precision, what of `Runtime.how` is not as by default.
-    """
-
-    def check(self, rows: Sequence[Row]) -> None:
-        super().check(rows)
-        for row in rows:
-            if self.stage in row.stages:
-                _training(row.stages[self.stage], self.stage)
-
-    def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
-        done = _epochs(folder)
-        if not done:
-            raise ConfigError(
-                f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
-                "trains less than one"
-            )
-        warm = [epoch for epoch in done if epoch.warm]
-        places = [epoch.where for epoch in warm or done]
-        if others := [place for place in places if place != places[0]]:
-            found = ", and on ".join(_place(place) for place in (places[0], others[0]))
-            raise Incomparable(f"run {folder.signature}: its epochs were timed on {found}: these make no median")
-        numbers = [self.number(epoch, _training(config, self.stage)) for epoch in warm or done]
-        values = [number for number in numbers if number is not None]
-        if len(values) < len(numbers):
-            raise ConfigError(
-                f"run {folder.signature}: expected {self.metric} of each epoch, found none in {folder.journal.path}, "
-                f"which an older version has written; {folder.remake}"
-            )
-        return self.of_all(values), places[0] | {"precision": config.precision, "warm": bool(warm)}
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        """None where the run has not recorded it."""
-        raise NotImplementedError
-
-    def of_all(self, values: list[float]) -> float:
-        return statistics.median(values)
-
-    def told(self, conditions: Mapping[str, Any]) -> str:
-        how = {key: value for key, value in conditions.items() if key not in ("precision", "warm")}
-        which = "after the first of an attempt" if conditions["warm"] else "with the start-up"
-        return f"on {_place(how)}, {conditions['precision']}, epochs {which}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochTime(OfEpochs):
-    """Minutes, evaluations and checkpoints left out."""
-
-    metric: str = "epoch_minutes"
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        return epoch.record["seconds"] / 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class Throughput(OfEpochs):
-    """Images a second, of all processes together."""
-
-    metric: str = "images_per_second"
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        return epoch.record.get("images_per_second")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeakMemory(OfEpochs):
-    """GiB: the most that the first process had, allocated on its GPU or resident on the CPU."""
-
-    metric: str = "memory"
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        return epoch.record.get("memory_gib")
-
-    def of_all(self, values: list[float]) -> float:
-        return max(values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BusyCores(OfEpochs):
-    """CPU cores that the first process kept busy. Where that is less than its threads on a CPU, other programs ran
-    beside it, of which no launcher knows: the other numbers are then no measure of the machine."""
-
-    metric: str = "cores"
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        return epoch.record.get("cores")
-
-    def told(self, conditions: Mapping[str, Any]) -> str:
-        return f"{super().told(conditions)}; on a CPU less than the threads where other programs ran beside it"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Utilization(OfEpochs):
-    """% of the rate of large matrix products, which each attempt measures as it starts, that a training gets out of its
-    devices: the FLOPs of `ImageFlops` a second. Of a vendor's nominal peak it is less."""
-
-    metric: str = "utilization"
-
-    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
-        images, rate = epoch.record.get("images_per_second"), epoch.start.get("matrix_gflops")
-        return 100 * config.flops().training / 1e9 * images / rate if images and rate else None
-
-    def told(self, conditions: Mapping[str, Any]) -> str:
-        return f"{super().told(conditions)}; of the rate that matrix products reached there, not of a nominal peak"
-
-
-def _training(config: RunConfig, stage: str) -> TrainingConfig:
-    if not isinstance(config, TrainingConfig):
-        raise ConfigError(f"{stage} trains nothing ({config.task}): it has no epochs")
-    return config
-
-
-def _epochs(folder: RunFolder) -> list[Epoch]:
-    """Each epoch once, as it was done last: a run that continues repeats some."""
-    done: dict[int, Epoch] = {}
-    start, warm = {}, False
-    for record in folder.journal.records("start", "epoch"):
-        if record["kind"] == "start":
-            start, warm = record, False
-        elif record.get("seconds") is not None:
-            done[record["step"]] = Epoch(record, start, warm)
-            warm = True
-    return list(done.values())
-
-
-def _place(how: Mapping[str, Any]) -> str:
-    """For a reader: `8 x A100, alone`; `1 x CPU, 1 thread each, zero_stage 1`."""
-    text = f"{how['processes']} x {how['device']}"
-    text += f", {counted(how['threads'], 'thread')} each" if how["threads"] else ""
-    others = {key: value for key, value in how.items() if key not in ("processes", "device", "threads")}
-    return text + "".join(f", {key}" if value is True else f", {key} {value}" for key, value in others.items())

@@ -188,7 +188,9 @@ def test_a_run_that_is_under_way_is_not_redone(tmp_path):
 def test_what_other_rows_made_from_it_is_not_left_behind(tmp_path):
     carry_out(ROWS, tmp_path)
     redo = frozenset(named(ROWS, ["alpha=0.5 pretrain"]))
-    with pytest.raises(ConfigError, match="--redo: borrowed robust started from what is done again, and these rows leave"):
+    with pytest.raises(
+        ConfigError, match="--redo: borrowed robust started from what is done again, and these rows leave"
+    ):
         plan_of(only(ROWS, ["alpha=0.5"]), tmp_path, redo=redo)
     plan = plan_of(ROWS, tmp_path, redo=redo)
     aside = [path.name[:10] for path in planning.set_aside(plan)]
