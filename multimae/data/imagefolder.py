@@ -61,17 +61,17 @@ class FolderDataset:
         usable = [stem for stem in listing.stems if stem not in problems]
         if not usable:
             raise ValueError(f"no samples in {listing.folder}: expected {listing.expected()}")
-        labelled = fields is None or "label" in fields  # else subfolders are no classes, but buildings, perhaps
-        if labelled and (lost := sorted(_classes(listing.stems) - _classes(usable))):
+        if lost := sorted(_classes(listing.stems) - _classes(usable)):
             raise ValueError(
                 f"all samples of {len(lost)} classes in {listing.folder} were left out: {', '.join(lost[:SHOWN])}. "
                 "Repair them, or remove their folders, so that nothing is measured as if they were there"
             )
-        stems = choose(usable, data, split, labelled)
+        stems = choose(usable, data, split)
         self.stems = np.array([stem.encode() for stem in stems])
         found = listing.found.items()  # of each field: paths relative to the split, bytes (samples,)
         self.files = {field: np.array([files[stem][0].encode() for stem in stems]) for field, files in found}
         self.fingerprint = fingerprint(stems, listing.sizes(stems), data, whole=len(stems) == len(usable))
+        labelled = fields is None or "label" in fields  # else subfolders need be no classes: buildings, perhaps
         self.class_names: Sequence[str] = tuple(sorted(_classes(stems))) if labelled else ()
         self.lacks: Sequence[str] = ()  # classes of the training split without a sample here
         if self.class_names:

@@ -247,12 +247,12 @@ def _images(folder: str) -> Iterator[str]:
 # ---- which samples
 
 
-def choose(stems: Sequence[str], data: Folder, split: str, labelled: bool = True) -> list[str]:
+def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
     """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`.
 
     Of a `subset` that is "first", those; else all classes keep their shares, as exactly as whole numbers allow, and
     which samples is a function of `data.subset_seed`, the split's name and the stems alone; not of the run's seed, so
-    that runs with different seeds share their samples. Where they are not `labelled`, subfolders are no classes.
+    that runs with different seeds share their samples.
     Raises ValueError where there are fewer, or a class would have none.
     """
     folder, count = data.split(split)
@@ -267,7 +267,7 @@ def choose(stems: Sequence[str], data: Folder, split: str, labelled: bool = True
         return list(stems[:count])
     classes: dict[str, list[str]] = {}
     for stem in stems:
-        classes.setdefault(class_of(stem) if labelled else "", []).append(stem)
+        classes.setdefault(class_of(stem), []).append(stem)
     rank = functools.partial(derive, data.subset_seed, "subset", folder)
     sizes = {name: len(classes[name]) for name in sorted(classes, key=rank)}
     shares = _shares(sizes, count)
@@ -324,13 +324,13 @@ def contents(
 
     `fields` may hold "label", which is no file. Raises ValueError where files are missing.
     """
-    labelled, fields = "label" in fields, tuple(field for field in ENDINGS if field in fields)
+    fields = tuple(field for field in ENDINGS if field in fields)
     found: dict[str, dict[str, str | int]] = {}
     for purpose, data, split in reads:
         listing = listed(Path(root) / data.split(split)[0], fields)
         if problems := listing.missing():
             raise ValueError(summary(problems, len(listing.stems), listing.folder))
-        stems = choose(listing.stems, data, split, labelled)
+        stems = choose(listing.stems, data, split)
         mark = fingerprint(stems, listing.sizes(stems), data, whole=len(stems) == len(listing.stems))
         found[purpose] = {"n": len(stems), "fingerprint": mark}
     return found

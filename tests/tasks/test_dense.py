@@ -181,14 +181,21 @@ def taskonomy(root: Path) -> Runtime:
 
 def test_buildings_are_no_classes(tmp_path):
     runtime = taskonomy(tmp_path)
-    config = regress("normals", **{"data.train_samples": 3, "selection.samples": 1, "data.eval_samples": None})
+    config = regress("normals", **{"data.train_samples": 3, "selection.samples": 2, "data.eval_samples": None})
     for what, (data, split) in config.reads.items():
         dataset = open_dataset(data, split, runtime, config.fields)
-        assert len(dataset) == {"train": 3, "val": 1, "eval": 8}[what] and not dataset.class_names
+        assert len(dataset) == {"train": 3, "val": 2, "eval": 8}[what] and not dataset.class_names
     sample = RegressTransform(config, train=False)(dataset.sample(0, config.fields))
     torch.testing.assert_close(sample["target"][:, 0, 0], torch.tensor([1.0, 128 / 255, 0.0]))
     found = contents(tmp_path, folder_reads(config), config.fields)
-    assert {what: said["n"] for what, said in found.items()} == {"train": 3, "val": 1, "eval": 8}
+    assert {what: said["n"] for what, said in found.items()} == {"train": 3, "val": 2, "eval": 8}
+
+
+def test_a_label_changes_no_draw(tmp_path):
+    runtime = taskonomy(tmp_path)
+    data = regress("normals", **{"data.train_samples": 5}).data
+    plain, labelled = (open_dataset(data, "train", runtime, fields) for fields in (("rgb",), ("rgb", "label")))
+    assert plain.fingerprint == labelled.fingerprint and labelled.class_names == ("a", "b")
 
 
 def test_a_mask_of_ones_is_refused_by_name(tmp_path):
