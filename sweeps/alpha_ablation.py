@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from multimae.study import Row, Study, Table
 from sweeps.command import main
-from sweeps.paper import ADE20K, CLASSIFY, pretraining, transfers
+from sweeps.paper import ADE20K, CLASSIFY, pretraining, rows_of, transfers
 
 ALPHAS = (0.2, 0.5, 1.0, math.inf)
 MEASURES = (CLASSIFY, ADE20K)
@@ -21,10 +21,8 @@ SCRATCH = {"classify": {"optimizer.base_lr": 5e-4}}
 
 def rows(scale: str) -> Iterator[Row]:
     pretrain = pretraining(scale).edit({"targets": ["rgb", "depth", "semseg"]})  # no standardised RGB
-    for alpha in ALPHAS:
-        sampled = pretrain.edit({"masking.alpha": alpha})
-        init = f"run:{sampled.signature}"
-        yield Row(f"alpha={alpha:g}", {"pretrain": sampled} | transfers(scale, init, MEASURES))
+    sampled = {f"alpha={alpha:g}": pretrain.edit({"masking.alpha": alpha}) for alpha in ALPHAS}
+    yield from rows_of(sampled, scale, MEASURES)
     if scale != "paper":
         scratch = transfers(scale, "scratch", MEASURES)
         if scale in ("smoke", "laptop"):  # whose transfers are the same

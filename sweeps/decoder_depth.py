@@ -10,17 +10,15 @@ from collections.abc import Iterator
 
 from multimae.study import Row, Study, Table
 from sweeps.command import main
-from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, NYUV2, NYUV2_DEPTH, mae, transfers
+from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, NYUV2, NYUV2_DEPTH, mae, rows_of, transfers
 
 MEASURES = (CLASSIFY, ADE20K, HYPERSIM, NYUV2, NYUV2_DEPTH)
 EPOCHS = 1600
 
 
 def rows(scale: str) -> Iterator[Row]:
-    for decoder, deep in (("D2", False), ("D8", True)):
-        pretrain = mae(scale, deep, EPOCHS)
-        stages = transfers(scale, f"run:{pretrain.signature}", MEASURES)
-        yield Row(f"MAE ({decoder}, PyTorch)", {"pretrain": pretrain} | stages)
+    ours = {"D2": mae(scale, False, EPOCHS), "D8": mae(scale, True, EPOCHS)}
+    yield from rows_of({f"MAE ({decoder}, PyTorch)": pretrain for decoder, pretrain in ours.items()}, scale, MEASURES)
     yield Row("MAE (D8, TensorFlow)", transfers(scale, "timm:vit_base_patch16_224.mae", MEASURES))  # a ViT-B/16
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from multimae.study import Row, Study, Table
 from sweeps.command import main
-from sweeps.paper import CLASSIFY, LOSSES, MEAN_LOSS, MEAN_RANK, NYUV2, NYUV2_DEPTH, mae, pretraining, transfers
+from sweeps.paper import ABLATION, DETAILS, TABLE_4, mae, pretraining, rows_of
 
 
 def rows(scale: str) -> Iterator[Row]:
@@ -19,14 +19,11 @@ def rows(scale: str) -> Iterator[Row]:
         "RGB-S": pretraining(scale, "rgb", "semseg"),
         "RGB-D-S": pretraining(scale),
     }
-    for name, pretrain in pretrainings.items():
-        init = f"run:{pretrain.signature}"
-        stages = transfers(scale, init, (CLASSIFY, NYUV2, NYUV2_DEPTH, *LOSSES))
-        yield Row(name, {"pretrain": pretrain} | stages)
+    return rows_of(pretrainings, scale, ABLATION)
 
 
-table_4a = Table("4a", "Impact of additional modalities", (CLASSIFY, NYUV2, NYUV2_DEPTH, MEAN_RANK))
-table_12 = Table("12", "Taskonomy, by the modalities of the pre-training", (*LOSSES, MEAN_LOSS, MEAN_RANK))
+table_4a = Table("4a", "Impact of additional modalities", TABLE_4)
+table_12 = Table("12", "Taskonomy, by the modalities of the pre-training", DETAILS)
 study = Study("modality_ablation", table_4a.title, rows, (table_4a, table_12))
 
 if __name__ == "__main__":

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 
 from multimae.study import EpochTime, ImageFlops, Row, Study, Table
 from sweeps.command import main
-from sweeps.paper import CLASSIFY, NYUV2, NYUV2_DEPTH, pretraining, transfers
+from sweeps.paper import CLASSIFY, NYUV2, NYUV2_DEPTH, pretraining, rows_of
 
 MEASURES = (CLASSIFY, NYUV2, NYUV2_DEPTH)
 
 
 def rows(scale: str) -> Iterator[Row]:
-    for depth in (1, 2, 4, 8):
-        pretrain = pretraining(scale).edit({"decoder.depth": depth})
-        stages = transfers(scale, f"run:{pretrain.signature}", MEASURES)
-        yield Row(f"depth={depth}", {"pretrain": pretrain} | stages)
+    depths = {f"depth={depth}": pretraining(scale).edit({"decoder.depth": depth}) for depth in (1, 2, 4, 8)}
+    return rows_of(depths, scale, MEASURES)
 
 
 COST = (EpochTime("epoch", stage="pretrain"), ImageFlops("image_flops", stage="pretrain"))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from multimae.study import Row, Study, Table
 from sweeps.command import main
-from sweeps.paper import CLASSIFY, LOSSES, MEAN_LOSS, MEAN_RANK, NYUV2, NYUV2_DEPTH, pretraining, transfers, unmasked
+from sweeps.paper import ABLATION, DETAILS, TABLE_4, pretraining, rows_of, unmasked
 
 
 def rows(scale: str) -> Iterator[Row]:
@@ -19,14 +19,11 @@ def rows(scale: str) -> Iterator[Row]:
         "RGB->D-S": unmasked(scale, "depth", "semseg"),
         "MultiMAE": pretraining(scale),
     }
-    for name, pretrain in pretrainings.items():
-        init = f"run:{pretrain.signature}"
-        stages = transfers(scale, init, (CLASSIFY, NYUV2, NYUV2_DEPTH, *LOSSES))
-        yield Row(name, {"pretrain": pretrain} | stages)
+    return rows_of(pretrainings, scale, ABLATION)
 
 
-table_4b = Table("4b", "Comparison to non-masked pre-training", (CLASSIFY, NYUV2, NYUV2_DEPTH, MEAN_RANK))
-table_13 = Table("13", "Taskonomy, against non-masked pre-training", (*LOSSES, MEAN_LOSS, MEAN_RANK))
+table_4b = Table("4b", "Comparison to non-masked pre-training", TABLE_4)
+table_13 = Table("13", "Taskonomy, against non-masked pre-training", DETAILS)
 study = Study("nonmasked_baselines", table_4b.title, rows, (table_4b, table_13))
 
 if __name__ == "__main__":

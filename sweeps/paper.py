@@ -3,11 +3,11 @@
 Common to all ablations: 400 epochs, transfers from RGB. At the other scales lengths are those of the recipes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from multimae.config import Pretrain, RunConfig, recipe, variants
-from multimae.study import Evaluation, Mean, Rank
+from multimae.study import Evaluation, Mean, Rank, Row
 
 # ---- transfers, and what is measured of them
 
@@ -21,6 +21,17 @@ NYUV2_DEPTH = Evaluation("depth_nyuv2", stage="depth", metric="delta1")
 LOSSES = tuple(Evaluation(f"taskonomy_{target}", stage=f"regress_{target}", metric="l1") for target in TASKONOMY)
 MEAN_LOSS = Mean("taskonomy_loss", metric="l1", of=LOSSES)
 MEAN_RANK = Rank("taskonomy_rank", of=LOSSES)
+
+# Of the ablations in Section 4.4: what is transferred to, and the columns of Tables 4a and 4b, 12 and 13.
+ABLATION = (CLASSIFY, NYUV2, NYUV2_DEPTH, *LOSSES)
+TABLE_4 = (CLASSIFY, NYUV2, NYUV2_DEPTH, MEAN_RANK)
+DETAILS = (*LOSSES, MEAN_LOSS, MEAN_RANK)
+
+
+def rows_of(pretrainings: Mapping[str, RunConfig], scale: str, measures: Sequence[Evaluation]) -> Iterator[Row]:
+    """A row for each pre-training, by name: it, and the stages that these measures read, which start from it."""
+    for name, pretrain in pretrainings.items():
+        yield Row(name, {"pretrain": pretrain} | transfers(scale, f"run:{pretrain.signature}", measures))
 
 
 def transfers(scale: str, init: str, measures: Sequence[Evaluation]) -> dict[str, RunConfig]:

@@ -6,7 +6,7 @@ import sys
 from multimae.config import recipe
 from multimae.study import Evaluation, Row, Study, Table, runs_of, together
 from sweeps import all as ablations
-from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, NYUV2, NYUV2_DEPTH, mae, pretraining, transfers
+from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, NYUV2, NYUV2_DEPTH, mae, pretraining, rows_of, transfers
 
 FIVE = (CLASSIFY, ADE20K, HYPERSIM, NYUV2, NYUV2_DEPTH)
 OTHERS = {  # of which there are files of weights
@@ -29,8 +29,7 @@ def ours(scale: str) -> dict:
 def table_1(scale: str):
     for name, init in OTHERS.items():
         yield Row(name, transfers(scale, init, FIVE))
-    for name, pretrain in ours(scale).items():
-        yield Row(name, {"pretrain": pretrain} | transfers(scale, f"run:{pretrain.signature}", FIVE))
+    yield from rows_of(ours(scale), scale, FIVE)
 
 
 def with_inputs(number: str, measures: tuple[Evaluation, ...]) -> Study:
