@@ -18,7 +18,7 @@ WIDTH = 120  # of text, where no terminal says how wide it is
 SIGNS = {"best": ("*", "best"), "second": ("+", "second best"), "grey": ("~", "beside the comparison")}
 STYLES = {"best": "bold", "second": "underline", "grey": "dim", "state": "italic dim"}
 ACROSS = 12  # columns of a LaTeX table; others stand below
-LEAST = 10  # columns from which it is made to fit the page
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # one that is wider than the page
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -39,6 +39,7 @@ LATEX = {
 } | {character: f"\\{character}" for character in "{}$&#%_"}
 LATEX_PATTERN = re.compile("|".join(map(re.escape, sorted(LATEX, key=len, reverse=True))))
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#])")
+BREAK = r"\\"
 PREAMBLE = r"% \usepackage{booktabs,graphicx,xcolor}"
 
 
@@ -152,7 +153,8 @@ def _tabular(sheet: Sheet, grouped: Sequence[tuple[Heading, Sequence[Sequence[Pr
     heads, rules, first = [""], [], 2
     for heading, _ in grouped:
         last = first + len(heading.sides) - 1
-        heads.append(f"\\multicolumn{{{len(heading.sides)}}}{{{'l' if heading.left else 'c'}}}{{{_tex(heading.text)}}}")
+        form = "l" if heading.left else "c"
+        heads.append(f"\\multicolumn{{{len(heading.sides)}}}{{{form}}}{{{_tex_head(heading.text)}}}")
         rules.append(f"\\cmidrule(lr){{{first}-{last}}}")
         first = last + 1
     names = [" ".join(rules), _tex_line(["", *(_tex(side) for _, side in sides)])] if _two(sheet) else []
@@ -162,13 +164,17 @@ def _tabular(sheet: Sheet, grouped: Sequence[tuple[Heading, Sequence[Sequence[Pr
     ]
     form = "".join("l" if heading.left else "r" for heading, _ in sides)
     ruled = [r"\toprule", _tex_line(heads), *names, r"\midrule", *body, r"\bottomrule"]
-    tabular = [rf"\begin{{tabular}}{{l{form}}}", *ruled, r"\end{tabular}"]
-    fitted = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"] if len(sides) >= LEAST else tabular
-    return "\n".join(fitted)
+    return "\n".join([FITTED, rf"\begin{{tabular}}{{l{form}}}", *ruled, r"\end{tabular}", "}"])
 
 
 def _tex(words: str) -> str:
     return LATEX_PATTERN.sub(lambda found: LATEX[found.group()], words)
+
+
+def _tex_head(words: str) -> str:
+    """The measure above what is measured of it, or above its unit."""
+    parts = re.split(r": | (?=\()", _tex(words), maxsplit=1)
+    return rf"\shortstack{{{BREAK.join(parts)}}}" if len(parts) > 1 else parts[0]
 
 
 def _tex_line(cells: Sequence[str]) -> str:

@@ -289,7 +289,9 @@ def test_latex_escapes_what_it_would_read_as_commands():
     )
     assert r"\textbf{1.000} & \underline{2.000} & $-$1.000 &" in latex
     assert r"\textit{missing} & \textcolor{gray}{3.000} & -- & x\_y \\" in latex
-    assert r"\multicolumn{3}{c}{l1 (1e-2)} & \multicolumn{1}{l}{words} \\" in latex and r"{lrrrl}" in latex
+    assert (
+        r"\multicolumn{3}{c}{\shortstack{l1\\(1e-2)}} & \multicolumn{1}{l}{words} \\" in latex and r"{lrrrl}" in latex
+    )
     assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-5}" in latex and r"\textcolor{gray}{b (a \& b)}" in latex
     body = latex.split("\\midrule\n")[1].split("\\bottomrule")[0]
     assert {len(re.split(r"(?<!\\)&", line)) for line in body.splitlines()} == {5}
@@ -298,8 +300,10 @@ def test_latex_escapes_what_it_would_read_as_commands():
 
 
 def test_a_wide_table_of_latex_is_made_to_fit():
-    wide = Sheet("t", (Heading("c", tuple("0123456789")),), (Line("row", "", (Printed("1"),) * 10),), ())
-    assert r"\resizebox{\textwidth}{!}{%" in formats.latex(wide) and "resizebox" not in formats.latex(SHEET)
+    heads = (Heading("c: l1 (1e-2)"), Heading("a_b (GFLOP)"), Heading("c"))
+    latex = formats.latex(Sheet("t", heads, (Line("row", "", (Printed("1"),) * 3),), ()))
+    assert latex.count(formats.FITTED) == latex.count(r"\begin{tabular}") == latex.count("\n}\n") == 1
+    assert [r"\shortstack{c\\l1 (1e-2)}" in latex, r"\shortstack{a\_b\\(GFLOP)}" in latex] == [True, True]
     many = tuple(Heading(f"c{i}", ("ours", "paper", "diff")) for i in range(10))
     latex = formats.latex(Sheet("t", many, (Line("row", "", (Printed("1"),) * 30),), ("told",)))
     assert latex.count(r"\begin{tabular}{lrrrrrrrrrrrr}") == 2 and latex.count(r"\begin{tabular}{lrrrrrr}") == 1
