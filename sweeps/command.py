@@ -81,8 +81,8 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-class Command:
-    """What one command line asks of a study."""
+class Invocation:
+    """What a command line says of a study: its rows, and where and how they run."""
 
     def __init__(self, study: Study, args: argparse.Namespace):
         self.profile: Profile | None = None
@@ -94,7 +94,8 @@ class Command:
             args.scale = self.profile.scale if self.profile else "smoke"
         if args.runs is None:
             args.runs = (self.profile and self.profile.runs) or Path("runs")
-        _check_options(args)
+        if args.runs.exists() and not args.runs.is_dir():
+            raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
         self.runtime = runtime_from(args)
         if self.profile:
             self.profile.runtime("", runs=args.runs)  # which knows what folders a job can be given
@@ -102,36 +103,7 @@ class Command:
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
         self.files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
-        self.wanted = planning.Wanted(
-            study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
-        )
-        runs = runs_of(self.rows, self.everything).values()
-        side = 1 if all(run.alone for run in runs) else args.jobs or min(4, len(gpus()) or cpus())
-        self.slots = min(side, len(runs))
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
-
-    def run(self) -> int:
-        args = self.args
-        if args.status:
-            return self.status()
-        if args.cancel_removed:
-            return self.cancel_removed()
-        for part, rows in self.study.of_parts(self.everything):
-            check_tables(part, rows)
-        if args.table:
-            return self.table()
-        if not (args.dry_run or args.cancel):
-            make_runs(args.runs)
-        planned = planning.plan(self.wanted, args.retry_failed, frozenset(named(self.rows, args.redo)))
-        if args.cancel:
-            return self.cancel(planned)
-        for line in [*self.notes(planned), *self.data_notes(planned)]:
-            print(f"note: {line}", file=sys.stderr)
-        if not args.dry_run:
-            planning.tidy(planned)
-        if self.profile:
-            return self.on_cluster(planned, self.profile)
-        return self.here(planned)
 
     def notes(self, planned: planning.Plan) -> list[str]:
         """What to tell of the rows before anything begins. Raises ConfigError for what cannot work."""
@@ -165,6 +137,47 @@ class Command:
             raise ConfigError("; ".join(wrong))
         return [*notes, *unknown, *absent]
 
+    def followed(self) -> AbstractContextManager[None]:
+        """MLflow is kept up to date meanwhile, where these runs may be written."""
+        return following(self.args.runs) if os.access(self.args.runs, os.W_OK) else nullcontext()
+
+
+class Command(Invocation):
+    """What one command line asks of a study."""
+
+    def __init__(self, study: Study, args: argparse.Namespace):
+        _check_options(args)
+        super().__init__(study, args)
+        self.wanted = planning.Wanted(
+            study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
+        )
+        runs = runs_of(self.rows, self.everything).values()
+        side = 1 if all(run.alone for run in runs) else args.jobs or min(4, len(gpus()) or cpus())
+        self.slots = min(side, len(runs))
+
+    def run(self) -> int:
+        args = self.args
+        if args.status:
+            return self.status()
+        if args.cancel_removed:
+            return self.cancel_removed()
+        for part, rows in self.study.of_parts(self.everything):
+            check_tables(part, rows)
+        if args.table:
+            return self.table()
+        if not (args.dry_run or args.cancel):
+            make_runs(args.runs)
+        planned = planning.plan(self.wanted, args.retry_failed, frozenset(named(self.rows, args.redo)))
+        if args.cancel:
+            return self.cancel(planned)
+        for line in [*self.notes(planned), *self.data_notes(planned)]:
+            print(f"note: {line}", file=sys.stderr)
+        if not args.dry_run:
+            planning.tidy(planned)
+        if self.profile:
+            return self.on_cluster(planned, self.profile)
+        return self.here(planned)
+
     # ---- reading, and stopping
 
     def status(self) -> int:
@@ -180,10 +193,6 @@ class Command:
                     break
                 time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
         return 0
-
-    def followed(self) -> AbstractContextManager[None]:
-        """MLflow is kept up to date meanwhile, where these runs may be written."""
-        return following(self.args.runs) if os.access(self.args.runs, os.W_OK) else nullcontext()
 
     def removed(self) -> list[planning.Extra]:
         return planning.extras(self.wanted, list(runs_of(self.everything)))
@@ -324,8 +333,6 @@ def _check_options(args: argparse.Namespace) -> None:
             raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
         if args.redo and getattr(args, option):
             raise ConfigError(f"--redo runs again, and --{option.replace('_', '-')} runs nothing: give one of them")
-    if args.runs.exists() and not args.runs.is_dir():
-        raise ConfigError(f"--runs: {args.runs} is a file; choose a folder")
 
 
 def _tell(stopped: planning.Stopped, nothing: str) -> int:

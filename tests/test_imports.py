@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "deepspeed", "mlflow", "pandas", "torchvision", "timm")
+HEAVY = ("torch", "deepspeed", "mlflow", "optuna", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
 # Planning stands on `data.listing`, which knows a folder of images without torch.
@@ -39,6 +39,7 @@ LIBRARY = {
     "run": BASE | {"data", "engine", "record", "tasks"},
     "tracking": BASE | {"record"},
     "study": BASE | {"data", "record", "run"},
+    "search": BASE | {"record", "study"},
     "bench": BASE | MODEL | {"data", "speed"},
     "cli": BASE | {"bench", "data", "record", "run", "tracking"},
     "__main__": {"cli"},

@@ -31,7 +31,7 @@ from slurm import scheduler
 from sweeps.command import Command, _parser, main
 
 GOLDEN = Path(__file__).parent / "golden"
-NO_STUDIES = ("command", "paper")
+NO_STUDIES = ("command", "finetune_lr", "paper")
 ALL = [module.name for module in pkgutil.iter_modules(sweeps.__path__) if module.name not in NO_STUDIES]
 STUDIES = [name for name in ALL if name != "all"]  # which has no row of its own
 

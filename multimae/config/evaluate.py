@@ -23,8 +23,12 @@ class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:Evaluat
         return {"eval": (self.data, "eval")}
 
     def idle(self) -> set[str]:
-        drawn = isinstance(self.data, Folder) and not self.data.eval_samples
-        return super().idle() | {"seed", "data.train_samples"} | ({"data.subset_seed"} if drawn else set())
+        idle, data = super().idle() | {"seed"}, self.data
+        if not (isinstance(data, Folder) and data.held_out):
+            idle.add("data.train_samples")
+            if isinstance(data, Folder) and not data.eval_samples:
+                idle.add("data.subset_seed")
+        return idle
 
     def check_needs(self, needed: Mapping[str, RunConfig]) -> None:
         if self.init is None:

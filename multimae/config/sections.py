@@ -66,10 +66,17 @@ class Data(Section):
     train_samples: Count | None = None  # None: all there are. A run refuses a split that has fewer
     eval_samples: Count | None = None
 
+    @property
+    def trained(self) -> int | None:
+        """How many samples are trained on; None where the data are to tell."""
+        return self.train_samples
+
     def said(self, split: str, fields: Collection[str]) -> str:
         """The settings that say which samples of the "train" or "eval" split are read, and what of them."""
         other = "eval_" if split == "train" else "train_"
         settings = {key: value for key, value in self.model_dump().items() if not key.startswith(other)}
+        if not settings.get("held_out"):
+            settings.pop("held_out", None)
         return json.dumps(settings | {"fields": list(fields)}, sort_keys=True)
 
     def split(self, name: str) -> tuple[str, int | None]:
@@ -103,6 +110,9 @@ class Folder(Data):
     # share their samples.
     subset_seed: Annotated[Whole, Field(ge=0)] = 0
     subset: Literal["random", "first"] = "random"  # which samples train_samples and eval_samples ask for
+    # This share of those that train_samples asks for is not trained on: it is what is evaluated on, where eval_split is
+    # train_split. To choose settings by, on data of two splits.
+    held_out: Annotated[Fraction, Field(lt=1)] = 0.0
     allow_missing: bool = False  # drop (and count) samples with a missing or damaged file, instead of refusing
     depth_unit: Positive = MODALITIES["depth"].unit  # metres: what one more in a file of depth means
 
@@ -115,7 +125,20 @@ class Folder(Data):
             raise ValueError("subset_seed chooses the samples that train_samples asks for: set that, or leave it at 0")
         if self.subset == "first" and not asked:
             raise ValueError("subset chooses the samples that train_samples asks for: set that, or leave it at random")
+        if self.held_out and (self.eval_split != self.train_split or self.eval_samples):
+            raise ValueError(
+                f"held_out {self.held_out:g} is evaluated on, as a whole, where eval_split is train_split: set "
+                f"eval_split to '{self.train_split}' and eval_samples to null"
+            )
         return self
+
+    @property
+    def trained(self) -> int | None:
+        return self.train_samples and self.train_samples - self.held(self.train_samples)
+
+    def held(self, samples: int) -> int:
+        """How many of them are held out."""
+        return round(self.held_out * samples)
 
     @property
     def units(self) -> dict[str, float]:

@@ -248,13 +248,22 @@ def _images(folder: str) -> Iterator[str]:
 
 
 def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
-    """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`.
+    """As many samples as `data` asks for of `split` ("train" or "eval"), in the order of `stems`. What it holds out is
+    a part of those asked for of "train", and is what is "eval" then.
 
     Of a `subset` that is "first", those; else all classes keep their shares, as exactly as whole numbers allow, and
     which samples is a function of `data.subset_seed`, the split's name and the stems alone; not of the run's seed, so
     that runs with different seeds share their samples.
     Raises ValueError where there are fewer, or a class would have none.
     """
+    if not data.held_out:
+        return _asked(stems, data, split)
+    asked = _asked(stems, data, "train")
+    held = _held_out(asked, data)
+    return [stem for stem in asked if (stem in held) == (split == "eval")]
+
+
+def _asked(stems: Sequence[str], data: Folder, split: str) -> list[str]:
     folder, count = data.split(split)
     if count is None or count == len(stems):
         return list(stems)
@@ -265,11 +274,7 @@ def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
         )
     if data.subset == "first":
         return list(stems[:count])
-    classes: dict[str, list[str]] = {}
-    for stem in stems:
-        classes.setdefault(class_of(stem), []).append(stem)
-    rank = functools.partial(derive, data.subset_seed, "subset", folder)
-    sizes = {name: len(classes[name]) for name in sorted(classes, key=rank)}
+    sizes, drawn = _draw(stems, data, "subset", folder)
     shares = _shares(sizes, count)
     if empty := [name for name, share in shares.items() if not share]:
         raise ValueError(
@@ -277,8 +282,31 @@ def choose(stems: Sequence[str], data: Folder, split: str) -> list[str]:
             f"{len(sizes)} classes without one, such as '{min(empty)}'; the smallest number that works is "
             f"data.{split}_samples={_smallest(sizes)}"
         )
-    chosen = {stem for name, members in classes.items() for stem in sorted(members, key=rank)[: shares[name]]}
+    chosen = {stem for name, members in drawn.items() for stem in members[: shares[name]]}
     return [stem for stem in stems if stem in chosen]
+
+
+def _held_out(stems: Sequence[str], data: Folder) -> set[str]:
+    """Of each class its share, and never all of it."""
+    sizes, drawn = _draw(stems, data, "held out", data.train_split)
+    spare, count = {name: size - 1 for name, size in sizes.items()}, data.held(len(stems))
+    if not 0 < count <= sum(spare.values()):
+        raise ValueError(
+            f"data.held_out: {data.held_out:g} of {len(stems)} samples of {len(sizes)} classes is {count}, and what is "
+            f"held out are 1 to {sum(spare.values())}, so that each class keeps one to train on; choose another share"
+        )
+    shares = _shares(spare, count)
+    return {stem for name, members in drawn.items() for stem in members[: shares[name]]}
+
+
+def _draw(stems: Sequence[str], data: Folder, *what: str) -> tuple[dict[str, int], dict[str, list[str]]]:
+    """By class, in an order that is drawn: how many there are, and they, in an order that is drawn too."""
+    classes: dict[str, list[str]] = {}
+    for stem in stems:
+        classes.setdefault(class_of(stem), []).append(stem)
+    rank = functools.partial(derive, data.subset_seed, *what)
+    order = sorted(classes, key=rank)
+    return {name: len(classes[name]) for name in order}, {name: sorted(classes[name], key=rank) for name in order}
 
 
 def _shares(sizes: Mapping[str, int], count: int) -> dict[str, int]:

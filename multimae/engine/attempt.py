@@ -5,7 +5,7 @@ from typing import Protocol
 
 from .distributed import Processes
 from .recorder import Recorder
-from .task import RunFailed
+from .task import Diverged, RunFailed
 
 
 class RunAttempt(Protocol):
@@ -22,8 +22,9 @@ def see_through(attempt: RunAttempt) -> str:
         return attempt.run()
     except Exception as error:
         failure = attempt.processes.explain(error)
+        why = {"reason": str(failure)} | ({"diverged": True} if isinstance(failure, Diverged) else {})
         with contextlib.suppress(RunFailed):  # the disk may be full, and the failure is that
-            attempt.recorder.end("failed", step=attempt.step, reason=str(failure))
+            attempt.recorder.end("failed", step=attempt.step, **why)
         raise failure from error
     finally:
         attempt.recorder.close()

@@ -188,13 +188,13 @@ class Training:
     # ---- what happens now and then
 
     def count_nonfinite(self, losses: torch.Tensor, micro_batches: list[Batch]) -> None:
-        """Journal a step that was skipped; the run fails when there were too many. `losses`: (micro-batches,)."""
+        """Journal a step that was skipped; the run has diverged with too many. `losses`: (micro-batches,)."""
         self.nonfinite += 1
         size = self.config.batch_size // self.shards[0].count
         for record in culprits(self.processes, losses, micro_batches, size):
             self.recorder.write("nonfinite", step=self.step, **record)
         if self.nonfinite > self.runtime.nonfinite_budget:
-            raise RunFailed(
+            raise Diverged(
                 f"{self.nonfinite} steps had a loss or a gradient that is not finite, the last one step {self.step}; "
                 f"nonfinite_budget allows {self.runtime.nonfinite_budget}. The journal's `nonfinite` records name the "
                 "samples. A lower optimizer.base_lr, optimizer.clip_grad or precision=fp32 may help"

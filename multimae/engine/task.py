@@ -15,7 +15,8 @@ class RunFailed(RuntimeError):
 
 
 class Diverged(RunFailed):
-    """What was trained is no model. Trying again repeats it: the same settings give the same numbers."""
+    """What was trained is no model, or is about to be none. Trying again repeats it: the same settings give the same
+    numbers."""
 
 
 class Task(Protocol):

@@ -84,7 +84,7 @@ def _hours(runs: Mapping[str, Run]) -> str:
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
     """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
     every = Runtime.model_fields["log_every_steps"].default
-    counted_steps = (c.total_steps(c.data.train_samples) for c in _trainings(configs) if c.data.train_samples)
+    counted_steps = (c.total_steps(c.data.trained) for c in _trainings(configs) if c.data.trained)
     kept = sum(PARAMETER * c.parameters() for c in configs) + sum(RECORD * n / every for n in counted_steps)
     largest = sorted((CHECKPOINT * c.parameters() for c in _trainings(configs)), reverse=True)[:together]
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "

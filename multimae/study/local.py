@@ -138,7 +138,7 @@ class Child:
 
 
 class Local:
-    """Works through one plan, at most `slots` runs at a time, until nothing is left that can run.
+    """Works through plans, at most `slots` runs at a time, until nothing is left that can run.
 
     A run that is timed starts once no other one runs, and nothing starts beside it. Those go first, and while one that
     could start waits for quiet nothing else starts: neither waits for ever. Of other launchers this one knows nothing.
@@ -151,6 +151,7 @@ class Local:
         self.runtime = self._share(runtime, max(1, cpus() // slots))
         self.alone = self._share(runtime, cpus()).model_copy(update={"alone": True})
         self.stops = 0  # how often the user asked to stop
+        self._plan: Plan | None = None  # all that was added, as one
         self._queue: list[Entry] = []
         self._children: dict[str, Child] = {}
         self._elsewhere: dict[str, Entry] = {}  # runs of another launcher, which this one's may wait for
@@ -166,43 +167,76 @@ class Local:
         return runtime.model_copy(update=how)
 
     def work(self, plan: Plan) -> Iterator[Event | None]:
-        """Catches signals while it runs, so it belongs to the main thread."""
+        """Carry out one plan."""
+        with self.at_work():
+            yield from self.add(plan)
+            while self.busy:
+                yield from self.look()
+                yield None
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Catches signals within, so it belongs to the main thread; leaves no child behind, whatever happens."""
+        with self._catching_stops():
+            try:
+                yield
+            finally:
+                self._abandon()
+                for entry in self._queue:
+                    _withdraw(entry, "its launcher was stopped")
+
+    def add(self, plan: Plan) -> Iterator[Event]:
+        """Take what a plan has to do into the queue, beside what was added before."""
         for entry in plan.todo:
             entry.folder.check_shared()
         set_aside(plan)
         for entry in plan.todo:
             submit(entry, plan.wanted, self.name)
-        self._queue = list(plan.todo)
-        under_way = {s: e for s, e in plan.entries.items() if e.status.under_way}
-        self._clusters = {s: e for s, e in under_way.items() if e.status.job}
-        self._elsewhere = {s: e for s, e in under_way.items() if s not in self._clusters}
-        for entry in self._clusters.values():
+        mine = {entry.run.signature for entry in self._queue} | self._children.keys()
+        under_way = {s: e for s, e in plan.entries.items() if e.status.under_way and s not in mine}
+        self._plan = replace(plan, entries=(self._plan.entries if self._plan else {}) | plan.entries)
+        self._queue += plan.todo
+        self._elsewhere |= {s: e for s, e in under_way.items() if not e.status.job}
+        clusters = {s: e for s, e in under_way.items() if e.status.job and s not in self._clusters}
+        self._clusters |= clusters
+        for entry in clusters.values():
             yield Event(entry, "elsewhere", entry.status)
-        with self._catching_stops():
-            try:
-                while self._children or (not self.stops and (self._queue or self._elsewhere)):
-                    yield from self._start(plan)
-                    self._wait()
-                    yield from self._reap(plan.wanted)
-                    self._look_elsewhere(plan.wanted)
-                    if self.stops:
-                        yield from self._stop_children()
-                    yield None
-            finally:
-                self._abandon(plan.wanted)
-                for entry in self._queue:
-                    _withdraw(entry, "its launcher was stopped")
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._children) or (not self.stops and bool(self._queue or self._elsewhere))
+
+    def look(self) -> Iterator[Event]:
+        """Start what can start, wait a moment, and see what has ended."""
+        yield from self._start()
+        self._wait()
+        yield from self._reap()
+        self._look_elsewhere()
+        if self.stops:
+            yield from self._stop_children()
+        for child in self._children.values():
+            if child.asked is not None:
+                child.stop()
+
+    def stop(self, signature: str) -> None:
+        """Ask one run to save and stop, or take it out of the queue."""
+        for entry in [entry for entry in self._queue if entry.run.signature == signature]:
+            self._queue.remove(entry)
+            _withdraw(entry, "it was stopped")
+        if signature in self._children:
+            self._children[signature].stop()
 
     # ---- one look
 
-    def _start(self, plan: Plan) -> Iterator[Event]:
+    def _start(self) -> Iterator[Event]:
         """Start what can start; take out what never will."""
+        assert self._plan
         for entry in sorted(self._queue, key=lambda entry: not entry.run.alone):
             if self.stops or len(self._children) >= self.slots or self._timing:
                 return
             if any(map(self._to_come, entry.run.needs)):
                 continue
-            reason = self._obstacle(plan.needed(entry.run), plan.wanted)
+            reason = self._obstacle(self._plan.needed(entry.run))
             if entry.run.alone and self._children and not reason:
                 return
             self._queue.remove(entry)
@@ -218,17 +252,25 @@ class Local:
     def _timing(self) -> bool:
         return any(child.entry.run.alone for child in self._children.values())
 
-    def _obstacle(self, needed: Sequence[Entry], wanted: Wanted) -> str | None:
+    @property
+    def _wanted(self) -> Wanted:
+        assert self._plan
+        return self._plan.wanted
+
+    def _obstacle(self, needed: Sequence[Entry]) -> str | None:
         for entry in needed:
             signature = entry.run.signature
             if signature in self._clusters:
                 return f"starts from {entry.run.label}, job {entry.status.job} of the cluster; run it when that is done"
             if signature in self._blocked:
                 return f"{entry.run.label} blocked"
-            now = replace(entry, status=read(entry.folder, wanted.scheduler), action=None)
-            if reason := obstacle(signature, now, wanted):
+            now = replace(entry, status=self._read(entry), action=None)
+            if reason := obstacle(signature, now, self._wanted):
                 return reason
         return None
+
+    def _read(self, entry: Entry) -> Status:
+        return read(entry.folder, self._wanted.scheduler)
 
     def _wait(self) -> None:
         sentinels = [child.process.sentinel for child in self._children.values() if child.process.is_alive()]
@@ -237,29 +279,29 @@ class Local:
         else:
             time.sleep(TICK)
 
-    def _reap(self, wanted: Wanted) -> Iterator[Event]:
+    def _reap(self) -> Iterator[Event]:
         for signature, child in list(self._children.items()):
             if not child.ended:
                 continue
             del self._children[signature]
             if child.locked_out:
                 self._elsewhere[signature] = child.entry
-                yield Event(child.entry, "elsewhere", read(child.entry.folder, wanted.scheduler))
+                yield Event(child.entry, "elsewhere", self._read(child.entry))
             else:
                 child.record_end()
-                yield Event(child.entry, "ended", read(child.entry.folder, wanted.scheduler))
+                yield Event(child.entry, "ended", self._read(child.entry))
 
-    def _look_elsewhere(self, wanted: Wanted) -> None:
+    def _look_elsewhere(self) -> None:
         """Take over what another launcher has left unfinished."""
         for signature, entry in list(self._elsewhere.items()):
-            seen = replace(entry, status=read(entry.folder, wanted.scheduler))
+            seen = replace(entry, status=self._read(entry))
             if seen.status.under_way and not seen.status.job:
                 continue
             del self._elsewhere[signature]
             if seen.status.under_way:
                 self._clusters[signature] = seen
             elif action := ACTIONS.get(seen.status.state):
-                submit(seen, wanted, self.name)
+                submit(seen, self._wanted, self.name)
                 self._queue.insert(0, replace(seen, action=action))
 
     def _to_come(self, signature: str) -> bool:
@@ -280,10 +322,9 @@ class Local:
             if self.stops > 1:
                 child.kill()
 
-    def _abandon(self, wanted: Wanted) -> None:
-        """Leave no child behind, whatever happened here."""
+    def _abandon(self) -> None:
         while self._children:
-            for _ in (*self._stop_children(), *self._reap(wanted)):
+            for _ in (*self._stop_children(), *self._reap()):
                 pass
             self._wait()
 

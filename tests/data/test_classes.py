@@ -91,6 +91,55 @@ def test_every_class_keeps_its_share():
             assert abs(got[str(c)] - count * size / len(stems)) < 1
 
 
+# ---- samples that are held out
+
+
+def held_out(share, **settings) -> Folder:
+    return Folder(name="pets", held_out=share, eval_split="train", **settings)
+
+
+def test_what_is_held_out_is_not_trained_on_and_nothing_is_left_out():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = rng.integers(1, 60, rng.integers(1, 12))
+        stems = [f"{c}/{n}" for c, size in enumerate(sizes) for n in range(size)]
+        asked = {} if rng.random() < 0.5 else {"train_samples": len(stems)}
+        data = held_out(float(rng.uniform(0.05, 0.9)), **asked)
+        count = round(data.held_out * len(stems))
+        if not 0 < count <= len(stems) - len(sizes):
+            with pytest.raises(ValueError, match=f"is {count}, and what is held out are 1 to"):
+                choose(stems, data, "eval")
+            continue
+        kept, held = (choose(stems, data, split) for split in ("train", "eval"))
+        assert len(held) == count and sorted(kept + held) == sorted(stems) and not set(kept) & set(held)
+        assert {stem.split("/")[0] for stem in kept} == {str(c) for c in range(len(sizes))}  # none loses its last
+        spare = sizes - 1
+        for c, one in enumerate(spare):
+            assert abs(sum(stem.startswith(f"{c}/") for stem in held) - count * one / spare.sum()) < 1
+
+
+def test_samples_are_held_out_of_those_that_are_asked_for(root):
+    data = {"eval_split": "train", "held_out": 0.25, "train_samples": 40}
+    kept, held = opened(root, "train", **data), opened(root, "eval", **data)
+    assert (len(kept), len(held)) == (30, 10) == (held_out(0.25, train_samples=40).trained, 10)
+    assert sorted(names(kept) + names(held)) == names(opened(root, train_samples=40))
+    assert labels(held) == dict.fromkeys(range(10), 1) and labels(kept) == dict.fromkeys(range(10), 3)
+    assert len({kept.fingerprint, held.fingerprint, opened(root, train_samples=40).fingerprint}) == 3
+    assert names(held) != names(opened(root, "eval", **data | {"subset_seed": 1}))
+
+
+def test_held_out_is_told_where_it_means_nothing():
+    for wrong in ({}, {"eval_split": "train", "eval_samples": 3}, {"eval_split": "mine"}):
+        with pytest.raises(ConfigError, match="held_out 0.1 is evaluated on, as a whole"):
+            build({"task": "pretrain", "data": {"name": "x", "held_out": 0.1, **wrong}})
+    config = build({"task": "pretrain", "data": {"name": "x"}})
+    assert config.edit({"data.held_out": 0.1, "data.eval_split": "train"}).signature != config.signature
+    evaluate = build({"task": "evaluate", "init": "run:0123456789", "data": {"name": "x", "eval_split": "train"}})
+    assert evaluate.edit({"data.train_samples": 9}).signature == evaluate.signature
+    held = evaluate.edit({"data.held_out": 0.1})
+    assert held.edit({"data.train_samples": 9}).signature != held.signature
+
+
 def test_the_signature_knows_the_subset_seed_only_where_it_chooses():
     config = build({"task": "pretrain", "data": {"name": "x", "train_samples": 9}})
     assert config.edit({"data.subset_seed": 0}).signature == config.signature
