@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from multimae.config import ConfigError, Transfer
 from multimae.config.settings import nearest, pairs, shown
@@ -29,6 +30,7 @@ from multimae.study.arguments import add_study_arguments
 from multimae.study.display import print_plan, print_scripts
 from multimae.study.local import Local, gpus
 from multimae.study.planning import Plan
+from multimae.tracking import tell
 from slurm import scheduler
 from slurm.jobs import Slurm
 from slurm.submission.cluster import Cluster
@@ -244,7 +246,23 @@ class SearchCommand(Invocation):
             write_atomic(file, report(trials, notes))
             print("\n".join([*notes, f"report: {file}", ""]))
             code |= trials.best is None
+            if problem := self.tell(trials, notes, file):
+                print(f"MLflow has not taken the report: {problem}", file=sys.stderr)
         return int(code)
+
+    def tell(self, trials: Trials, notes: Sequence[str], file: Path) -> str:
+        """Give MLflow the report, beside the trials; why it has not taken it, if so."""
+        search, best = trials.search, trials.best
+        found = {**best.params, search.measure.metric: best.value} if best else {}
+        tags = {
+            "stage": "search",
+            "study": search.name,
+            "scale": self.args.scale,
+            "mlflow.note.content": "  \n".join(notes),
+        }
+        where = f"{search.name}/{self.args.scale}"
+        tag = ("multimae.search", search.name)
+        return tell(self.args.runs, where, tag, "search", metrics=found, tags=tags, files=[file])
 
     def found(self, coordinator: Coordinator, trials: Trials) -> list[str]:
         search, best = trials.search, trials.best

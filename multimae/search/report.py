@@ -39,16 +39,17 @@ def _figures(trials: Trials) -> "Iterator[Figure]":
     import optuna
     from optuna import visualization
 
-    study = trials.study
+    study, metric = trials.study, trials.search.measure.metric
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield visualization.plot_optimization_history(study)
-        yield visualization.plot_slice(study)
+        yield visualization.plot_optimization_history(study, target_name=metric)
+        yield visualization.plot_slice(study, target_name=metric)
         if trials.search.pruning:
-            yield visualization.plot_intermediate_values(study)
+            axes = {"xaxis_title": "% of the training", "yaxis_title": metric}
+            yield visualization.plot_intermediate_values(study).update_layout(**axes)
         if len(trials.search.dimensions) > MANY and len({t.value for t in trials.of("COMPLETE")}) > 1:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=trials.search.base.seed)
-            yield visualization.plot_param_importances(study, evaluator=evaluator)
+            yield visualization.plot_param_importances(study, evaluator=evaluator, target_name=metric)
 
 
 def _settings(search: Search) -> str:

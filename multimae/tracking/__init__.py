@@ -11,5 +11,5 @@ Imports neither torch nor, until something is sent, mlflow.
 
 from .command import main
 from .follower import Follower, following, start_follower
-from .store import is_server
+from .store import is_server, tell
 from .syncer import SyncReport, sync

@@ -40,6 +40,20 @@ def test_a_study_opens_as_rows_with_their_stages(runs):
     assert {r.info.status for r in found.values()} == {"FINISHED"}
 
 
+def test_what_belongs_to_no_run_is_one_run_of_its_own(runs, tmp_path):
+    """A search gives its report again and again."""
+    file, tag = tmp_path / "report.html", ("multimae.search", "mine")
+    for best in (1e-3, 2e-3):
+        file.write_text(f"the best is {best}")
+        told = {"metrics": {"lr": best}, "tags": {"stage": "search"}, "files": [file]}
+        assert tracking.tell(runs, "mine/smoke", tag, "search", **told) == ""
+    seen = Seen(runs)
+    ((name, run),) = seen.runs("mine/smoke").items()
+    assert (name, run.data.metrics, run.data.tags["stage"]) == ("search", {"lr": 2e-3}, "search")
+    assert [artifact.path for artifact in seen.client.list_artifacts(run.info.run_id)] == ["report.html"]
+    assert "in memory" in tracking.tell(runs, "mine/smoke", tag, "search", **told, uri="sqlite://")
+
+
 def test_everything_in_the_journal_arrives(runs):
     run = study_run(runs)
     run.start()
