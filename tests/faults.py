@@ -24,7 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dev_cluster import DevCluster, unavailable
-from trial import CHECKPOINT_SECONDS, EPOCHS, NODES, TASKS, Outcome, Server, Trial, tiny
+from trial import CHECKPOINT_SECONDS, EPOCHS, NODES, Outcome, Server, Trial, tiny
+
+TASKS = 2  # processes on each node
 
 Act = Callable[[Trial], str | None]  # does it, and may say more
 
@@ -207,8 +209,8 @@ FAULTS = {
 class Harness:
     """A cluster, an MLflow server, a run that is left alone, and tries beside it."""
 
-    def __init__(self, cluster: DevCluster, folder: Path, epochs: int):
-        self.cluster, self.folder, self.config = cluster, folder, tiny(epochs)
+    def __init__(self, cluster: DevCluster, folder: Path, epochs: int, tasks: int):
+        self.cluster, self.folder, self.config, self.tasks = cluster, folder, tiny(epochs), tasks
         self.server = Server(folder / "mlflow")
         self.alone: Trial | None = None
 
@@ -217,7 +219,7 @@ class Harness:
         os.environ["SLURM_CONF"] = self.cluster.environment["SLURM_CONF"]
         try:
             self.server.start()
-            self.alone = Trial(self.cluster, self.server, self.folder / "alone", self.config)
+            self.alone = Trial(self.cluster, self.server, self.folder / "alone", self.config, self.tasks)
             self.alone.submit()
             if problem := self.alone.finish():
                 raise RuntimeError(f"a run that is left alone does not finish: {problem}")
@@ -231,7 +233,7 @@ class Harness:
         fault = FAULTS[name]
         folder = self.folder / f"{name.replace(' ', '_').replace('=', '_')}-{number}"
         with self._file_system(folder, fault.memory_mb):
-            trial = Trial(self.cluster, self.server, folder, self.config)
+            trial = Trial(self.cluster, self.server, folder, self.config, self.tasks)
             note = ""
             try:
                 fault.before(trial)

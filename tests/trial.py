@@ -22,7 +22,7 @@ from slurm.profile import Profile
 from slurm.submission.cluster import Cluster
 
 CHECKPOINT_SECONDS = 6
-NODES, TASKS = 2, 2
+NODES = 2
 EPOCHS = 12  # of 32 steps: half a minute on an idle machine
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
@@ -82,9 +82,9 @@ class Outcome:
 
 
 class Trial:
-    """One run. Its study is named as its folder."""
+    """One run on two nodes, with `tasks` processes on each. Its study is named as its folder."""
 
-    def __init__(self, cluster: DevCluster, server: Server, folder: Path, config: RunConfig):
+    def __init__(self, cluster: DevCluster, server: Server, folder: Path, config: RunConfig, tasks: int = 1):
         self.cluster, self.server, self.config = cluster, server, config
         self.name, self.runs = folder.name, folder / "runs"
         self.runs.mkdir(parents=True)
@@ -93,7 +93,7 @@ class Trial:
             name="faults",
             slurm_conf=cluster.folder / "slurm.conf",
             nodes=NODES,
-            tasks_per_node=TASKS,
+            tasks_per_node=tasks,
             time_limit=30,
             signal_seconds=20,
             runs=self.runs,

@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def harness(dev_cluster, tmp_path_factory):
-    with Harness(dev_cluster, tmp_path_factory.mktemp("faults"), epochs=6).ready() as harness:
+    with Harness(dev_cluster, tmp_path_factory.mktemp("faults"), epochs=6, tasks=1).ready() as harness:
         yield harness
 
 
