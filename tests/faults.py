@@ -315,7 +315,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     cluster = DevCluster.start(folder=folder / "cluster")
     try:
-        with Harness(cluster, folder, args.epochs).ready() as harness:
+        with Harness(cluster, folder, args.epochs, TASKS).ready() as harness:
             steps = [record["step"] for record in harness.alone.run.journal.records("checkpoint")]
             print(f"left alone: {harness.alone.total_steps} steps, checkpoints at {steps}", flush=True)
             for name in args.only or FAULTS:

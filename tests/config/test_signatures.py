@@ -20,6 +20,7 @@ STARTS = [
     FOLDER,
     BEST,
     BEST | FOLDER,
+    FOLDER | {"data.eval_split": "train"},
     {"masking.visible_tokens": 3},
     {"decoder.kind": "self_attention"},
 ]  # where a setting is, and can be another
