@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -71,10 +71,15 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     if beside != used and (beside / "sweeps" / "command.py").exists():
         print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
     args, given = parse_arguments(_parser(study), argv)
+    return carried_out(study.name, lambda: Command(study, args).run(), *given)
+
+
+def carried_out(name: str, command: Callable[[], int], *addresses: str | None) -> int:
+    """The exit code of a command; what it refuses is told in a line, without the secrets of these addresses."""
     try:
-        return Command(study, args).run()
+        return command()
     except (ConfigError, RunLocked, scheduler.Unreachable) as error:
-        print(f"{study.name}: {redact('; '.join(str(error).splitlines()), *given)}", file=sys.stderr)
+        print(f"{name}: {redact('; '.join(str(error).splitlines()), *addresses)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{STOPPED}")
@@ -136,6 +141,9 @@ class Invocation:
         if wrong and not self.args.dry_run:
             raise ConfigError("; ".join(wrong))
         return [*notes, *unknown, *absent]
+
+    def cluster(self, profile: Profile) -> Cluster:
+        return Cluster(profile, self.args.runs, self.runtime.data_roots, self.runtime.weights)
 
     def followed(self) -> AbstractContextManager[None]:
         """MLflow is kept up to date meanwhile, where these runs may be written."""
@@ -219,7 +227,7 @@ class Command(Invocation):
     def on_cluster(self, planned: planning.Plan, profile: Profile) -> int:
         """Submit what is missing, say what is, and return; the table once all is done."""
         args = self.args
-        cluster = Cluster(profile, args.runs, self.runtime.data_roots, self.runtime.weights)
+        cluster = self.cluster(profile)
         if args.dry_run:
             for note in cluster.check(planned):
                 print(f"note: {note}", file=sys.stderr)

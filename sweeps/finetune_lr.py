@@ -21,25 +21,24 @@ from multimae.config import ConfigError, Transfer
 from multimae.config.settings import nearest, pairs, shown
 from multimae.files import Locked, locked, write_atomic
 from multimae.record.environment import cpus
-from multimae.record.folder import RunLocked, make_runs
-from multimae.redact import parse_arguments, redact
-from multimae.search import DIMENSIONS, Coordinator, Search, Trials, dimensions, make_search, storage_at
+from multimae.record.folder import make_runs
+from multimae.redact import parse_arguments
+from multimae.search import DIMENSIONS, Coordinator, Search, Trials, dimensions, display, make_search, storage_at
 from multimae.search.coordinator import Here
+from multimae.search.report import report
 from multimae.study import Evaluation, Row, Study, planning
 from multimae.study.arguments import add_study_arguments
 from multimae.study.display import print_plan, print_scripts
 from multimae.study.local import Local, gpus
 from multimae.study.planning import Plan
 from multimae.tracking import tell
-from slurm import scheduler
 from slurm.jobs import Slurm
 from slurm.submission.cluster import Cluster
-from sweeps.command import STOPPED, Invocation
+from sweeps.command import SECONDS_BETWEEN_QUERIES, STOPPED, Invocation, carried_out
 from sweeps.paper import ADE20K, CLASSIFY, HYPERSIM, LOSSES, NYUV2, NYUV2_DEPTH, transfers
 
 MEASURES = {measure.stage: measure for measure in (CLASSIFY, ADE20K, HYPERSIM, NYUV2, NYUV2_DEPTH, *LOSSES)}
 STUDIES = ("alpha_ablation", "modality_ablation", "nonmasked_baselines", "decoder_depth", "multimae_decoders")
-SECONDS_BETWEEN_QUERIES = 10.0  # of a cluster's scheduler
 ON_CLUSTER = 8  # trials at a time, unless it is said
 EXAMPLES = """\
 examples:
@@ -62,14 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     and can continue."""
     args, given = parse_arguments(_parser(), argv)
     storage = args.storage or os.environ.get("OPTUNA_STORAGE")
-    try:
-        return SearchCommand(_study(args), args, storage).run()
-    except (ConfigError, RunLocked, scheduler.Unreachable) as error:
-        print(f"finetune_lr: {redact('; '.join(str(error).splitlines()), storage, *given)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{STOPPED}")
-        return 130
+    return carried_out("finetune_lr", lambda: SearchCommand(_study(args), args, storage).run(), storage, *given)
 
 
 @dataclass
@@ -180,8 +172,6 @@ class SearchCommand(Invocation):
     # ---- carrying it out
 
     def coordinate(self) -> int:
-        from multimae.search import display
-
         with self.launcher() as launcher:
             coordinator = self.coordinator(launcher)
             with self.followed(), display.following(coordinator, self.console) as show:
@@ -198,7 +188,7 @@ class SearchCommand(Invocation):
     @contextlib.contextmanager
     def launcher(self) -> Iterator[Here | OnCluster]:
         if self.profile:
-            yield OnCluster(Cluster(self.profile, self.args.runs, self.runtime.data_roots, self.runtime.weights))
+            yield OnCluster(self.cluster(self.profile))
             return
         local = Local(self.runtime, self.parallel)
         with local.at_work():
@@ -220,13 +210,10 @@ class SearchCommand(Invocation):
             space = ", ".join(f"{d.name} {d.low:.3g} to {d.high:.3g}{' (log)' * d.log}" for d in search.dimensions)
             print(f"{search.name}: {space}; {search.measure.metric} on {search.judged}")
         if self.profile:
-            cluster = Cluster(self.profile, self.args.runs, self.runtime.data_roots, self.runtime.weights)
-            print_scripts(self.console, cluster.scripts(planned))
+            print_scripts(self.console, self.cluster(self.profile).scripts(planned))
         return 0
 
     def show(self) -> int:
-        from multimae.search import display
-
         if self.storage.startswith("sqlite:") and not (self.folder / "optuna.db").exists() and not self.args.storage:
             raise ConfigError(f"no search has begun in {self.folder}; without --status, it does")
         coordinator = self.coordinator(None, make=False)
@@ -237,8 +224,6 @@ class SearchCommand(Invocation):
 
     def finish(self, coordinator: Coordinator) -> int:
         """Say what was found, and write it down as HTML."""
-        from multimae.search.report import report
-
         code = 0
         for trials in coordinator.searches:
             notes = self.found(coordinator, trials)
@@ -288,8 +273,11 @@ STATES = {"COMPLETE": "to the end", "PRUNED": "ended early", "FAIL": "failed", "
 
 
 def _figures(trial) -> str:
-    values = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
-    return f"{trial.value:.4g} with {values}" if trial.value is not None else f"{values} has no result"
+    return (
+        f"{display.figure(trial.value)} with {display.settings(trial)}"
+        if trial.value is not None
+        else f"{display.settings(trial)} has no result"
+    )
 
 
 def _study(args: argparse.Namespace) -> Study:
@@ -309,17 +297,19 @@ def _study(args: argparse.Namespace) -> Study:
 def _measure(study: Study, stage: str) -> Evaluation:
     if not study.tables:
         return MEASURES[stage]
-    found = {m.stage: m for table in study.tables for each in table.measures for m in each.measures if _judges(m)}
+    found = {
+        m.stage: m
+        for table in study.tables
+        for each in table.measures
+        for m in each.measures
+        if isinstance(m, Evaluation)
+    }
     if stage not in found:
         hint = nearest(stage, list(found))
         raise ConfigError(
             f"--transfer: no column of {study.name} is of {shown(stage)}{hint} There are {', '.join(found)}"
         )
     return found[stage]
-
-
-def _judges(measure: object) -> bool:
-    return isinstance(measure, Evaluation)
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from ..study.local import TICK, Local
 from ..study.planning import Entry, Plan, Wanted
 from ..study.status import Scheduler
 from .space import RUNGS, Search
-from .trials import SIGNATURE, Trials
+from .trials import REASON, SIGNATURE, Trials
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -164,12 +164,12 @@ class Coordinator:
         if status.state == "done":
             value = search.measure.measured(search.trial(trial.params), folder).value
             trials.tell(trial, value if math.isfinite(value) else search.worst)
-        elif status.state == "failed" and (folder.journal.last("failed") or {}).get("diverged"):
+        elif status.state == "failed" and diverged(folder):
             trials.tell(trial, search.worst, status.in_full)
         elif status.state in ("refused", "blocked"):
             trials.fail(trial, status.in_full)
-        elif status.state in ("failed", "dead") and failures(folder) > self.retries:
-            trials.fail(trial, f"{status.state} {failures(folder)} times without a checkpoint: {status.in_full}")
+        elif status.state in ("failed", "dead") and (times := failures(folder)) > self.retries:
+            trials.fail(trial, f"{status.state} {times} times without a checkpoint: {status.in_full}")
         else:
             return False
         return True
@@ -191,7 +191,7 @@ class Coordinator:
                 continue
             self._settled.add((search.name, seen.trial.number))
             if status.state in ("interrupted", "dead") and not status.reason.startswith(PRUNED):
-                why = seen.trial.user_attrs.get("reason", PRUNED)
+                why = seen.trial.user_attrs.get(REASON, PRUNED)
                 entry.folder.jobs.write("ended", state="interrupted", reason=f"{why} (search {search.name})")
 
     # ---- runs
@@ -209,8 +209,8 @@ class Coordinator:
 
     def _given_up(self, entry: Entry) -> bool:
         """Of the table's run; a trial's is told before."""
-        diverged = (entry.folder.journal.last("failed") or {}).get("diverged")
-        return entry.status.state in ("failed", "dead") and bool(diverged or failures(entry.folder) > self.retries)
+        gone = entry.status.state in ("failed", "dead")
+        return gone and (diverged(entry.folder) or failures(entry.folder) > self.retries)
 
     def _final(self, trials: Trials) -> list[Row]:
         config = self.final(trials)
@@ -228,6 +228,11 @@ def reached(search: Search, folder: RunFolder) -> Mapping[float, float]:
                 value = float(record["metrics"][search.measure.metric])
                 found.setdefault(rung, value if math.isfinite(value) else search.worst)
     return found
+
+
+def diverged(folder: RunFolder) -> bool:
+    """Whether it failed last of what another try would repeat."""
+    return bool((folder.journal.last("failed") or {}).get("diverged"))
 
 
 def failures(folder: RunFolder) -> int:

@@ -14,7 +14,7 @@ from ..study.display import MARKS, Grid, GridColumn
 from ..units import counted, duration
 from .coordinator import Coordinator, Seen
 from .space import RUNGS
-from .trials import REASON, Trials
+from .trials import REASON, SIGNATURE, Trials
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -27,6 +27,10 @@ LEAST = 5
 
 def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def settings(trial: "FrozenTrial") -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
 
 
 def overview(coordinator: Coordinator, console: Console) -> Group:
@@ -69,7 +73,7 @@ def _grid(trials: Trials, shown: "Sequence[FrozenTrial]", running: dict[int, See
         result += " *" if best and trial.number == best.number else "  "
         state = Text(f"{mark} {what}", style=style)
         values = [f"{trial.params[each.name]:.3g}" for each in search.dimensions]
-        run = Text(trial.user_attrs.get("signature", ""), style="dim")
+        run = Text(trial.user_attrs[SIGNATURE], style="dim")
         lines.append((str(trial.number), run, *values, state, epoch, *rungs, result))
     return Grid(columns, lines)
 
@@ -81,8 +85,7 @@ def _summary(coordinator: Coordinator, trials: Trials, running: dict[int, Seen])
     if running:
         text.append(f" · {len(running)} under way", style="not bold")
     if best:
-        found = ", ".join(f"{name} {value:.3g}" for name, value in best.params.items())
-        text.append(f" · best so far (*): {figure(best.value)} with {found}", style="not bold")
+        text.append(f" · best so far (*): {figure(best.value)} with {settings(best)}", style="not bold")
     seconds = [t.duration.total_seconds() for t in ended if t.duration]
     if seconds and len(ended) < coordinator.number:
         left = statistics.fmean(seconds) * (coordinator.number - len(ended)) / max(1, coordinator.parallel)
@@ -116,8 +119,7 @@ def following(coordinator: Coordinator, console: Console) -> Iterator[Callable[[
 
 
 def _change(trials: Trials, trial: "FrozenTrial") -> str:
-    with_ = ", ".join(f"{name} {value:.3g}" for name, value in trial.params.items())
-    text = f"trial {trial.number} ({with_}) {ENDS.get(trial.state.name, 'begins')}"
+    text = f"trial {trial.number} ({settings(trial)}) {ENDS.get(trial.state.name, 'begins')}"
     if trial.state.name == "COMPLETE":
         text += f": {trials.search.measure.metric} {figure(trial.value)}"
     return text + (f", {line(reason)}" if (reason := trial.user_attrs.get(REASON)) else "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .display import ENDS, figure
 from .space import RUNGS, Search
-from .trials import REASON, Trials
+from .trials import REASON, SIGNATURE, Trials
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -17,7 +17,6 @@ STYLE = (
     "td,th{padding:.15em .8em;text-align:right} th{border-bottom:1px solid #888} tr.best{font-weight:bold}"
     "tr.pruned,tr.failed{color:#888} code{background:#eee;padding:.1em .3em}"
 )
-MANY = 1  # dimensions from which more than one makes importances worth a plot
 
 
 def report(trials: Trials, notes: list[str]) -> str:
@@ -47,7 +46,7 @@ def _figures(trials: Trials) -> "Iterator[Figure]":
         if trials.search.pruning:
             axes = {"xaxis_title": "% of the training", "yaxis_title": metric}
             yield visualization.plot_intermediate_values(study).update_layout(**axes)
-        if len(trials.search.dimensions) > MANY and len({t.value for t in trials.of("COMPLETE")}) > 1:
+        if len(trials.search.dimensions) > 1 and len({t.value for t in trials.of("COMPLETE")}) > 1:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=trials.search.base.seed)
             yield visualization.plot_param_importances(study, evaluator=evaluator, target_name=metric)
 
@@ -79,7 +78,7 @@ def _table(trials: Trials) -> str:
         last = f"{trial.last_step} %" if state == "pruned" else ""
         values = [f"{trial.params[name]:.3g}" for name in names]
         reason = "" if state == "pruned" else trial.user_attrs.get(REASON, "")
-        cells = [str(trial.number), trial.user_attrs["signature"], *values, state, figure(trial.value), last, reason]
+        cells = [str(trial.number), trial.user_attrs[SIGNATURE], *values, state, figure(trial.value), last, reason]
         rows.append(f'<tr class="{mark}">{"".join(f"<td>{_web(cell)}</td>" for cell in cells)}</tr>')
     return f"<table><tr>{''.join(f'<th>{_web(head)}</th>' for head in heads)}</tr>{''.join(rows)}</table>"
 

@@ -116,6 +116,10 @@ class Search:
         """higher | lower"""
         return self.measure.quantity.better
 
+    def cost(self, value: float) -> float:
+        """The smaller, the better."""
+        return -value if self.better == "higher" else value
+
     @property
     def worst(self) -> float:
         """The result of what diverged: shares have a worst, losses have none."""

@@ -63,7 +63,7 @@ class Trials:
             study_name=name,
             direction=direction,
             load_if_exists=True,
-            pruner=optuna.pruners.NopPruner(),  # `halved` decides
+            pruner=optuna.pruners.NopPruner(),  # `_halved` decides
         )
         before = study.user_attrs.get(DEFINED)
         if before is None and not study.get_trials(deepcopy=False):  # new, or its maker was killed
@@ -86,9 +86,8 @@ class Trials:
     @property
     def best(self) -> "FrozenTrial | None":
         """Of those that went to the end; of equals, the first."""
-        sign = -1 if self.search.better == "higher" else 1
         complete = [trial for trial in self.of("COMPLETE") if REASON not in trial.user_attrs]
-        return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
+        return min(complete, key=lambda trial: (self.search.cost(trial.value or 0.0), trial.number), default=None)
 
     # ---- asking and telling
 
@@ -148,10 +147,10 @@ class Trials:
         Optuna's own pruner of this kind writes down that a trial has passed before anybody is told: a coordinator
         that was killed then would decide otherwise. This follows from what is stored.
         """
-        sign = -1 if self.search.better == "higher" else 1
+        cost = self.search.cost
         others = {t.number: t.intermediate_values[step] for t in self.all() if step in t.intermediate_values}
-        reached = sorted(sign * theirs for theirs in (others | {number: value}).values())
-        return sign * value > reached[(len(reached) - 1) // 2]
+        reached = sorted(cost(theirs) for theirs in (others | {number: value}).values())
+        return cost(value) > reached[(len(reached) - 1) // 2]
 
     def tell(self, trial: "FrozenTrial", value: float, reason: str = "") -> None:
         """Its result; `reason`: why it is the worst."""
