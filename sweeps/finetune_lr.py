@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,18 @@ from multimae.config.settings import nearest, pairs, shown
 from multimae.files import Locked, locked, write_atomic
 from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
-from multimae.redact import parse_arguments
-from multimae.search import DIMENSIONS, Coordinator, Search, Trials, dimensions, display, make_search, storage_at
+from multimae.redact import parse_arguments, redact
+from multimae.search import (
+    DIMENSIONS,
+    Coordinator,
+    Search,
+    StorageLost,
+    Trials,
+    dimensions,
+    display,
+    make_search,
+    storage_at,
+)
 from multimae.search.coordinator import Here
 from multimae.search.report import report
 from multimae.study import Evaluation, Row, Study, planning
@@ -92,6 +102,7 @@ class SearchCommand(Invocation):
         several = f"{study.name}-{args.scale}-{args.transfer}"
         self.folder = args.runs / "searches" / (args.name or (several if study.tables else self.searches[0].name))
         self.storage = storage or f"sqlite:///{(self.folder / 'optuna.db').absolute()}"
+        self.lost = False  # the storage, for now
         self.parallel = args.parallel or (ON_CLUSTER if self.profile else min(4, len(gpus()) or cpus()))
 
     def search(self, row: Row) -> Search:
@@ -117,6 +128,8 @@ class SearchCommand(Invocation):
         args = self.args
         if args.status or args.report:
             return self.show()
+        if args.cancel:
+            return self.cancel()
         planned = planning.plan(self.wanted())
         self.check(planned)
         for line in [*self.notes(planned), *self.data_notes(planned)]:
@@ -124,15 +137,22 @@ class SearchCommand(Invocation):
         if args.dry_run:
             return self.dry_run(planned)
         make_runs(args.runs)
+        with self.alone():
+            return self.coordinate()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the one coordinator of this search, on any machine that sees the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(self.folder / ".coordinator"):
-                return self.cancel() if args.cancel else self.coordinate()
-        except Locked as error:
-            raise ConfigError(
-                f"{error.holder} coordinates this search; --status shows it. If that machine is gone for good, remove "
-                f"{self.folder / '.coordinator'}"
-            ) from None
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder / ".coordinator"))
+            except Locked as error:
+                raise ConfigError(
+                    f"{error.holder} coordinates this search; --status shows it, and Ctrl-C there stops it. If that "
+                    f"machine is gone for good, remove {self.folder / '.coordinator'}"
+                ) from None
+            yield
 
     def wanted(self) -> planning.Wanted:
         """The first trial of each search, and the table's run: what can be told before anything begins."""
@@ -157,7 +177,7 @@ class SearchCommand(Invocation):
                 config.check_needs({needed: folder(needed).config()})
 
     def coordinator(self, launcher, make: bool = True) -> Coordinator:
-        storage = storage_at(self.storage)
+        storage = storage_at(self.storage, make)
         return Coordinator(
             [Trials(search, storage, make) for search in self.searches],
             self.args.runs,
@@ -176,14 +196,28 @@ class SearchCommand(Invocation):
             coordinator = self.coordinator(launcher)
             with self.followed(), display.following(coordinator, self.console) as show:
                 goes_on = True
-                while goes_on and coordinator.look():
-                    show()
+                while goes_on and self.looked(coordinator, show):
                     goes_on = launcher.wait()
-                show()
         if not goes_on:
             print(STOPPED)
             return 130
         return self.finish(coordinator)
+
+    def looked(self, coordinator: Coordinator, show: Callable[[], None]) -> bool:
+        """Whether anything is left to wait for. A storage that is away for a while ends nothing."""
+        try:
+            waits = coordinator.look()
+            show()
+        except StorageLost as error:
+            if not self.lost:
+                said = redact(str(error), self.storage)
+                self.console.print(f"{said}\nThe runs go on, and it is asked again.", highlight=False)
+            self.lost = True
+            return True
+        if self.lost:
+            self.console.print("The storage answers again.", highlight=False)
+            self.lost = False
+        return waits
 
     @contextlib.contextmanager
     def launcher(self) -> Iterator[Here | OnCluster]:
@@ -195,10 +229,12 @@ class SearchCommand(Invocation):
             yield Here(local)
 
     def cancel(self) -> int:
-        with self.launcher() as launcher:
-            coordinator = self.coordinator(launcher, make=False)
+        coordinator = self.coordinator(None, make=False)
+        with self.alone():
             stopped = [planning.cancel(plan) for plan in coordinator.under_way()]
         print(f"asked {sum(len(each.asked) for each in stopped)} runs to save and stop; the search goes on with them")
+        for line in (line for each in stopped for line in each.left):
+            print(f"{line}; it goes on", file=sys.stderr)
         return int(any(each.left for each in stopped))
 
     # ---- showing it
@@ -214,8 +250,6 @@ class SearchCommand(Invocation):
         return 0
 
     def show(self) -> int:
-        if self.storage.startswith("sqlite:") and not (self.folder / "optuna.db").exists() and not self.args.storage:
-            raise ConfigError(f"no search has begun in {self.folder}; without --status, it does")
         coordinator = self.coordinator(None, make=False)
         if self.args.report:
             return self.finish(coordinator)

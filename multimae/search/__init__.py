@@ -7,4 +7,4 @@ is started again sees it. Imports no torch, and optuna where a storage is opened
 
 from .coordinator import Coordinator, Launcher
 from .space import DIMENSIONS, Dimension, Search, dimensions, make_search
-from .trials import Trials, storage_at
+from .trials import StorageLost, Trials, storage_at

@@ -72,6 +72,10 @@ class Seen:
     trial: "FrozenTrial"
     entry: Entry
 
+    @classmethod
+    def of(cls, trial: "FrozenTrial", plan: Plan) -> "Seen":
+        return cls(trial, plan.entries[trial.user_attrs[SIGNATURE]])
+
 
 class Coordinator:
     """Of one search or several, which share `parallel` runs at a time. `number`: trials of each."""
@@ -95,30 +99,28 @@ class Coordinator:
         self._settled: set[tuple[str, int]] = set()  # pruned trials whose runs are known to have ended
 
     def look(self) -> bool:
-        """Do what is to be done now; whether anything is left to wait for."""
-        open_ = {trials.search.name: self._tell(trials) for trials in self.searches}
+        """Do what is to be done now; whether anything is left to wait for. May be repeated after any error."""
+        plans = {t.search.name: self._plan(t.search, self._at_work(t)) for t in self.searches}
         for trials in self.searches:
+            for trial in trials.of("RUNNING"):
+                self._ended(trials, Seen.of(trial, plans[trials.search.name]))
             self._settle(trials)
-        free = self.parallel - sum(map(len, open_.values()))
+        free = self.parallel - sum(len(trials.of("RUNNING")) for trials in self.searches)
         for _ in range(free):
             short = [t for t in self.searches if len(t.all()) < self.number]
             if not short:
                 break
-            trials = min(short, key=lambda t: len(t.all()))
-            open_[trials.search.name].append(trials.ask())
-        waits = any(open_.values())
-        for trials in self.searches:
-            rows = [*self.rows(trials.search, open_[trials.search.name]), *self._final(trials)]
-            waits |= self._start(trials.search, rows)
-        return waits
+            min(short, key=lambda t: len(t.all())).ask()
+        waits = [self._start(trials, plans[trials.search.name]) for trials in self.searches]
+        return any(waits)
 
     def rows(self, search: Search, trials: "Iterable[FrozenTrial]") -> list[Row]:
         return [Row(f"trial {trial.number}", {search.stage: search.trial(trial.params)}) for trial in trials]
 
     def seen(self, search: Search, trials: "Sequence[FrozenTrial]") -> list[Seen]:
         """What the runs of trials do. Nothing is done about it."""
-        plan = planning.plan(self._wanted(search, self.rows(search, trials)), retry_failed=True)
-        return [Seen(trial, plan.entries[trial.user_attrs[SIGNATURE]]) for trial in trials]
+        plan = self._plan(search, self.rows(search, trials))
+        return [Seen.of(trial, plan) for trial in trials]
 
     def final(self, trials: Trials) -> Transfer | None:
         """The table's run with what was found, once all trials have ended."""
@@ -143,24 +145,28 @@ class Coordinator:
             found.append(planning.status(self._wanted(trials.search, rows)))
         return found
 
+    def _at_work(self, trials: Trials) -> list[Row]:
+        """The rows of what is to be carried out now."""
+        return [*self.rows(trials.search, trials.of("RUNNING")), *self._final(trials)]
+
+    def _plan(self, search: Search, rows: Sequence[Row]) -> Plan:
+        return planning.plan(self._wanted(search, rows), retry_failed=True)
+
     def _wanted(self, search: Search, rows: Sequence[Row]) -> Wanted:
         study = Study(search.name, search.title, lambda _: rows)
         return Wanted(study, self.scale, tuple(rows), self.runs, scheduler=self.scheduler, files=self.files)
 
     # ---- trials that run
 
-    def _tell(self, trials: Trials) -> "list[FrozenTrial]":
-        """Tell what has ended; the trials that go on."""
-        return [seen.trial for seen in self.seen(trials.search, trials.of("RUNNING")) if not self._ended(trials, seen)]
-
-    def _ended(self, trials: Trials, seen: Seen) -> bool:
+    def _ended(self, trials: Trials, seen: Seen) -> None:
+        """Tell what has ended."""
         search, trial, entry = trials.search, seen.trial, seen.entry
         status, folder = entry.status, entry.folder
         if search.pruning:
             for share, value in reached(search, folder).items():
                 if trials.report(trial, share, value):
                     trials.prune(trial, f"{PRUNED} after {share:.0%} of its training: not in the better half")
-                    return True
+                    return
         if status.state == "done":
             value = search.measure.measured(search.trial(trial.params), folder).value
             trials.tell(trial, value if math.isfinite(value) else search.worst)
@@ -170,9 +176,6 @@ class Coordinator:
             trials.fail(trial, status.in_full)
         elif status.state in ("failed", "dead") and (times := failures(folder)) > self.retries:
             trials.fail(trial, f"{status.state} {times} times without a checkpoint: {status.in_full}")
-        else:
-            return False
-        return True
 
     def _settle(self, trials: Trials) -> None:
         """End the runs of pruned trials, and have their folders say why."""
@@ -196,19 +199,22 @@ class Coordinator:
 
     # ---- runs
 
-    def _start(self, search: Search, rows: Sequence[Row]) -> bool:
-        """Have these carried out; whether any is on its way."""
-        if not rows:
-            return False
-        plan = planning.plan(self._wanted(search, rows), retry_failed=True)
-        given_up = {s: e for s, e in plan.entries.items() if self._given_up(e)}
-        plan = replace(plan, entries={s: e for s, e in plan.entries.items() if s not in given_up})
+    def _start(self, trials: Trials, seen: Plan) -> bool:
+        """Have carried out what is to be; whether any is on its way. `seen`: the plan of those that were before."""
+        search, entries = trials.search, dict(seen.entries)
+        rows = self._at_work(trials)
+        if new := [row for row in rows if row.stages[search.stage].signature not in entries]:
+            entries |= self._plan(search, new).entries
+        runs = {row.stages[search.stage].signature: row for row in rows}
+        runs = {signature: row for signature, row in runs.items() if not self._given_up(entries[signature])}
+        chosen = {signature: entries[signature] for signature in runs}
+        plan = replace(seen, wanted=self._wanted(search, list(runs.values())), entries=chosen)
         if plan.todo:
             self.launcher.start(plan)
-        return bool(plan.todo) or plan.count(*UNDER_WAY, "unknown") > 0
+        return bool(trials.of("RUNNING") or plan.todo) or plan.count(*UNDER_WAY, "unknown") > 0
 
     def _given_up(self, entry: Entry) -> bool:
-        """Of the table's run; a trial's is told before."""
+        """Of the table's run; a trial that cannot go on is told as failed before."""
         gone = entry.status.state in ("failed", "dead")
         return gone and (diverged(entry.folder) or failures(entry.folder) > self.retries)
 

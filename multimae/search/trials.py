@@ -5,9 +5,11 @@ asked for derives from the seed, its number and the trials before it. So a searc
 with the trials that it would have had.
 """
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import ConfigError
@@ -24,22 +26,50 @@ PATIENCE = 60  # seconds that SQLite waits for another process
 DEFINED, SIGNATURE, REASON, PASSED = "search", "signature", "reason", "passed"  # attributes of a study, and of trials
 
 
-def storage_at(address: str) -> "RDBStorage":
-    """Optuna's storage at an address of SQLAlchemy's; raises ConfigError, without secrets, where there is none."""
+class StorageLost(ConfigError):
+    """A storage does not answer now. What was written is whole, and whatever failed may be asked again."""
+
+
+def storage_at(address: str, make: bool = True) -> "RDBStorage":
+    """Optuna's storage at an address of SQLAlchemy's. Raises ConfigError, without secrets, where none can be had; not
+    to `make` a file: where none is there."""
     import optuna
+    from sqlalchemy.engine import make_url
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     lite = address.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if lite else {"pool_pre_ping": True}
     try:
-        return optuna.storages.RDBStorage(address, engine_kwargs=options)
+        file = make_url(address).database
+        if make or not lite or not file or Path(file).exists():
+            return optuna.storages.RDBStorage(address, engine_kwargs=options)
+    except ModuleNotFoundError as error:
+        package = {"psycopg": "psycopg[binary]"}.get(error.name or "", error.name)
+        raise ConfigError(
+            f"--storage: {public(address)} takes the package {error.name}: python -m pip install '{package}'"
+        ) from None
     except Exception as error:  # SQLAlchemy's, the driver's, Optuna's own
         said = redact((str(error).strip() or type(error).__name__).splitlines()[0], address)
         raise ConfigError(
             f"--storage: {public(address)} cannot be opened: {said}. Expected an address such as sqlite:///FILE or "
             "postgresql+psycopg://USER@HOST/DATABASE, of a server that answers"
         ) from None
+    raise ConfigError(f"no search has begun: {file}, where its trials would be, is not there")
+
+
+@contextlib.contextmanager
+def _reaching() -> "Iterator[None]":
+    """Gives what goes wrong with a storage one name."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise StorageLost(f"the storage of the trials does not answer: {said}") from error
 
 
 class Trials:
@@ -48,7 +78,8 @@ class Trials:
     def __init__(self, search: Search, storage: "RDBStorage", make: bool = True):
         self.search, self._storage = search, storage
         self._kept: list[FrozenTrial] | None = None  # what is in the storage, until this process writes
-        self.study = self._opened(make)
+        with _reaching():
+            self.study = self._opened(make)
 
     def _opened(self, make: bool) -> "OptunaStudy":
         import optuna
@@ -76,7 +107,8 @@ class Trials:
 
     def all(self) -> "list[FrozenTrial]":
         if self._kept is None:
-            self._kept = self.study.get_trials(deepcopy=False)
+            with _reaching():
+                self._kept = self.study.get_trials(deepcopy=False)
         return self._kept
 
     def of(self, *states: str) -> "list[FrozenTrial]":
@@ -108,7 +140,8 @@ class Trials:
 
     def _write(self, write: Callable[..., Any], *values: Any, **named: Any) -> None:
         self._kept = None
-        write(*values, **named)
+        with _reaching():
+            write(*values, **named)
 
     @property
     def _space(self) -> dict[str, Any]:

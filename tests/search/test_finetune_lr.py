@@ -71,8 +71,11 @@ def test_each_row_of_a_study_is_searched(runs, capsys):
         (["--study", "alpha"], {"init": ""}, "--study: no study 'alpha'"),
         (["--study", "alpha_ablation"], {}, "give one of them"),
         (["--study", "alpha_ablation"], {"init": "", "transfer": "depth"}, "no column of alpha_ablation is of 'depth'"),
-        (["--status"], {}, "no search has begun"),
-        (["--cancel"], {}, "no search"),
+        (["--study", "alpha_ablation", "--only", "no such"], {"init": ""}, "unknown row 'no such'"),
+        (["--status"], {}, "no search has begun: .*optuna.db"),
+        (["--report"], {}, "no search has begun"),
+        (["--cancel"], {}, "no search has begun"),
+        (["--status", "--storage", "sqlite:///no-such.db"], {}, "no search has begun: no-such.db"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_line(runs, capsys, words, options, message):
@@ -80,6 +83,7 @@ def test_what_cannot_be_meant_is_refused_in_a_line(runs, capsys, words, options,
     said = capsys.readouterr().err
     assert re.search(message, said) and said.startswith("finetune_lr: ") and said.count("\n") == 1, said
     assert "secret" not in said and "Traceback" not in said
+    assert not list(runs.rglob("optuna.db")), "a refusal leaves a storage behind"
 
 
 def test_a_second_coordinator_is_told_of_the_first(runs, capsys):

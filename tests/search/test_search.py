@@ -6,12 +6,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 from synthetic_runs import SyntheticRun, finish
-from synthetic_search import BEST, MEASURE, Scripted, carry_out, evaluate, mean_iou, search, trials_of
+from synthetic_search import BEST, MEASURE, Scripted, carry_out, coordinator, evaluate, mean_iou, search, trials_of
 
 from multimae.config import Classify, ConfigError, Regress, Segment, recipe
 from multimae.record.folder import RunFolder
-from multimae.search import Trials, dimensions, make_search, storage_at
+from multimae.search import StorageLost, Trials, dimensions, make_search, storage_at
 from multimae.search.coordinator import failures
 from multimae.study import Row, planning
 
@@ -205,6 +206,32 @@ def test_a_coordinator_killed_at_any_write_goes_on_with_the_same_trials(tmp_path
         assert len(launcher.starts) == len(set(launcher.starts)), moment
         assert all(status_of(made, t) == "interrupted" for t in made.searches[0].of("PRUNED")), moment
     assert moment > 15 and trials_of(made) == usual
+
+
+def test_a_storage_that_is_away_for_a_while_is_asked_again(tmp_path, monkeypatch):
+    usual = carry_out(tmp_path / "usual", search(), number=5)
+    moments = itertools.count()
+
+    def away(write):
+        def asked(*values, **named):
+            if next(moments) % 3 == 1:
+                raise OperationalError("UPDATE trials", {}, Exception("the server has gone"))
+            return write(*values, **named)
+
+        return asked
+
+    made = coordinator(tmp_path / "away", [search()], launcher := Scripted(), number=5)
+    for name in WRITES:
+        monkeypatch.setattr(optuna.storages.RDBStorage, name, away(getattr(optuna.storages.RDBStorage, name)))
+    lost, goes_on = 0, True
+    while goes_on:
+        try:
+            goes_on = made.look()
+        except StorageLost as error:
+            assert "the server has gone" in str(error)
+            lost += 1
+        launcher.wait()
+    assert lost > 5 and trials_of(made) == trials_of(usual)
 
 
 def test_none_is_lost_and_none_doubled_in_parallel(tmp_path):
