@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "deepspeed", "mlflow", "optuna", "pandas", "torchvision", "timm")
 
 # What a room may import, besides itself. A room is a module or package of multimae, or one of the other packages.
-# Planning stands on `data.listing`, which knows a folder of images without torch.
+# Planning stands on `data.listing` and `data.subsets`, which know a folder of images without torch.
 BASE = {"config", "files", "modalities", "redact", "seeds", "shards", "units"}
 MODEL = {"masking", "model", "losses", "patches", "weights"}
 LIBRARY = {

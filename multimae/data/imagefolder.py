@@ -21,16 +21,8 @@ import torch
 from ..config import Folder, Runtime
 from ..files import write_atomic
 from .images import Unusable, open_image, read
-from .listing import (
-    SHOWN,
-    Listing,
-    choose,
-    class_names,
-    class_of,
-    fingerprint,
-    images_folder,
-    summary,
-)
+from .listing import SHOWN, Listing, class_names, class_of, images_folder, summary
+from .subsets import choose, fingerprint
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
 CHECK = 3  # the version of what is checked; verdicts of others are not taken from the cache

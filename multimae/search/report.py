@@ -1,13 +1,12 @@
 """A search as one HTML file: what was searched, the trials, and Optuna's plots. It needs no network to be looked at."""
 
 import html
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .display import ENDS, figure
 from .space import RUNGS, Search
-from .trials import REASON, SIGNATURE, Trials
+from .trials import REASON, SIGNATURE, Trials, quiet
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -39,8 +38,7 @@ def _figures(trials: Trials) -> "Iterator[Figure]":
     from optuna import visualization
 
     study, metric = trials.study, trials.search.measure.metric
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet():
         yield visualization.plot_optimization_history(study, target_name=metric)
         yield visualization.plot_slice(study, target_name=metric)
         if trials.search.pruning:

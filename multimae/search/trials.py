@@ -72,6 +72,16 @@ def _reaching() -> "Iterator[None]":
         raise StorageLost(f"the storage of the trials does not answer: {said}") from error
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What is experimental in Optuna is tested here at both ends of its versions."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
 class Trials:
     """Opens the study of a search, or makes it. Raises ConfigError where another search has the name."""
 
@@ -98,6 +108,8 @@ class Trials:
         )
         before = study.user_attrs.get(DEFINED)
         if before is None and not study.get_trials(deepcopy=False):  # new, or its maker was killed
+            with quiet():
+                study.set_metric_names([self.search.measure.metric])  # for those who look with Optuna's own tools
             study.set_user_attr(DEFINED, definition)
         elif before != definition:
             raise ConfigError(f"the storage has another study called {name}: {_differing(before, definition)}")
@@ -154,8 +166,7 @@ class Trials:
         import optuna
 
         seed = derive(self.search.base.seed, "search", len(trials)) % 2**32
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with quiet():
             sampler = optuna.samplers.TPESampler(**SAMPLER, seed=seed)
         memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
         memory.add_trials(trials)

@@ -8,17 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
-from ..data.listing import (
-    class_names,
-    contents,
-    count_images,
-    differing,
-    folder_reads,
-    images_folder,
-    lacking,
-    listed,
-    printable,
-)
+from ..data.listing import class_names, count_images, images_folder, lacking, listed, printable
+from ..data.subsets import contents, differing, folder_reads
 from ..files import sha256
 from .planning import Plan
 from .study import Run

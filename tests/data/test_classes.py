@@ -11,7 +11,8 @@ from safetensors import safe_open
 
 from multimae.config import ConfigError, Folder, Runtime, build
 from multimae.data.datasets import open_dataset
-from multimae.data.listing import choose, class_names
+from multimae.data.listing import class_names
+from multimae.data.subsets import choose
 from multimae.record.folder import RunFolder
 from multimae.run import run
 

@@ -14,7 +14,7 @@ from PIL import Image
 from multimae.config import ConfigError, Depth, Regress, Runtime
 from multimae.data.datasets import open_dataset
 from multimae.data.images import Unusable, read
-from multimae.data.listing import contents, folder_reads
+from multimae.data.subsets import contents, folder_reads
 from multimae.data.transforms import DepthTransform, RegressTransform
 from multimae.losses import reverse_huber
 from multimae.modalities import DENSE, FIELDS
