@@ -11,15 +11,17 @@ import contextlib
 import importlib
 import os
 import shlex
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from multimae.config import ConfigError, Transfer
 from multimae.config.settings import nearest, pairs, shown
-from multimae.files import Locked, locked, write_atomic
+from multimae.files import Locked, locked, user, write_atomic
 from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
 from multimae.redact import parse_arguments, redact
@@ -177,9 +179,9 @@ class SearchCommand(Invocation):
                 config.check_needs({needed: folder(needed).config()})
 
     def coordinator(self, launcher, make: bool = True) -> Coordinator:
-        storage = storage_at(self.storage, make)
+        storage, owner = storage_at(self.storage, make), self.owner(make)
         return Coordinator(
-            [Trials(search, storage, make) for search in self.searches],
+            [Trials(search, storage, make, owner) for search in self.searches],
             self.args.runs,
             self.args.scale,
             launcher,
@@ -188,6 +190,15 @@ class SearchCommand(Invocation):
             scheduler=Slurm(),
             files=self.files,
         )
+
+    def owner(self, make: bool) -> tuple[str, str]:
+        """The id of this search's folder, by which it is known again wherever it is moved, and where it is: colleagues
+        may share a storage, and search for the same."""
+        file = self.folder / ".id"
+        if make and not file.exists():
+            write_atomic(file, uuid.uuid4().hex)
+        id = file.read_text() if file.exists() else ""
+        return id, f"{self.args.runs.absolute()} of {user()} on {socket.gethostname()}"
 
     # ---- carrying it out
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PATIENCE = 60  # seconds that SQLite waits for another process
-DEFINED, SIGNATURE, REASON, PASSED = "search", "signature", "reason", "passed"  # attributes of a study, and of trials
+DEFINED, OWNER = "search", "runs"  # attributes of a study
+SIGNATURE, REASON, PASSED = "signature", "reason", "passed"  # and of trials
 
 
 class StorageLost(ConfigError):
@@ -83,10 +84,15 @@ def quiet() -> Iterator[None]:
 
 
 class Trials:
-    """Opens the study of a search, or makes it. Raises ConfigError where another search has the name."""
+    """Opens the study of a search, or makes it. `owner`: the id of the runs' folder, and where it is for a reader.
 
-    def __init__(self, search: Search, storage: "RDBStorage", make: bool = True):
-        self.search, self._storage = search, storage
+    Raises ConfigError where another search has the name, or other runs the search.
+    """
+
+    def __init__(
+        self, search: Search, storage: "RDBStorage", make: bool = True, owner: tuple[str, str] = ("here", "here")
+    ):
+        self.search, self._storage, self._owner = search, storage, list(owner)
         self._kept: list[FrozenTrial] | None = None  # what is in the storage, until this process writes
         with _reaching():
             self.study = self._opened(make)
@@ -110,9 +116,16 @@ class Trials:
         if before is None and not study.get_trials(deepcopy=False):  # new, or its maker was killed
             with quiet():
                 study.set_metric_names([self.search.measure.metric])  # for those who look with Optuna's own tools
+            study.set_user_attr(OWNER, self._owner)
             study.set_user_attr(DEFINED, definition)
         elif before != definition:
             raise ConfigError(f"the storage has another study called {name}: {_differing(before, definition)}")
+        (its, where), (ours, _) = study.user_attrs.get(OWNER, self._owner), self._owner
+        if its != ours:
+            raise ConfigError(
+                f"the search {name} in this storage is that of the runs in {where}; give these as --runs, or begin "
+                "one's own with --name"
+            )
         return study
 
     # ---- what there is

@@ -272,6 +272,14 @@ def test_another_search_of_the_same_name_is_refused(tmp_path):
         Trials(search(name="other"), storage, make=False)
 
 
+def test_a_colleagues_search_in_the_same_storage_is_left_alone(tmp_path):
+    """Two who search for the same have searches of one name and definition, and runs that do not know each other."""
+    carry_out(tmp_path, search(), number=2)
+    storage = storage_at(f"sqlite:///{tmp_path}/optuna.db")
+    with pytest.raises(ConfigError, match="is that of the runs in here; give these as --runs, or .* --name"):
+        Trials(search(), storage, owner=("another id", "there"))
+
+
 def test_two_searches_have_two_names():
     names = [search().name, search(edits={"epochs": 3}).name, search(edits={"seed": 1}).name]
     assert len(set(names)) == 3 and all(name.startswith("segment-") for name in names)
