@@ -24,11 +24,15 @@ recipes: """
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    # What follows `sync` and `bench` is theirs: each has its own --help.
+    # What follows `sync`, `ui` and `bench` is theirs: each has its own --help.
     if arguments[:1] == ["sync"]:
         from .tracking import main as sync
 
         return sync(arguments[1:])
+    if arguments[:1] == ["ui"]:
+        from .tracking import ui
+
+        return ui(arguments[1:])
     if arguments[:1] == ["bench"]:
         from .bench import main as bench
 
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="multimae", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | sync | bench")
+    commands = parser.add_subparsers(required=True, metavar="run | sync | ui | bench")
     run = commands.add_parser(
         "run",
         help="do one run, from a recipe",
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runs", default="runs", help="where run folders lie (default: %(default)s)")
     run.add_argument("--no-track", action="store_true", help="leave MLflow for a later `multimae sync`")
     commands.add_parser("sync", help="send to MLflow what it has missed", add_help=False)
+    commands.add_parser("ui", help="open MLflow with a dashboard of each study", add_help=False)
     commands.add_parser("bench", help="measure the training step and the data pipeline", add_help=False)
     return parser
 

@@ -24,6 +24,7 @@ from multimae.study.arguments import add_study_arguments, all_rows, runtime_from
 from multimae.study.cost import Estimate, disk_text, parts_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
+from multimae.study.outline import write_outlines
 from multimae.tracking import following
 from slurm import scheduler
 from slurm.jobs import Slurm
@@ -182,6 +183,7 @@ class Command(Invocation):
             print(f"note: {line}", file=sys.stderr)
         if not args.dry_run:
             planning.tidy(planned)
+            write_outlines(args.runs, args.scale, self.study, self.everything)
         if self.profile:
             return self.on_cluster(planned, self.profile)
         return self.here(planned)

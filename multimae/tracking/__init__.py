@@ -13,3 +13,4 @@ from .command import main
 from .follower import Follower, following, start_follower
 from .store import is_server, tell
 from .syncer import SyncReport, sync
+from .ui import main as ui

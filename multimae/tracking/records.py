@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     scale: str
     row: str
     stage: str
-    root: str  # what the row's stages start from: the signature of its pre-training, or an `init`
+    root: str  # what the row's stages start from: the signature of its pre-training, or an `init` and a seed
 
     @property
     def experiment(self) -> str:
@@ -115,6 +115,7 @@ class News:
     def describe(self, config: RunConfig, cells: list[Cell]) -> None:
         """Tags that stand in the UI's columns. A run of several cells has the labels of all, joined by commas."""
         self.tags |= {"task": config.task, "init": getattr(config, "init", ""), "seed": config.seed}
+        self.tags["signature"] = config.signature
         for label in ("study", "scale", "row", "stage"):
             self.tags[label] = ", ".join(dict.fromkeys(getattr(cell, label) for cell in cells))
 
@@ -158,6 +159,13 @@ class News:
     def _file(self, name: str) -> None:
         if name not in self.cursor.files:
             self.cursor.files.append(name)
+
+
+def pretrained(config: RunConfig) -> dict[str, str]:
+    """What a pre-training is, as tags of its row and of all runs that start from it; of another run, nothing."""
+    settings = flatten(config.resolved())
+    sets = {key: "-".join(settings[key]) for key in ("inputs", "targets") if isinstance(settings.get(key), list)}
+    return sets | ({"alpha": f"{settings['masking.alpha']}"} if "masking.alpha" in settings else {})
 
 
 def provenance(prefix: str, record: dict[str, Any]) -> dict[str, Any]:

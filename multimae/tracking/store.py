@@ -8,13 +8,15 @@ simply made again.
 import contextlib
 import logging
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..redact import FIX, parse, public, redact
-from .records import NO_STUDY, Metric
+from .records import Metric
 
 DEFAULT_FILE = "mlflow.db"  # what a plain `mlflow ui` opens in the folder where it is typed
 # For this process alone. MLflow's own settings make one call to a dead server last minutes (7 retries of 120 s); here
@@ -25,16 +27,13 @@ PATIENCE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+THUMBNAIL = 512  # pixels
 # MLflow's limits (mlflow.utils.validation).
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
-NOTE = (  # of a study's experiment
-    "Rows of the table are parent runs, with the results of their stages as `stage/metric`; the runs of the stages are "
-    "nested in them. The table alone: filter by `tags.stage = 'row'`. Numbers of the scales smoke and mini are not "
-    "comparable with the paper's."
-)
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # of an experiment: not of prompts and traces
 
 
 class StoreUnavailable(RuntimeError):
@@ -116,9 +115,17 @@ class Store:
         """The id of the experiment, made if need be."""
         if name not in self._experiments:
             found = self._client.get_experiment_by_name(name)
-            note = None if name == NO_STUDY else {"mlflow.note.content": NOTE}
-            self._experiments[name] = found.experiment_id if found else self._client.create_experiment(name, tags=note)
+            self._experiments[name] = found.experiment_id if found else self._client.create_experiment(name, tags=KIND)
         return self._experiments[name]
+
+    def page(self, experiment: str) -> tuple[str, dict[str, str]]:
+        """(id, tags) of an experiment."""
+        found = self._client.get_experiment(self._experiment(experiment))
+        return found.experiment_id, dict(found.tags)
+
+    def pages(self) -> dict[str, tuple[str, dict[str, str]]]:
+        """Of all experiments, by name."""
+        return {e.name: (e.experiment_id, dict(e.tags)) for e in self._client.search_experiments()}
 
     # ---- writing
 
@@ -140,6 +147,10 @@ class Store:
             for start in range(0, len(items), most):
                 self._client.log_batch(run_id, **{kind: items[start : start + most]})
 
+    def tag_page(self, experiment: str, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_experiment_tag(self._experiment(experiment), key, value)
+
     def status(self, run_id: str, status: str, milliseconds: int | None = None) -> None:
         """RUNNING, or how and when it ended."""
         if status == "RUNNING":
@@ -149,6 +160,23 @@ class Store:
 
     def artifact(self, run_id: str, file: Path, folder: str | None) -> None:
         self._client.log_artifact(run_id, str(file), folder)
+
+    def picture(self, run_id: str, file: Path, key: str, id: str) -> None:
+        """An image of a run, as the grids of MLflow's pages show it. `id`: by which the same one is the same file."""
+        name = f"{key}%step%0%timestamp%0%{id}"  # what `log_image` would call it; that calls the same two files
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(file, Path(folder, f"{name}.png"))
+            _thumbnail(file, Path(folder, f"{name}%compressed.webp"))
+            self._client.log_artifacts(run_id, folder, "images")
+        self._client.set_tag(run_id, "mlflow.loggedImages", True)
+
+
+def _thumbnail(file: Path, to: Path) -> None:
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        picture.convert("RGB").save(to, "WEBP")
 
 
 def tell(
@@ -187,15 +215,6 @@ def brief(error: BaseException, uri: str) -> str:
     """The first line of an error, without the secrets of the store at `uri`."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return clip(redact(text, uri), 300)
-
-
-def ui_command(uri: str, runs: Path) -> str:
-    """What shows the store; without secrets, and not with the address as an argument, which anyone can read."""
-    if uri == _sqlite(Path.cwd() / DEFAULT_FILE):
-        return "mlflow ui"
-    if uri == _sqlite(home := Path(runs).resolve().parent / DEFAULT_FILE):
-        return f"cd {home.parent} && mlflow ui"
-    return public(uri) if uri.startswith("http") else f"MLFLOW_BACKEND_STORE_URI={public(uri)} mlflow ui"
 
 
 def _no_file(uri: str) -> str:

@@ -11,16 +11,28 @@ from ..config import RunConfig, Transfer
 from ..config.settings import flatten
 from ..files import Locked, locked
 from ..record.folder import RunFolder
+from ..record.outline import Outline
 from ..record.reading import FolderError
 from ..redact import public, redact
-from .records import NO_STUDY, STATUS, STOPPED, Cell, Cursor, News, cells_of, row_metrics, state_of
-from .store import Store, StoreUnavailable, brief, default_uri
+from . import dashboards
+from .records import NO_STUDY, STATUS, STOPPED, Cell, Cursor, News, cells_of, pretrained, row_metrics, state_of
+from .store import KIND, Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
 METRICS_AT_ONCE = 900
 
 RowKey = tuple[str, str]  # (experiment, Cell.row_key)
+
+
+@dataclass
+class Experiment:
+    """What an experiment's dashboards follow from, and what they were last made from."""
+
+    study: str
+    scale: str
+    metrics: set[str] = field(default_factory=set)
+    told: tuple[Outline, set[str]] | None = None
 
 
 @dataclass
@@ -56,6 +68,7 @@ class Syncer:
         self._verified: set[str] = set()  # signatures whose MLflow run is known to exist
         self._rows: dict[RowKey, str] = {}  # -> MLflow run
         self._changed: set[RowKey] = set()  # rows whose state may not be what MLflow shows
+        self._experiments: dict[str, Experiment] = {}  # of the experiments that have runs here
 
     @cached_property
     def _store(self) -> Store:
@@ -87,6 +100,9 @@ class Syncer:
         if self._changed:
             with self._survived("state of the rows", report):
                 self._tell_rows()
+        for name, experiment in self._experiments.items():
+            with self._survived(f"dashboards of {name}", report):
+                self._tell_dashboards(name, experiment)
 
     @contextlib.contextmanager
     def _survived(self, what: str, report: SyncReport) -> Iterator[None]:
@@ -129,6 +145,7 @@ class Syncer:
         jobs = folder.jobs.path.stat().st_size if folder.jobs.path.exists() else 0
         if cursor.cells != cells:
             news.describe(config, cells)
+            news.tags |= self._place(cells, folder) if cells else {}
             if cells:
                 news.tags["mlflow.parentRunId"] = rows[cells[0]]
             news.results += folder.journal.records("eval") if cursor.offset else []
@@ -151,9 +168,11 @@ class Syncer:
         """Send, then write down that it was sent: a kill in between sends the same again, which changes nothing."""
         self._store.log(news.cursor.run_id, news.metrics, news.params, news.tags)
         for cell, run_id in rows.items():
+            metrics, tags = row_metrics(cell, news.results, news.dataset)
             if news.results and run_id not in self._store.deleted:
-                metrics, tags = row_metrics(cell, news.results, news.dataset)
                 self._store.log(run_id, metrics, tags=tags)
+            experiment = self._experiments.setdefault(cell.experiment, Experiment(cell.study, cell.scale))
+            experiment.metrics |= {metric.key for metric in (*news.metrics, *metrics)}
         news.cursor.save(folder)
         report.metrics += len(news.metrics)
         news.clear()
@@ -163,6 +182,8 @@ class Syncer:
             file = folder.path / name
             if file.exists():
                 self._store.artifact(cursor.run_id, file, str(Path(name).parent) if "/" in name else None)
+                if file.suffix == ".png":
+                    self._store.picture(cursor.run_id, file, dashboards.IMAGE, folder.signature)
                 report.files += 1
             cursor.files.remove(name)
             cursor.save(folder)
@@ -192,6 +213,7 @@ class Syncer:
                 root = RunFolder.of(self.runs, cell.root)
                 params = flatten(root.config().resolved()) if _told(root) else {"init": cell.root}
                 tags = {"study": cell.study, "scale": cell.scale, "row": cell.row, "stage": "row", "root": cell.root}
+                tags |= self._place([cell], folder) | {"seed": f"{folder.config().seed}"}
                 self._store.log(run_id, params=params, tags=tags)
             self._rows[key] = run_id
         return self._rows[key]
@@ -199,9 +221,32 @@ class Syncer:
     def _root(self, config: RunConfig) -> str:
         """What the stages of a row have in common: the pre-training they start from, or another `init`."""
         if not config.needs:
-            return config.init if isinstance(config, Transfer) else config.signature
+            seeded = f" seed {config.seed}" if config.seed else ""  # or seeds from scratch would share a row
+            return f"{config.init}{seeded}" if isinstance(config, Transfer) else config.signature
         needed = RunFolder.of(self.runs, config.needs[0])
         return self._root(needed.config()) if _told(needed) else config.needs[0]
+
+    def _place(self, cells: list[Cell], folder: RunFolder) -> dict[str, str]:
+        """Tags that say where in its table a row or a run stands, and what was pre-trained."""
+        rows = list(Outline.of(self.runs, cells[0].study, cells[0].scale).rows)
+        place = {"place": f"{rows.index(cells[0].row):04d}"} if cells[0].row in rows else {}
+        root = RunFolder.of(self.runs, cells[0].root)
+        return place | pretrained(root.config() if _told(root) else folder.config())
+
+    def _tell_dashboards(self, name: str, experiment: "Experiment") -> None:
+        """Make the dashboards of an experiment what they should be."""
+        outline = Outline.of(self.runs, experiment.study, experiment.scale)
+        if experiment.told == (outline, experiment.metrics):
+            return
+        id, before = self._store.page(name)
+        experiment.metrics |= dashboards.known(before)
+        made = dashboards.dashboards(outline, experiment.metrics)
+        tags = dashboards.tags(made, experiment.metrics, round(time.time() * 1000), before)
+        told = dict(KIND)
+        if not (there := before.get(dashboards.NOTE)) or there.startswith(dashboards.OURS):  # else it is a user's own
+            told[dashboards.NOTE] = dashboards.note(outline, id, made)
+        self._store.tag_page(name, tags | {key: text for key, text in told.items() if before.get(key) != text})
+        experiment.told = (outline, set(experiment.metrics))
 
     def _tell_rows(self) -> None:
         """Give changed rows the state of their stages: of each stage the run that came last."""
