@@ -1,8 +1,7 @@
 """Dashboards as code: views of an experiment's page, which MLflow keeps as tags of the experiment.
 
 A view is what its user would have saved there: a filter, an order, columns, charts. MLflow adds a chart for each metric
-that a view does not name; so all others are named as removed. Where a version knows no such views, the links of the
-experiment's description still filter and sort.
+that a view does not name; so all others are named as removed.
 """
 
 import base64
@@ -17,7 +16,7 @@ from ..record.outline import Outline
 
 TAG = "mlflow.sharedViewState."
 PREFIX = "multimae-"  # of the ids of our views
-LONGEST = 15_000  # characters of a tag; MLflow takes 20,000, older ones 5,000 (and refuse: then links are left)
+LONGEST = 15_000  # characters of a tag, of which MLflow takes 20,000
 NOTE, OURS = "mlflow.note.content", "Dashboards: "  # the description of an experiment, and how ours begins
 IMAGE = "predictions"  # the key of a run's pictures, as MLflow's grid calls it
 ROW, PRETRAIN = "tags.stage = 'row'", "tags.task = 'pretrain'"
@@ -93,10 +92,10 @@ class Dashboard:
         }
 
     def link(self, experiment: str) -> str:
-        """Of the experiment with this id, below the address of a server."""
-        order = {"orderByKey": PAGE["orderByKey"], "orderByAsc": "true", "searchFilter": self.filter}
+        """Of the experiment with this id, below the address of a server. With a filter in it, the view would not be
+        looked at."""
         words = {"viewStateShareKey": self.key, "compareRunsMode": "CHART", "workflowType": "machine_learning"}
-        return f"#/experiments/{experiment}/runs?{urlencode(words | order)}"
+        return f"#/experiments/{experiment}/runs?{urlencode(words)}"
 
 
 def _chart(kind: str, metric: str, **more: Any) -> dict[str, Any]:

@@ -163,7 +163,8 @@ class Store:
 
     def picture(self, run_id: str, file: Path, key: str, id: str) -> None:
         """An image of a run, as the grids of MLflow's pages show it. `id`: by which the same one is the same file."""
-        name = f"{key}%step%0%timestamp%0%{id}"  # what `log_image` would call it; that calls the same two files
+        # As `log_image` calls its two files. A page decodes the name twice, so no % may stand before two digits.
+        name = f"{key}%step%0%timestamp%0%run-{id}"
         with tempfile.TemporaryDirectory() as folder:
             shutil.copyfile(file, Path(folder, f"{name}.png"))
             _thumbnail(file, Path(folder, f"{name}%compressed.webp"))

@@ -54,7 +54,7 @@ def test_the_command_tells_what_it_did_and_where_to_look(runs, capsys, closed_po
     assert "not sent: MLflow at" in capsys.readouterr().out
     assert tracking.main(["--runs", str(runs)]) == 0
     out = capsys.readouterr().out
-    assert "1 runs; sent" in out and f"cd {runs.parent} && mlflow ui" in out
+    assert "1 runs; sent" in out and f"multimae ui --runs {runs}" in out
 
 
 def test_the_state_of_a_row_that_could_not_be_told_is_told_later(runs, monkeypatch):
