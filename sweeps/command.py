@@ -25,7 +25,7 @@ from multimae.study.cost import Estimate, disk_text, parts_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
 from multimae.study.outline import write_outlines
-from multimae.tracking import following
+from multimae.tracking import following, mend
 from slurm import scheduler
 from slurm.jobs import Slurm
 from slurm.profile import Profile, load_profile
@@ -192,17 +192,30 @@ class Command(Invocation):
 
     def status(self) -> int:
         if not self.args.watch:
-            print_status(self.console, planning.status(self.wanted), self.removed())
+            seen = planning.status(self.wanted)
+            print_status(self.console, seen, self.removed())
+            self.mend(seen)
             return 0
         with self.followed(), suppress(KeyboardInterrupt), watching(self.console) as show:
             while True:
                 seen = planning.status(self.wanted)
                 show(seen, self.removed())
+                planning.mend(seen)
                 states = [entry.status for entry in seen.entries.values()]
                 if not any(status.under_way for status in states):
                     break
                 time.sleep(SECONDS_BETWEEN_QUERIES if any(s.job for s in states) else SECONDS_BETWEEN_LOOKS)
         return 0
+
+    def mend(self, seen: planning.Plan) -> None:
+        """What is said here, the runs' files and MLflow say too, once somebody has looked."""
+        if not os.access(self.args.runs, os.W_OK):
+            return
+        planning.mend(seen)
+        settled = ("done", "failed", "dead", "interrupted", "running")  # of a queue MLflow has no word
+        states = {s: entry.status.state for s, entry in seen.entries.items() if entry.status.state in settled}
+        if report := mend(self.args.runs, states):
+            print(f"\nMLflow had another state of {report.runs} runs; {report}")
 
     def removed(self) -> list[planning.Extra]:
         return planning.extras(self.wanted, list(runs_of(self.everything)))

@@ -19,7 +19,7 @@ from ..files import user
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
 from ..record.reading import FolderError, usable
-from ..record.state import Status
+from ..record.state import Status, Traces
 from .links import link
 from .status import Scheduler, read, read_all
 from .study import Row, Run, Study, runs_of
@@ -208,6 +208,15 @@ def tidy(plan: Plan) -> None:
         if entry.folder.checkpoints.exists():
             with contextlib.suppress(RunLocked, FolderError), entry.folder.claim():  # somebody else's, maybe
                 entry.folder.drop_checkpoints()
+
+
+def mend(plan: Plan) -> None:
+    """Write down how runs ended whose jobs could not say so: what the scheduler tells, others have from the files."""
+    for entry in plan.entries.values():
+        state, job = entry.status.state, entry.status.job
+        if job and state in ("failed", "dead", "interrupted") and Traces(entry.folder).status.state != state:
+            with contextlib.suppress(OSError):  # of a colleague's, maybe
+                entry.folder.jobs.write("ended", job=f"slurm:{job}", state=state, reason=entry.status.reason)
 
 
 def set_aside(plan: Plan) -> list[Path]:

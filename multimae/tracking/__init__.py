@@ -12,5 +12,5 @@ Imports neither torch nor, until something is sent, mlflow.
 from .command import main
 from .follower import Follower, following, start_follower
 from .store import is_server, tell
-from .syncer import SyncReport, sync
+from .syncer import SyncReport, mend, sync
 from .ui import main as ui

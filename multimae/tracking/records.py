@@ -4,8 +4,9 @@ Knows the journal's records and nothing of MLflow's calls.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import RunConfig
@@ -15,6 +16,7 @@ from ..record.folder import RunFolder
 from ..record.reading import read_json
 from ..record.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
 from ..record.state import Status, Traces
+from ..redact import public
 
 STARTED = ("attempt", "device", "host", "processes", "threads", "matrix_gflops")  # tags, of the record `start`
 NO_STUDY = "runs"  # the experiment of runs that belong to none
@@ -95,6 +97,12 @@ CURSOR = {
     "cells": maybe(list_of(lambda c: _CELL(c) and len(c) == len(Cell._fields))),
     "files": list_of(text),
 }
+
+
+def differing(runs: Path, states: Mapping[str, str], uri: str) -> list[str]:
+    """The runs, of which these are the states, that the store at `uri` has been told otherwise of."""
+    told = {signature: Cursor.load(RunFolder.of(runs, signature), public(uri)) for signature in states}
+    return [signature for signature, cursor in told.items() if cursor and cursor.state != states[signature]]
 
 
 class News:

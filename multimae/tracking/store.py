@@ -71,6 +71,7 @@ class Store:
         self.uri = uri
         self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
         self._experiments: dict[str, str] = {}
+        self._learnt: dict[tuple[str, str, str], str] = {}  # (experiment, key, value of a tag) -> run
         home = Path(runs).resolve().parent
         default = uri == _sqlite(home / DEFAULT_FILE)
         try:
@@ -91,20 +92,37 @@ class Store:
 
     # ---- finding and making
 
-    def find(self, experiments: Iterable[str], tag: tuple[str, str]) -> str | None:
+    def find(self, experiments: Sequence[str], tag: tuple[str, str]) -> str | None:
         """The id of the run in any of these experiments (names) that has this tag.
 
-        Always asks: another process may have made the run a moment ago.
+        Asks for what `learn` has not found: another process may have made the run a moment ago.
         """
         from mlflow.entities import ViewType
 
         key, value = tag
+        if learnt := next((id for name in experiments if (id := self._learnt.get((name, key, value)))), None):
+            return learnt
         found = (self._client.get_experiment_by_name(name) for name in dict.fromkeys(experiments))
         ids = [experiment.experiment_id for experiment in found if experiment]
         quote = '"' if "'" in value else "'"
         runs = self._client.search_runs(ids, f"tags.`{key}` = {quote}{value}{quote}", ViewType.ALL) if ids else []
         self.deleted |= {run.info.run_id for run in runs if run.info.lifecycle_stage == "deleted"}
         return runs[0].info.run_id if runs else None
+
+    def learn(self, *keys: str) -> None:
+        """Ask once for all runs that have one of these tags: by themselves, a thousand take a minute."""
+        from mlflow.entities import ViewType
+
+        for experiment in self._client.search_experiments():
+            token: str | None = None
+            while token != "":
+                found = self._client.search_runs([experiment.experiment_id], "", ViewType.ALL, page_token=token)
+                for run in found:
+                    tags = {key: run.data.tags[key] for key in keys if key in run.data.tags}
+                    self._learnt |= {(experiment.name, key, tag): run.info.run_id for key, tag in tags.items()}
+                    if tags and run.info.lifecycle_stage == "deleted":
+                        self.deleted.add(run.info.run_id)
+                token = found.token or ""
 
     def create(self, experiment: str, tag: tuple[str, str], name: str, milliseconds: int) -> str:
         """The id of a new run that `find` will find by `tag`."""

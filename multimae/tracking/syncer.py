@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,25 @@ from ..record.outline import Outline
 from ..record.reading import FolderError
 from ..redact import public, redact
 from . import dashboards
-from .records import NO_STUDY, STATUS, STOPPED, Cell, Cursor, News, cells_of, pretrained, row_metrics, state_of
+from .records import (
+    NO_STUDY,
+    STATUS,
+    STOPPED,
+    Cell,
+    Cursor,
+    News,
+    cells_of,
+    differing,
+    pretrained,
+    row_metrics,
+    state_of,
+)
 from .store import KIND, Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
 METRICS_AT_ONCE = 900
+MANY = 20  # runs to be found, from which on all are asked for at once
 
 RowKey = tuple[str, str]  # (experiment, Cell.row_key)
 
@@ -59,6 +72,12 @@ def sync(runs: Path, uri: str | None = None, signatures: Iterable[str] | None = 
     return Syncer(runs, uri).once(signatures, wait=30.0)
 
 
+def mend(runs: Path, states: Mapping[str, str]) -> SyncReport | None:
+    """Send what MLflow has missed of the runs whose states it shows otherwise; None where there are none."""
+    stale = differing(runs, states, default_uri(runs))
+    return sync(runs, signatures=stale) if stale else None
+
+
 class Syncer:
     """Sends the news of the runs in one folder to one store, pass after pass."""
 
@@ -94,6 +113,8 @@ class Syncer:
         if not folders:
             return
         self._store.check()
+        if sum(folder.signature not in self._verified for folder in folders) > MANY:
+            self._store.learn(SIGNATURE, ROW)
         for folder in folders:
             with self._survived(folder.signature, report):
                 self._send(folder, report)
