@@ -120,7 +120,9 @@ def dashboards(outline: Outline, metrics: Collection[str]) -> list[Dashboard]:
         Dashboard("results", "Results", ROW, bars, measures),
         Dashboard("seeds", "Results, means over seeds", ROW, bars, measures, groups="row"),
         Dashboard("training", "Training", PRETRAIN, lines, ["train/loss"]),
-        Dashboard("cost", "Cost", PRETRAIN, [_chart("BAR", metric) for metric in COST], COST),
+        Dashboard(
+            "cost", "Cost, means over seeds", PRETRAIN, [_chart("BAR", metric) for metric in COST], COST, groups="row"
+        ),
         Dashboard("pictures", "Pictures", "tags.`mlflow.loggedImages` = 'True'", [grid], across=1, height=900),
     ]
 

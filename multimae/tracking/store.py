@@ -72,6 +72,7 @@ class Store:
         self.deleted: set[str] = set()  # runs found, that a user has deleted in MLflow
         self._experiments: dict[str, str] = {}
         self._learnt: dict[tuple[str, str, str], str] = {}  # (experiment, key, value of a tag) -> run
+        self._ids: set[str] = set()  # of what was learnt
         home = Path(runs).resolve().parent
         default = uri == _sqlite(home / DEFAULT_FILE)
         try:
@@ -118,11 +119,16 @@ class Store:
             while token != "":
                 found = self._client.search_runs([experiment.experiment_id], "", ViewType.ALL, page_token=token)
                 for run in found:
+                    self._ids.add(run.info.run_id)
                     tags = {key: run.data.tags[key] for key in keys if key in run.data.tags}
                     self._learnt |= {(experiment.name, key, tag): run.info.run_id for key, tag in tags.items()}
                     if tags and run.info.lifecycle_stage == "deleted":
                         self.deleted.add(run.info.run_id)
                 token = found.token or ""
+
+    def knows(self, run_id: str) -> bool:
+        """Whether `learn` has found it."""
+        return run_id in self._ids
 
     def create(self, experiment: str, tag: tuple[str, str], name: str, milliseconds: int) -> str:
         """The id of a new run that `find` will find by `tag`."""

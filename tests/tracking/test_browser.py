@@ -118,7 +118,7 @@ def test_the_pretrainings_are_curves_on_one_chart(pages):
 
 
 def test_cost_is_bars(pages):
-    page = opened(pages, "Cost")
+    page = opened(pages, "Cost, means over seeds")
     until(page, "document.querySelectorAll('.barlayer .point').length >= 12")
     assert page.locator(".scatterlayer .trace").count() == 0
 
@@ -137,5 +137,5 @@ def test_the_list_of_experiments_is_that_of_training(pages):
 def test_a_dashboard_is_among_the_views_of_the_page(pages):
     page = opened(pages, "Results")
     page.locator("text=MultiMAE: Results").first.click()
-    for name in ("Training", "Cost", "Pictures"):
+    for name in ("Training", "Cost, means over seeds", "Pictures"):
         page.locator(f"text=MultiMAE: {name}").first.wait_for()
