@@ -39,10 +39,11 @@ LIBRARY = {
     "engine": BASE | {"precision", "record", "speed"},
     "run": BASE | {"data", "engine", "record", "tasks"},
     "tracking": BASE | {"record"},
+    "export": BASE | MODEL | {"data", "precision", "record", "tasks", "tracking"},
     "study": BASE | {"data", "record", "run"},
     "search": BASE | {"record", "study"},
     "bench": BASE | MODEL | {"data", "precision", "speed"},
-    "cli": BASE | {"bench", "data", "record", "run", "tracking"},
+    "cli": BASE | {"bench", "data", "export", "record", "run", "tracking"},
     "__main__": {"cli"},
 }
 MULTIMAE = {f"multimae.{room}" for room in LIBRARY}

@@ -36,7 +36,7 @@ from .views import View
 Sample = dict[str, Tensor]
 
 
-class Seen(ABC):
+class ImageTransform(ABC):
     """What transforms share: which part of an image is seen."""
 
     def __init__(self, config: TrainingConfig):
@@ -52,7 +52,7 @@ class Seen(ABC):
         return _modalities(sample, sources, view, self.model), view
 
 
-class PretrainTransform(Seen):
+class PretrainTransform(ImageTransform):
     """One random crop and flip of all modalities (paper Table 5); for evaluation, the central square."""
 
     def __init__(self, config: Pretrain, train: bool):
@@ -66,7 +66,7 @@ class PretrainTransform(Seen):
         return _crop(image, self.model.image_size, self.model.image_size, self.augmentation, rng)
 
 
-class ClassifyTransform(Seen):
+class ClassifyTransform(ImageTransform):
     """Paper Table 6: random crop, flip and RandAugment; for evaluation, the centre of the resized image."""
 
     def __init__(self, config: Classify, train: bool):
@@ -106,7 +106,7 @@ def _posterize(image: Image.Image, bits: int, **options) -> Image.Image:
     return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
-class SegmentTransform(Seen):
+class SegmentTransform(ImageTransform):
     """Paper Section B.2: large-scale jitter, colour jitter and flip; for evaluation, the longest side made to fit."""
 
     def __init__(self, config: Segment, train: bool):
@@ -142,7 +142,7 @@ class SegmentTransform(Seen):
         return labels
 
 
-class DepthTransform(Seen):
+class DepthTransform(ImageTransform):
     """Paper Section B.3: the short side resized, a random crop, flip and colours; for evaluation, the centre."""
 
     def __init__(self, config: Depth, train: bool):
@@ -163,7 +163,7 @@ class DepthTransform(Seen):
         return replace(view, offset=(top, left), flip=rng.random() < self.augmentation.flip)
 
 
-class RegressTransform(Seen):
+class RegressTransform(ImageTransform):
     """Paper Section B.4: images are resized to a square, and no more."""
 
     def __init__(self, config: Regress, train: bool):
