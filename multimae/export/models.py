@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import ConfigError, RunConfig, Runtime, Scenes
+from ..config import ConfigError, RunConfig, Runtime, Scenes, TrainingConfig
 from ..files import Locked, locked, sha256
 from ..record.folder import RunFolder
 from ..record.state import Traces
@@ -54,6 +54,10 @@ def finished(folder: RunFolder) -> RunConfig:
             f"run {folder.signature} is {state}, and a model is made of a run that is done; to continue it: "
             f"multimae run {folder.config_file} --runs {folder.path.parent} (with the --data and --weights of before)"
         )
+    if not isinstance(config, TrainingConfig):
+        named = "; ".join(f"multimae model {signature}" for signature in config.needs)
+        hint = f". It evaluates that of another run: {named}" if named else ""
+        raise ConfigError(f"run {folder.signature}: a run of the task {config.task} leaves no model{hint}")
     if problem := folder.weights_problem:
         raise ConfigError(problem)
     folder.check_weights()

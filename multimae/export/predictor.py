@@ -62,9 +62,9 @@ class Predictor:
             self.transform, self.sources = PretrainTransform(config, train=False), {"rgb": config.sources["rgb"]}
             self.answer, self.answers = pooled, "features: the mean of the encoder's tokens"
         else:
-            named = "; ".join(f"multimae model {signature}" for signature in config.needs)
-            hint = f". It evaluates that of another run: {named}" if named else ""
-            raise ConfigError(f"run {config.signature}: a run of the task {config.task} leaves no model{hint}")
+            raise ConfigError(
+                f"run {config.signature}: what the model of a run of the task {config.task} gives is unknown"
+            )
         self.batch_size = Runtime().eval_batch_size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device).eval()

@@ -73,17 +73,22 @@ class ModelStore(Store):
         `alias` points to it."""
         from mlflow.exceptions import MlflowException
 
-        texts, source = {key: str(value) for key, value in tags.items()}, f"models:/{model_id}"
+        texts = {key: str(value) for key, value in tags.items()}
+        model = self._client.get_logged_model(model_id)
+        sources = (f"models:/{model_id}", model.artifact_location)
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = self._client.search_model_versions(f"name = '{name}'")
-        version = next((found.version for found in versions if found.source == source), None)
+        version = next((found.version for found in versions if found.source in sources), None)
         if version is None:
-            run_id = self._client.get_logged_model(model_id).source_run_id
-            version = self._client.create_model_version(name, source, run_id, texts, model_id=model_id).version
+            # A database's store would look for the first in whichever store is MLflow's default in this process.
+            source = sources[0] if self.uri.startswith("http") else sources[1]
+            version = self._client.create_model_version(
+                name, source, model.source_run_id, texts, model_id=model_id
+            ).version
             self._tell(model_id, name, version)
         else:
             for key, value in texts.items():
