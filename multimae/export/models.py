@@ -69,12 +69,12 @@ def save(folder: RunFolder, out: Path, about: Any = None) -> None:
 
     `about`: an `mlflow.models.Model` to be written with it. Raises ConfigError as `finished` and `Predictor`.
     """
-    from .predictor import Predictor  # torch is imported here, after what can go wrong without it
-
-    config = finished(folder)
-    predictor = Predictor(config, folder.weights)
     if Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise ConfigError(f"{out} is there already, and not an empty folder; choose another")
+    config = finished(folder)
+    from .predictor import Predictor  # torch is imported here, after what can go wrong without it
+
+    predictor = Predictor(config, folder.weights)
     example = example_of(predictor)
     set_patience()
     import mlflow.pyfunc
