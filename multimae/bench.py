@@ -10,7 +10,6 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from .config.variants import table_15
 from .masking import sample_visible
 from .modalities import MODALITIES
 from .model.multimae import MultiMAE
+from .precision import autocast
 from .redact import parse_arguments
 from .speed import matrix_gflops, timed
 
@@ -103,7 +103,7 @@ class Variant:
         assert isinstance(masking, Dirichlet)
         counts = dict.fromkeys(self.config.modalities, self.config.model.tokens)
         visible = sample_visible(counts, self.batch, masking.visible_tokens, masking.alpha, self.generator)
-        with torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+        with autocast(self.precision, self.device):
             loss = sum(self.losses(self.images, visible).values())
         loss.backward()  # type: ignore[union-attr]  # there is one
 

@@ -1,4 +1,4 @@
-"""The command `multimae`: one run, the tracking store, the benchmark."""
+"""The command `multimae`: one run, the tracking store, a run's model, the benchmark."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ recipes: """
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    # What follows `sync`, `ui` and `bench` is theirs: each has its own --help.
+    # What follows `sync`, `ui`, `model` and `bench` is theirs: each has its own --help.
     if arguments[:1] == ["sync"]:
         from .tracking import main as sync
 
@@ -37,6 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         from .bench import main as bench
 
         return bench(arguments[1:])
+    if arguments[:1] == ["model"]:
+        from .export import main as model
+
+        return model(arguments[1:])
     args, secrets = parse_arguments(_parser(), arguments)
     try:
         return _run(args)
@@ -49,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="multimae", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | sync | ui | bench")
+    commands = parser.add_subparsers(required=True, metavar="run | sync | ui | model | bench")
     run = commands.add_parser(
         "run",
         help="do one run, from a recipe",
@@ -65,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--no-track", action="store_true", help="leave MLflow for a later `multimae sync`")
     commands.add_parser("sync", help="send to MLflow what it has missed", add_help=False)
     commands.add_parser("ui", help="open MLflow with a dashboard of each study", add_help=False)
+    commands.add_parser("model", help="the final weights of a run as an MLflow model", add_help=False)
     commands.add_parser("bench", help="measure the training step and the data pipeline", add_help=False)
     return parser
 

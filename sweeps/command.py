@@ -18,13 +18,14 @@ from multimae.record.environment import cpus
 from multimae.record.folder import RunLocked, make_runs
 from multimae.record.state import UNDER_WAY
 from multimae.redact import parse_arguments, redact
-from multimae.study import Study, named, only, planning, runs_of, stages_of, twins
+from multimae.study import Row, Study, named, only, planning, runs_of, stages_of, twins
 from multimae.study import data as study_data
-from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words, variant
+from multimae.study.arguments import all_rows, runtime_from, study_words, variant
 from multimae.study.cost import Estimate, disk_text, parts_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
 from multimae.study.local import Local, gpus
 from multimae.study.outline import write_outlines
+from multimae.study.results import Results
 from multimae.tracking import following, mend
 from slurm import scheduler
 from slurm.jobs import Slurm
@@ -32,25 +33,7 @@ from slurm.profile import Profile, load_profile
 from slurm.submission.arrays import stage_of
 from slurm.submission.cluster import Cluster
 
-EXAMPLES = """\
-examples:
-  {command}                              run what is missing, then print the table
-  {command} --dry-run                    rows, signatures, what would run, time and GPU-hours
-  {command} --status --watch             what every run is doing
-  {command} --table --seeds 0 1 2        the table, as mean and spread over seeds
-  {command} --table --format latex       or markdown, or html, whose cells lead to their runs
-  {command} --only '{row}'          some rows
-  {command} --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
-  {command} --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
-  {command} --scale paper --data imagenet=DIR --data ade20k=DIR
-What is done is never run again. Ctrl-C saves and stops; the same command continues.
-
-on a SLURM cluster (PROFILE: a file in slurm/profiles/ or a path; `python -m slurm.doctor PROFILE` proves it):
-  {command} --cluster PROFILE            submit what is missing and return; give it again at any time
-  {command} --cluster PROFILE --dry-run  rows, jobs, GPU-hours, and the exact sbatch scripts
-  {command} --cluster PROFILE --retry-failed
-  {command} --cluster PROFILE --cancel   stop its jobs; --cluster PROFILE continues them
-"""
+from .options import check_options, parser_of
 
 SLOW = (
     "note: no GPU here, and {runs} runs compute in bf16, many times slower than fp32 on most CPUs; "
@@ -71,7 +54,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> int:
     beside = script.parent.parent
     if beside != used and (beside / "sweeps" / "command.py").exists():
         print(OTHER_CODE.format(script=script, used=used, beside=beside), file=sys.stderr)
-    args, given = parse_arguments(_parser(study), argv)
+    args, given = parse_arguments(parser_of(study), argv)
     return carried_out(study.name, lambda: Command(study, args).run(), *given)
 
 
@@ -155,7 +138,7 @@ class Command(Invocation):
     """What one command line asks of a study."""
 
     def __init__(self, study: Study, args: argparse.Namespace):
-        _check_options(args)
+        check_options(args)
         super().__init__(study, args)
         self.wanted = planning.Wanted(
             study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
@@ -174,6 +157,8 @@ class Command(Invocation):
             check_tables(part, rows)
         if args.table:
             return self.table()
+        if args.register is not None:
+            return self.register()
         if not (args.dry_run or args.cancel):
             make_runs(args.runs)
         planned = planning.plan(self.wanted, args.retry_failed, frozenset(named(self.rows, args.redo)))
@@ -305,17 +290,31 @@ class Command(Invocation):
     def parts(self) -> str:
         return f"\n{parts_text(self.study, self.everything)}" if self.study.parts else ""
 
-    def table(self) -> int:
-        """The study's tables, the paper's numbers beside what was measured here."""
-        from analysis import tables  # pandas takes half a second
+    def register(self) -> int:
+        from .register import register_best  # pandas takes half a second
+
+        uri = self.profile.tracking_uri if self.profile else None
+        results = self.results([self.everything])
+        print(register_best(self.study, self.args.scale, self.args.register, results, self.rows, uri))
+        return 0
+
+    def results(self, trials: Sequence[Sequence[Row]]) -> Results:
+        """What these rows, of each seed all of the study's, have recorded."""
+        from analysis import tables
 
         if not self.args.runs.exists():
             raise ConfigError(
                 f"--runs: {self.args.runs} is not there; give the folder that has the runs, or train first"
             )
+        return tables.read(self.args.runs, *trials, files=self.files)
+
+    def table(self) -> int:
+        """The study's tables, the paper's numbers beside what was measured here."""
+        from analysis import tables  # pandas takes half a second
+
         seeds = self.args.seeds or [self.args.seed]
         trials = [all_rows(self.study, argparse.Namespace(**vars(self.args) | {"seed": seed})) for seed in seeds]
-        results = tables.read(self.args.runs, *trials, files=self.files)
+        results = self.results(trials)
         form = self.args.format or "text"
         on_terminal = form == "text" and self.console.is_terminal
         screen = {"width": self.console.width, "colours": True} if on_terminal else {}
@@ -334,30 +333,6 @@ class Command(Invocation):
         return code
 
 
-def _check_options(args: argparse.Namespace) -> None:
-    """Raises ConfigError for options that would be ignored, and for folders that cannot be meant."""
-    if args.jobs is not None and args.cluster is not None:
-        raise ConfigError("--jobs is for this machine; on a cluster it is max_jobs in the profile")
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
-    if args.watch and not args.status:
-        raise ConfigError("--watch goes with --status: give both")
-    if args.seeds is not None and not args.table:
-        raise ConfigError("--seeds goes with --table: give both")
-    if args.format is not None and not args.table:
-        raise ConfigError("--format goes with --table: give both")
-    if args.seeds and args.seed is not None:
-        raise ConfigError("--seeds and --seed both say the seed; give one of them")
-    if args.seeds and (twice := [seed for seed in args.seeds if args.seeds.count(seed) > 1]):
-        raise ConfigError(f"--seeds: {twice[0]} stands more than once, and a seed is one run; give each once")
-    for option in ("status", "table", "cancel", "cancel_removed"):
-        if args.retry_failed and getattr(args, option):
-            words = option.replace("_", "-")
-            raise ConfigError(f"--retry-failed runs again what failed, and --{words} runs nothing: give one of them")
-        if args.redo and getattr(args, option):
-            raise ConfigError(f"--redo runs again, and --{option.replace('_', '-')} runs nothing: give one of them")
-
-
 def _tell(stopped: planning.Stopped, nothing: str) -> int:
     """Say what was stopped, and what was not; the exit code. `nothing`: where there was nothing to stop."""
     if stopped.asked:
@@ -367,46 +342,3 @@ def _tell(stopped: planning.Stopped, nothing: str) -> int:
     for line in stopped.left:
         print(f"{line}; it goes on", file=sys.stderr)
     return int(bool(stopped.left))
-
-
-def _parser(study: Study) -> argparse.ArgumentParser:
-    try:
-        row = next(iter(study.rows("smoke"))).name
-    except ConfigError:
-        row = "ROW"
-    parser = argparse.ArgumentParser(
-        prog=study.command,
-        description=f"{study.heading}, run on this machine or on a SLURM cluster.",
-        epilog=EXAMPLES.format(command=study.command, row=row),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="print what would run and what it would cost")
-    what.add_argument("--status", action="store_true", help="print what every run is doing")
-    what.add_argument(
-        "--table", action="store_true", help="print the tables, the paper's beside what was measured here"
-    )
-    what.add_argument("--cancel", action="store_true", help="stop what runs here or is on the cluster; it is kept")
-    what.add_argument("--cancel-removed", action="store_true", help="the same for runs that left the study")
-    add_study_arguments(parser)
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--cluster",
-        nargs="?",
-        const="",
-        metavar="PROFILE",
-        help="on the SLURM cluster of slurm/profiles/PROFILE.yaml, or of a YAML file ($MULTIMAE_PROFILE, else site)",
-    )
-    how.add_argument("--jobs", type=int, metavar="N", help="runs side by side (default: one a core or GPU, at most 4)")
-    how.add_argument("--retry-failed", action="store_true", help="run again what failed")
-    how.add_argument(
-        "--redo",
-        action="append",
-        default=[],
-        metavar="ROW",
-        help="run again on purpose, with what starts from it; the old folders stay, as SIGNATURE.1. Also 'ROW STAGE'",
-    )
-    how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="with --table: mean and spread over these seeds")
-    how.add_argument("--format", choices=("text", "markdown", "latex", "html"), help="with --table: how it is printed")
-    how.add_argument("--watch", action="store_true", help="with --status: keep looking")
-    return parser

@@ -28,10 +28,11 @@ from multimae.study import only, runs_of
 from multimae.study.arguments import add_study_arguments, all_rows, runtime_from, study_words
 from multimae.study.study import Row, Study
 from slurm import scheduler
-from sweeps.command import Command, _parser, main
+from sweeps.command import Command, main
+from sweeps.options import parser_of
 
 GOLDEN = Path(__file__).parent / "golden"
-NO_STUDIES = ("command", "finetune_lr", "paper")
+NO_STUDIES = ("command", "finetune_lr", "options", "paper", "register")
 ALL = [module.name for module in pkgutil.iter_modules(sweeps.__path__) if module.name not in NO_STUDIES]
 STUDIES = [name for name in ALL if name != "all"]  # which has no row of its own
 
@@ -279,7 +280,7 @@ def test_the_command_line_goes_before_the_profile(tmp_path, capsys):
 def test_the_command_that_is_told_sees_the_same_rows(words, expected):
     """A --retry-failed without the --set would submit the whole study as published."""
     study = study_named("alpha_ablation")
-    command = Command(study, _parser(study).parse_args(["--cluster", "site", *words]))
+    command = Command(study, parser_of(study).parse_args(["--cluster", "site", *words]))
     assert command.again() == f"python sweeps/alpha_ablation.py --cluster site{expected}"
 
 

@@ -5,6 +5,7 @@ Every transform is a function of the sample and of a random generator; without a
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -16,7 +17,18 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 from torchvision.transforms.v2 import functional as F
 
-from ..config import Augmentation, Classify, ColorJitter, DenseTransfer, Depth, Model, Pretrain, Regress, Segment
+from ..config import (
+    Augmentation,
+    Classify,
+    ColorJitter,
+    DenseTransfer,
+    Depth,
+    Model,
+    Pretrain,
+    Regress,
+    Segment,
+    TrainingConfig,
+)
 from ..modalities import FIELDS, IGNORE, MASK, MODALITIES, RGB_MEAN
 from .pixels import standardized, validity
 from .views import View
@@ -24,24 +36,42 @@ from .views import View
 Sample = dict[str, Tensor]
 
 
-class PretrainTransform:
+class ImageTransform(ABC):
+    """What transforms share: which part of an image is seen."""
+
+    def __init__(self, config: TrainingConfig):
+        self.fields, self.sources, self.model = config.fields, config.sources, config.model
+
+    @abstractmethod
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
+        """Of an image of this height and width; without a generator, that of evaluation."""
+
+    def inputs(self, sample: Sample, sources: Mapping[str, str]) -> tuple[Sample, View]:
+        """Of a sample without truth, these modalities as an evaluation sees them, by the field of each."""
+        view = self.view(_size(sample))
+        return _modalities(sample, sources, view, self.model), view
+
+
+class PretrainTransform(ImageTransform):
     """One random crop and flip of all modalities (paper Table 5); for evaluation, the central square."""
 
     def __init__(self, config: Pretrain, train: bool):
-        self.fields, self.sources, self.model = config.fields, config.sources, config.model
+        super().__init__(config)
         self.augmentation = config.augmentation if train else None
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        size = self.model.image_size
-        return _modalities(sample, self.sources, _crop(sample, size, size, self.augmentation, rng), self.model)
+        return _modalities(sample, self.sources, self.view(_size(sample), rng), self.model)
+
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
+        return _crop(image, self.model.image_size, self.model.image_size, self.augmentation, rng)
 
 
-class ClassifyTransform:
+class ClassifyTransform(ImageTransform):
     """Paper Table 6: random crop, flip and RandAugment; for evaluation, the centre of the resized image."""
 
     def __init__(self, config: Classify, train: bool):
-        self.fields, self.sources = config.fields, config.sources
-        self.model, self.classes = config.model, config.classes
+        super().__init__(config)
+        self.classes = config.classes
         self.short_side = round(self.model.image_size * config.eval_resize)
         self.augmentation = config.augmentation if train else None
         self.rand_augment = None
@@ -59,8 +89,7 @@ class ClassifyTransform:
         label = int(sample["label"])
         if not 0 <= label < self.classes:
             raise ValueError(f"the label is {label}, but `classes` allows 0 to {self.classes - 1}")
-        view = _crop(sample, self.model.image_size, self.short_side, self.augmentation, rng)
-        out = _modalities(sample, self.sources, view, self.model)
+        out = _modalities(sample, self.sources, self.view(_size(sample), rng), self.model)
         if self.rand_augment and rng:  # a photograph is all there is: the config refuses others beside it
             for name, photograph in out.items():
                 with _global_randomness(rng):
@@ -68,27 +97,30 @@ class ClassifyTransform:
                 out[name] = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return out | {"label": torch.tensor(label)}
 
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
+        return _crop(image, self.model.image_size, self.short_side, self.augmentation, rng)
+
 
 def _posterize(image: Image.Image, bits: int, **options) -> Image.Image:
     """timm's, which draws 0 bits at the ends of its magnitudes: a black image, until Pillow 13 refused it."""
     return posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
 
 
-class SegmentTransform:
+class SegmentTransform(ImageTransform):
     """Paper Section B.2: large-scale jitter, colour jitter and flip; for evaluation, the longest side made to fit."""
 
     def __init__(self, config: Segment, train: bool):
-        self.config, self.fields, self.sources = config, config.fields, config.sources
-        self.size = config.model.image_size
+        super().__init__(config)
+        self.config, self.size = config, config.model.image_size
         self.augmentation = config.augmentation if train else None
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        view = self._view(_size(sample), rng)
+        view = self.view(_size(sample), rng)
         target = self._target(view.classes(sample[self.config.truth_field], stride=1))
-        out = _modalities(sample, self.sources, view, self.config.model, _jitter(self.augmentation, rng))
+        out = _modalities(sample, self.sources, view, self.model, _jitter(self.augmentation, rng))
         return out | {"target": torch.from_numpy(target).long()}
 
-    def _view(self, image: tuple[int, int], rng: random.Random | None) -> View:
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
         fit = self.size / max(image)
         if not self.augmentation or not rng:
             return View((0, 0, *image), _scaled(image, fit), (0, 0), self.size)
@@ -110,34 +142,43 @@ class SegmentTransform:
         return labels
 
 
-class DepthTransform:
+class DepthTransform(ImageTransform):
     """Paper Section B.3: the short side resized, a random crop, flip and colours; for evaluation, the centre."""
 
     def __init__(self, config: Depth, train: bool):
-        self.config, self.fields, self.sources = config, config.fields, config.sources
+        super().__init__(config)
+        self.config = config
         self.augmentation = config.augmentation if train else None
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        view = _central(_size(sample), self.config.model.image_size, self.config.model.image_size)
-        if self.augmentation and rng:
-            top, left = (rng.randint(0, side - view.size) for side in view.resized)
-            view = replace(view, offset=(top, left), flip=rng.random() < self.augmentation.flip)
-        out = _modalities(sample, self.sources, view, self.config.model, _jitter(self.augmentation, rng))
+        view = self.view(_size(sample), rng)
+        out = _modalities(sample, self.sources, view, self.model, _jitter(self.augmentation, rng))
         return out | {"target": _truth(sample, self.config, view)}
 
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
+        view = _central(image, self.model.image_size, self.model.image_size)
+        if not self.augmentation or not rng:
+            return view
+        top, left = (rng.randint(0, side - view.size) for side in view.resized)
+        return replace(view, offset=(top, left), flip=rng.random() < self.augmentation.flip)
 
-class RegressTransform:
+
+class RegressTransform(ImageTransform):
     """Paper Section B.4: images are resized to a square, and no more."""
 
     def __init__(self, config: Regress, train: bool):
-        self.config, self.fields, self.sources = config, config.fields, config.sources
+        super().__init__(config)
+        self.config = config
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> Sample:
-        size, kind = self.config.model.image_size, FIELDS[self.config.truth_field]
-        view = View((0, 0, *_size(sample)), (size, size), (0, 0), size)
+        view, kind = self.view(_size(sample)), FIELDS[self.config.truth_field]
         truth = _truth(sample, self.config, view)
-        out = _modalities(sample, self.sources, view, self.config.model)
+        out = _modalities(sample, self.sources, view, self.model)
         return out | {"target": (truth / kind.top).clamp(0, 1)}
+
+    def view(self, image: tuple[int, int], rng: random.Random | None = None) -> View:
+        size = self.model.image_size
+        return View((0, 0, *image), (size, size), (0, 0), size)
 
 
 Transform = PretrainTransform | ClassifyTransform | SegmentTransform | DepthTransform | RegressTransform
@@ -234,12 +275,12 @@ def _scaled(image: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def _crop(
-    sample: Sample, size: int, short_side: int, augmentation: Augmentation | None, rng: random.Random | None
+    image: tuple[int, int], size: int, short_side: int, augmentation: Augmentation | None, rng: random.Random | None
 ) -> View:
     """At random; for evaluation, the centre of the image, whose short side is resized."""
     if augmentation and rng:
-        return _random_crop(_size(sample), size, augmentation, rng)
-    return _central(_size(sample), short_side, size)
+        return _random_crop(image, size, augmentation, rng)
+    return _central(image, short_side, size)
 
 
 def _random_crop(image: tuple[int, int], size: int, augmentation: Augmentation, rng: random.Random) -> View:

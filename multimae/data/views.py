@@ -27,6 +27,12 @@ class View:
     size: int  # of the canvas. What the resized box does not cover is padding, at the right and at the bottom
     flip: bool = False  # of the canvas, padding included
 
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width of the part of the canvas that the image covers, at its top and left unless flipped."""
+        height, width = (min(side - start, self.size) for side, start in zip(self.resized, self.offset))
+        return height, width
+
     def numbers(self, image: Tensor, kind: Modality) -> Tensor:
         """(channels, h, w): the part of the canvas that the image covers. Invalid pixels are 0."""
         top, left, height, width = self.box

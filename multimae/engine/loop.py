@@ -17,6 +17,7 @@ import torch
 
 from ..config import Runtime, TrainingConfig
 from ..files import write_atomic
+from ..precision import autocast
 from ..record.folder import RunFolder
 from ..shards import Batch, Shard
 from .attempt import see_through
@@ -25,7 +26,7 @@ from .checkpoint import Checkpoint, CheckpointError, Checkpoints
 from .distributed import Processes, seed_everything
 from .meter import Clock, Meter
 from .nonfinite import culprits
-from .optimizer import DistributedOptimizer, autocast, load_module
+from .optimizer import DistributedOptimizer, load_module
 from .preemption import Preemption
 from .recorder import Recorder
 from .retry import retry

@@ -1,13 +1,14 @@
 """One optimizer step under DeepSpeed, at any ZeRO stage, and its state as full tensors by parameter name."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..config import Runtime, TrainingConfig
+from ..precision import autocast
 from .distributed import Processes, load_deepspeed
 from .task import RunFailed, Task
 
@@ -34,10 +35,6 @@ class Forward(nn.Module):
             losses = self.module(inputs)
             values = torch.stack([loss.float() for loss in losses.values()])
         return values.sum(), values.detach(), list(losses)
-
-
-def autocast(precision: str, device: torch.device):
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 class DistributedOptimizer:

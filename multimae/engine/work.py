@@ -5,11 +5,11 @@ import time
 import torch
 
 from ..config import RunConfig, Runtime
+from ..precision import autocast
 from ..record.folder import RunFolder
 from ..shards import Shard
 from .attempt import see_through
 from .distributed import Processes, seed_everything
-from .optimizer import autocast
 from .preemption import Preemption
 from .recorder import Recorder
 from .task import Work

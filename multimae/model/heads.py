@@ -19,8 +19,13 @@ class Head(nn.Module):
     per_pixel = False
 
 
+def pooled(tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
+    """The features of an image: the mean of all tokens, the global one too as in the authors' code."""
+    return tokens.mean(1)
+
+
 class ClassificationHead(Head):
-    """Mean of all tokens, the global one too as in the authors' code, LayerNorm, linear (paper Section B.1)."""
+    """Mean of all tokens, LayerNorm, linear (paper Section B.1)."""
 
     def __init__(self, dim: int, classes: int):
         super().__init__()
@@ -30,7 +35,7 @@ class ClassificationHead(Head):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch classes"]:
-        return self.linear(self.norm(tokens.mean(1)))
+        return self.linear(self.norm(pooled(tokens)))
 
 
 class ConvNeXtHead(Head):

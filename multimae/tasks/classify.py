@@ -22,6 +22,7 @@ class ClassifyTask(TransferTask):
     transform = ClassifyTransform
     truth = "label"
     pictured = 16
+    answers = "probabilities of the classes"
 
     def __init__(self, config: Classify, runtime: Runtime, trains: bool = True):
         super().__init__(config, runtime, trains)
@@ -62,6 +63,9 @@ class ClassifyTask(TransferTask):
 
     def make_metric(self, device: torch.device) -> Accuracy:
         return Accuracy(self.config.classes, device)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return scores.float().softmax(1)
 
     def picture(self, images: Batch, scores: Tensor, labels: Tensor):
         return classification_sheet(images, scores.argmax(1), labels, self.class_names)

@@ -18,6 +18,7 @@ class DenseTask(TransferTask):
 
     config: DenseTransfer
     truth = "target"
+    answers = "numbers in the unit of the truth"
 
     def make_head(self) -> DPTHead:
         config, head = self.config, self.config.head
@@ -26,6 +27,9 @@ class DenseTask(TransferTask):
     def values(self, predicted: Tensor) -> Tensor:
         """In the unit of the truth."""
         return predicted
+
+    def answer(self, predicted: Tensor) -> Tensor:
+        return self.values(predicted).float()
 
     def picture(self, images: Batch, predicted: Tensor, truth: Tensor) -> Image.Image:
         draw = named(FIELDS[self.config.truth_field].draw)

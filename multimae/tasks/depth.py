@@ -14,6 +14,7 @@ from .dense import DenseTask, errors_of
 class DepthTask(DenseTask):
     config: Depth
     transform = DepthTransform
+    answers = "depth in metres"
 
     def values(self, predicted: Tensor) -> Tensor:
         """Metres."""

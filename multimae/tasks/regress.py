@@ -12,6 +12,7 @@ from .dense import DenseTask, errors_of
 class RegressTask(DenseTask):
     config: Regress
     transform = RegressTransform
+    answers = "the target, its range as 0 to 1"
 
     def loss(self, predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """L1, the mean over the valid values of a micro-batch; micro-batches count alike, as in segmentation."""

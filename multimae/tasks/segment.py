@@ -22,6 +22,7 @@ class SegmentTask(TransferTask):
     config: Segment
     transform = SegmentTransform
     truth = "target"
+    answers = "the class of each pixel, as training numbers them"
 
     def make_head(self) -> ConvNeXtHead | LinearHead:
         model, head, classes = self.config.model, self.config.head, self.config.classes
@@ -40,6 +41,9 @@ class SegmentTask(TransferTask):
 
     def make_metric(self, device: torch.device) -> MeanIoU:
         return MeanIoU(self.config.classes, device)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return scores.argmax(1).to(torch.uint8)
 
     def picture(self, images: Batch, scores: Tensor, target: Tensor):
         return dense_sheet(images, scores.argmax(1), target, class_map)

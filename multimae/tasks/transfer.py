@@ -82,6 +82,7 @@ class TransferTask(ImageTask, ABC):
     config: Transfer
     truth: str
     pictured = 6  # samples in the picture
+    answers = "what the head predicts"
 
     def __init__(self, config: Transfer, runtime: Runtime, trains: bool = True):
         super().__init__(config, runtime, trains)
@@ -107,6 +108,10 @@ class TransferTask(ImageTask, ABC):
     @abstractmethod
     def make_metric(self, device: torch.device) -> SplitMetric:
         """A new one for each evaluation."""
+
+    def answer(self, predicted: Tensor) -> Tensor:
+        """What a user is told of what the model predicts, as `answers` says: samples first, then channels."""
+        return predicted
 
     @abstractmethod
     def picture(self, images: Batch, predicted: Tensor, truth: Tensor) -> Image.Image: ...

@@ -11,6 +11,6 @@ Imports neither torch nor, until something is sent, mlflow.
 
 from .command import main
 from .follower import Follower, following, start_follower
-from .store import is_server, tell
+from .store import default_uri, is_server, set_patience, tell
 from .syncer import SyncReport, mend, sync
 from .ui import main as ui

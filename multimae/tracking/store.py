@@ -26,6 +26,8 @@ PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else a model has the uv.lock of whichever folder one stands in
 }
 THUMBNAIL = 512  # pixels
 # MLflow's limits (mlflow.utils.validation).
@@ -43,6 +45,12 @@ class StoreUnavailable(RuntimeError):
 def default_uri(runs: Path) -> str:
     """MLFLOW_TRACKING_URI, else a SQLite file beside `runs`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(Path(runs).resolve().parent / DEFAULT_FILE)
+
+
+def set_patience() -> None:
+    """MLflow reads its settings when it is imported, or later."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
 
 
 def is_server(uri: str) -> bool:
@@ -63,8 +71,7 @@ class Store:
             raise StoreUnavailable(f"the address of MLflow, {public(uri)}, can be read in several ways: {FIX}")
         if problem := _no_file(uri):
             raise StoreUnavailable(f"MLflow at {public(uri)}: {problem}")
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
+        set_patience()
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 

@@ -14,7 +14,8 @@ from analysis.sheet import Heading, Line, Printed, Sheet, Source, number, sheet
 from multimae.config import ConfigError, recipe
 from multimae.study import Evaluation, Mean, Rank, Row, Study, Table
 from sweeps.alpha_ablation import study
-from sweeps.command import _parser, main
+from sweeps.command import main
+from sweeps.options import parser_of
 
 ACCURACY = Evaluation("accuracy", stage="classify", metric="accuracy")
 RANK = Rank("rank", of=(ACCURACY,))
@@ -348,7 +349,7 @@ def test_a_terminal_gets_styles_and_what_is_to_be_published_does_not(tmp_path, c
 
 
 def test_the_command_knows_the_formats_that_there_are():
-    (action,) = (action for action in _parser(study)._actions if action.dest == "format")
+    (action,) = (action for action in parser_of(study)._actions if action.dest == "format")
     assert list(action.choices) == list(formats.FORMATS)
 
 
