@@ -207,9 +207,8 @@ def test_only_a_run_that_data_bound_says_that_it_waits(tmp_path):
         plan.entries[signature] = replace(entry, status=Status(state, "", {"waited": share} if share else {}, 1.0))
     console, out = shown()
     print_status(console, plan, [])
-    head, *lines = (line for line in out.getvalue().splitlines() if line.startswith(("row", "alpha", "  ")))
-    assert head.endswith("waits for data")
-    assert [re.findall(r"\d+%", line) for line in lines[:5]] == [["34%"], ["12%"], [], [], []]
+    assert "waits for data" in out.getvalue()
+    assert re.findall(r"\d+%", out.getvalue()) == ["34%", "12%"]
     for signature, entry in list(plan.entries.items())[:2]:
         plan.entries[signature] = replace(entry, status=Status("pending"))
     console, out = shown()
