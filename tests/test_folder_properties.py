@@ -29,6 +29,7 @@ from multimae import cli
 from multimae.config import ConfigError, RunConfig, build
 from multimae.engine.checkpoint import Checkpoints
 from multimae.record.folder import RunFolder
+from multimae.record.journal import Journal
 from multimae.study import planning, status
 from multimae.study.display import MARKS, print_plan, print_status
 from slurm import scheduler
@@ -36,7 +37,7 @@ from slurm import scheduler
 EXAMPLES = int(os.environ.get("MULTIMAE_EXAMPLES", "0"))
 FILES = ("config.yaml", "environment.json", "heartbeat.json", "journal.jsonl", "jobs.jsonl", "weights.safetensors")
 FILES += ("samples/predictions.png", "mlflow.json", "checkpoints/step-00000040/progress.json")
-FILES += ("checkpoints/step-00000040/tensors.safetensors",)
+FILES += ("checkpoints/step-00000040/tensors.safetensors", "system/node.jsonl")
 ROWS = tiny_study.build("smoke")
 
 # ---- what may happen to a file
@@ -164,6 +165,8 @@ def studied(tmp_path_factory) -> Path:
             run.folder.heartbeat.write_text(json.dumps(beat | {"step": 3, "total_steps": 9}))
             (run.folder.path / "mlflow.json").write_text("{}")
             checkpoint(run.folder)
+            metrics = {"cpu_utilization_percentage": 50.0}
+            Journal(run.folder.system / "node.jsonl").write("system", node=0, nodes=1, metrics=metrics)
     return runs
 
 

@@ -43,6 +43,7 @@ class Runtime(Section):
     max_pixels: Count = 100_000_000  # of an image file: a larger one is refused before it fills the memory
     checkpoint_minutes: Annotated[Positive, Field(le=10**6)] = 15.0
     log_every_steps: Count = 10
+    usage_seconds: Annotated[Number, Field(ge=0, le=10**6)] = 10.0  # between two samples of CPU, memory, GPUs; 0: none
     # Steps with a non-finite loss that are skipped before failing.
     nonfinite_budget: Annotated[Whole, Field(ge=0, le=10**9)] = 3
     # Without a word from another process, after which the run fails.

@@ -3,12 +3,17 @@
 import contextlib
 from typing import Protocol
 
+from ..config import Runtime
+from ..record.folder import RunFolder
 from .distributed import Processes
 from .recorder import Recorder
 from .task import Diverged, RunFailed
+from .usage import sampling
 
 
 class RunAttempt(Protocol):
+    folder: RunFolder
+    runtime: Runtime
     processes: Processes
     recorder: Recorder
     step: int
@@ -19,7 +24,8 @@ class RunAttempt(Protocol):
 def see_through(attempt: RunAttempt) -> str:
     """Run it, and write down how it failed. Returns what it returns; raises RunFailed, or Diverged."""
     try:
-        return attempt.run()
+        with sampling(attempt.folder, attempt.processes, attempt.runtime.usage_seconds):
+            return attempt.run()
     except Exception as error:
         failure = attempt.processes.explain(error)
         why = {"reason": str(failure)} | ({"diverged": True} if isinstance(failure, Diverged) else {})

@@ -228,7 +228,7 @@ class Training:
             epoch=self.step // self.steps_per_epoch,
             seconds=clock.seconds,
             images_per_second=clock.images_per_second,
-            data_share=clock.data_seconds / clock.seconds,
+            data_share=self.meter.data_share(clock),
             memory_gib=self.meter.memory_gib(),
             cores=clock.cpu_seconds / clock.seconds,
         )

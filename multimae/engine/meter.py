@@ -87,6 +87,12 @@ class Meter:
             self._sums = sums[self.processes.rank] if len(sums) == self.processes.count else sums.mean(0)
         self._summed = state["summed"]
 
+    def data_share(self, clock: Clock) -> float:
+        """Of its time, what was waited for data by the process that waited longest; a collective call. The others wait
+        for that one, and do not know for what."""
+        share = torch.tensor(clock.data_seconds / clock.seconds, dtype=torch.float64, device=self.processes.device)
+        return float(self.processes.maximum(share))
+
     def memory_gib(self) -> float:
         """The most that this process has had so far in this attempt: allocated on its GPU, or resident on the CPU."""
         if self.processes.device.type == "cuda":

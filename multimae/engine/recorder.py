@@ -10,12 +10,13 @@ from typing import Any
 from ..config import RunConfig, TrainingConfig
 from ..config.settings import flatten
 from ..files import write_atomic
+from ..record import epochs
 from ..record.environment import capture
 from ..record.folder import RunFolder
 from ..record.heartbeat import Heartbeat
 from ..units import duration
 from .distributed import Processes
-from .retry import PATIENCE, retry
+from .retry import PATIENCE, Written, retry
 from .task import RunFailed
 from .training_log import TrainingLog
 
@@ -27,6 +28,7 @@ class Recorder:
             epochs = {"epochs": config.epochs} if isinstance(config, TrainingConfig) else {}
             self._heartbeat = Heartbeat(folder, **epochs)
             self._log = TrainingLog(folder.log, f"{config.task} {folder.signature}")
+            self._epochs: list[dict[str, Any]] = []  # records
 
     def close(self) -> None:
         if self.processes.main:
@@ -35,12 +37,16 @@ class Recorder:
     def write(self, kind: str, **fields: Any) -> None:
         """One journal record. Raises RunFailed."""
         if self.processes.main:
-            self.retry(lambda: self.folder.journal.write(kind, **fields), PATIENCE if kind != "failed" else 0)
+            seconds = PATIENCE if kind != "failed" else 0
+            record = self.retry(lambda: self.folder.journal.write(kind, **fields), seconds)
+            if kind in epochs.KINDS:
+                self._epochs.append(record)
+                self._heartbeat.know(waited=epochs.waited(self._epochs))
 
-    def retry(self, write: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    def retry(self, write: Callable[[], Written], seconds: float = PATIENCE) -> Written:
         """Write into the run's folder, and try for a while. Raises RunFailed."""
         try:
-            retry(write, OSError, self.say, seconds)
+            return retry(write, OSError, self.say, seconds)
         except OSError as error:
             raise RunFailed(
                 f"cannot write to {self.folder.path}: {error}. The last checkpoint is still there: see to the folder "
@@ -56,11 +62,12 @@ class Recorder:
         """The first record of an attempt, and environment.json."""
         if not self.processes.main:
             return
+        self._epochs = self.folder.journal.records(*epochs.KINDS)
         environment = capture(self.processes.device.type, self.processes.count)
         self.retry(lambda: write_atomic(self.folder.environment, json.dumps(environment, indent=1)))
         self.write(
             "start",
-            attempt=len(self.folder.journal.records("start")) + 1,
+            attempt=sum(record["kind"] == "start" for record in self._epochs) + 1,
             host=socket.gethostname(),
             pid=os.getpid(),
             processes=self.processes.count,

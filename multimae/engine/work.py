@@ -31,7 +31,8 @@ class Working:
     """One attempt at a run, in one of its processes."""
 
     def __init__(self, task: Work, config: RunConfig, runtime: Runtime, folder: RunFolder, preemption: Preemption):
-        self.task, self.config, self.folder, self.preemption = task, config, folder, preemption
+        self.task, self.config, self.runtime, self.folder = task, config, runtime, folder
+        self.preemption = preemption
         self.processes = Processes.join(runtime)
         self.recorder = Recorder(folder, config, self.processes)
         self.pieces = list(task.pieces)

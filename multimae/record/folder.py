@@ -46,6 +46,7 @@ class RunFolder:
         self.weights = path / "weights.safetensors"
         self.samples = path / "samples"
         self.log = path / "log"
+        self.system = path / "system"  # how busy each node was, a journal for each
         # The other files are replaced, which asks for leave to write in their folder only.
         self._appended = (self.journal.path, self.jobs.path)
 
@@ -62,6 +63,11 @@ class RunFolder:
     @property
     def signature(self) -> str:
         return self.path.name
+
+    @property
+    def nodes(self) -> list[Journal]:
+        """How busy each node was, where that was measured."""
+        return [Journal(path) for path in sorted(self.system.glob("*.jsonl"))]
 
     @property
     def saved_step(self) -> int:

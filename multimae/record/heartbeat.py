@@ -18,7 +18,7 @@ AT_WORK = ("starting", "training", "evaluating", "saving", "working")
 SHAPE = {
     "time": number, "pid": process, "host": text, "state": text,
     **dict.fromkeys(("step", "total_steps"), maybe(count)),
-    **dict.fromkeys(("epoch", "epochs", "images_per_second", "loss", "seconds_left"), maybe(number)),
+    **dict.fromkeys(("epoch", "epochs", "images_per_second", "loss", "seconds_left", "waited"), maybe(number)),
 }  # fmt: skip
 
 SECONDS_BETWEEN = 2.0
@@ -67,6 +67,10 @@ class Heartbeat:
         self.path = folder.heartbeat
         self.fields = {"pid": os.getpid(), "host": socket.gethostname(), "state": None, **fields}
         self.beat("starting")
+
+    def know(self, **fields: Any) -> None:
+        """What the next beat says, too."""
+        self.fields |= fields
 
     def beat(self, state: str, **fields: Any) -> None:
         """`state`: one of `AT_WORK`, finished, interrupted or failed."""

@@ -47,7 +47,10 @@ KINDS: dict[str, Mapping[str, Shape]] = {
         "matrix_gflops": maybe(number),  # of all processes; FLOP/s of many GPUs would be no number that JSON carries
     },
     "train": {"step": count, "epoch": number, "loss": measured, "losses": mapping_of(measured)},
-    "epoch": {"step": count, **dict.fromkeys(("seconds", "images_per_second", "memory_gib", "cores"), maybe(number))},
+    "epoch": {
+        "step": count,
+        **dict.fromkeys(("seconds", "images_per_second", "data_share", "memory_gib", "cores"), maybe(number)),
+    },
     "eval": {
         "step": count,
         "dataset": maybe(text),
@@ -64,6 +67,8 @@ KINDS: dict[str, Mapping[str, Shape]] = {
     "interrupted": {"step": count, "reason": text},
     "failed": {"step": count, "reason": text},
     "finished": {"step": count, "seconds": number, "weights_sha256": maybe(text)},
+    # of system/<node>.jsonl
+    "system": {"node": count, "nodes": count, "metrics": mapping_of(number)},
     # of jobs.jsonl
     "submitted": {"job": _job, **dict.fromkeys(("host", "cluster", "study", "scale", "row", "stage"), maybe(text))},
     "began": {"job": maybe(text), "step": number, "nodes": maybe(text)},
@@ -89,7 +94,8 @@ class Journal:
                     line = b"\n" + line
             file.write(line)
             file.flush()
-            if kind != "train":  # a lost train record is repeated after a crash; the others are worth the wait
+            # A lost train record is repeated after a crash, a lost sample of a node missed by nobody.
+            if kind not in ("train", "system"):
                 os.fsync(file.fileno())
         return record
 

@@ -17,7 +17,7 @@ GPU_RATE = 30e12  # of an A100: what the paper's 6.0 minutes an epoch (Table 15)
 PARAMETER, CHECKPOINT = 4, 12  # bytes of one in the weights, and with AdamW's moments in a checkpoint
 CHECKPOINTS = 3  # while a run trains: the last two, and the one that is being written
 RECORD = 400  # bytes of the journal, every `log_every_steps`
-FILES = 13  # of a run that is done: config, records, weights, a picture, logs, what MLflow was told, its link
+FILES = 14  # of a run that is done: config, records, weights, a picture, logs, its node's, MLflow's, its link
 SCENE, DENSE_SCENE = 6, 15  # bytes of a pixel of the embedded scenes: rgb, depth, semseg; and all dense targets
 
 

@@ -14,6 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from ..record.epochs import bound_by
 from ..record.state import Status
 from ..redact import HIDDEN
 from ..units import duration, operations
@@ -233,13 +234,16 @@ def _table(cells: list[Line], signatures: bool = True, room: int | None = None) 
     ]
     figures = (("epoch", 7, 0), ("images/s", 8, 2), ("loss", 6, 3), ("left", 11, 0))
     columns += [GridColumn(name, width, right=True, dropped=dropped) for name, width, dropped in figures]
+    waiting = [_waiting(status) for _, _, status, _ in cells]
+    columns += [GridColumn("waits for data", right=True, dropped=6)] if any(waiting) else []
     # There is room for these or for a bar.
     columns += [GridColumn("job"), GridColumn("node", dropped=1)] if jobs else [GridColumn("", BAR, dropped=5)]
     lines, above = [], None
-    for row, stage, status, signature in cells:
+    for (row, stage, status, signature), waits in zip(cells, waiting):
         run = (Text(signature, style="dim"),) if signatures else ()
+        data = (waits,) if any(waiting) else ()
         where = (Text(status.job, style="dim"), Text(status.node, style="dim")) if jobs else (_bar(status),)
-        lines.append(("" if row == above else row, stage, *run, _state(status), *_figures(status), *where))
+        lines.append(("" if row == above else row, stage, *run, _state(status), *_figures(status), *data, *where))
         above = row
     table = Grid(columns, lines)
     if not rest:
@@ -272,6 +276,12 @@ def _bar(status: Status) -> ProgressBar | str:
     if status.state == "done" or not beat.get("total_steps"):
         return ""
     return ProgressBar(total=beat["total_steps"], completed=beat["step"], width=BAR)
+
+
+def _waiting(status: Status) -> str:
+    """The share of its time, where that is so much that data bound the run."""
+    share = status.heartbeat.get("waited")
+    return f"{share:.0%}" if status.state in ("running", "done") and bound_by(share) == "data" else ""
 
 
 def _loss(status: Status) -> str:

@@ -4,9 +4,10 @@ Imports no torch."""
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..config import ConfigError, RunConfig, TrainingConfig
+from ..record.epochs import KINDS, Epoch, epochs_of
 from ..record.folder import RunFolder
 from ..units import counted
 from .measures import OfConfig, OfRun
@@ -24,18 +25,6 @@ class ImageFlops(OfConfig):
         return _training(config, self.stage).flops().training / 1e9
 
 
-class Epoch(NamedTuple):
-    """One that a run has done, and under which conditions."""
-
-    record: dict[str, Any]
-    start: dict[str, Any]  # the record of the attempt
-    warm: bool  # not the first of its attempt, in which caches are cold, workers begin and kernels are compiled
-
-    @property
-    def where(self) -> dict[str, Any]:
-        return {key: self.start.get(key) for key in ("processes", "device", "threads")} | (self.start.get("how") or {})
-
-
 @dataclass(frozen=True, kw_only=True)
 class OfEpochs(OfRun):
     """A number of a training's epochs: the median of those that count.
@@ -51,7 +40,7 @@ class OfEpochs(OfRun):
                 _training(row.stages[self.stage], self.stage)
 
     def measured(self, config: RunConfig, folder: RunFolder) -> tuple[float, dict[str, Any]]:
-        done = _epochs(folder)
+        done = epochs_of(folder.journal.records(*KINDS))
         if not done:
             raise ConfigError(
                 f"run {folder.signature}: expected the time of an epoch, found none in {folder.journal.path}: it "
@@ -150,19 +139,6 @@ def _training(config: RunConfig, stage: str) -> TrainingConfig:
     if not isinstance(config, TrainingConfig):
         raise ConfigError(f"{stage} trains nothing ({config.task}): it has no epochs")
     return config
-
-
-def _epochs(folder: RunFolder) -> list[Epoch]:
-    """Each epoch once, as it was done last: a run that continues repeats some."""
-    done: dict[int, Epoch] = {}
-    start, warm = {}, False
-    for record in folder.journal.records("start", "epoch"):
-        if record["kind"] == "start":
-            start, warm = record, False
-        elif record.get("seconds") is not None:
-            done[record["step"]] = Epoch(record, start, warm)
-            warm = True
-    return list(done.values())
 
 
 def _place(how: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from ..config import RunConfig
 from ..config.settings import flatten
 from ..files import write_atomic
+from ..record.epochs import KINDS, bound_by, waited
 from ..record.folder import RunFolder
+from ..record.journal import Journal
 from ..record.reading import read_json
 from ..record.shape import NONFINITE, count, fits, list_of, mapping_of, maybe, text
 from ..record.state import Status, Traces
@@ -62,6 +64,7 @@ class Cursor:
     state: str = ""  # as last told
     cells: list[Cell] | None = None  # as last described
     files: list[str] = field(default_factory=list)  # still to send, relative to the run's folder
+    system: dict[str, int] = field(default_factory=dict)  # a node's file -> bytes of it
 
     @staticmethod
     def load(folder: RunFolder, uri: str) -> "Cursor | None":
@@ -69,7 +72,7 @@ class Cursor:
         values = read_json(folder.path / "mlflow.json")
         if not fits(values, CURSOR) or values["uri"] != uri or values["offset"] > _size(folder.journal.path):
             return None
-        cursor = Cursor(**{name: values[name] for name in CURSOR})
+        cursor = Cursor(**{name: values[name] for name in CURSOR if values.get(name) is not None})
         if cursor.cells is not None:
             cursor.cells = [Cell(*c) for c in cursor.cells]
         return cursor
@@ -83,7 +86,13 @@ class Cursor:
             or bool(self.files)
             or _size(folder.journal.path) != self.offset
             or _size(folder.jobs.path) != self.jobs
+            or any(_size(node.path) != self.system.get(node.path.name, 0) for node in folder.nodes)
         )
+
+    def sent(self, node: Journal) -> int:
+        """How many bytes of a node's file. One that has less is another file: all of it is to be sent."""
+        sent = self.system.get(node.path.name, 0)
+        return sent if sent <= _size(node.path) else 0
 
 
 _CELL = list_of(text)
@@ -96,6 +105,7 @@ CURSOR = {
     "state": text,
     "cells": maybe(list_of(lambda c: _CELL(c) and len(c) == len(Cell._fields))),
     "files": list_of(text),
+    "system": maybe(mapping_of(count)),  # older versions sent none
 }
 
 
@@ -112,6 +122,7 @@ class News:
         self.folder = folder
         self.cursor = cursor
         self.dataset = dataset  # the run's own
+        self.epochs = False  # whether there are new ones
         self.clear()
 
     def clear(self) -> None:
@@ -129,6 +140,7 @@ class News:
 
     def add(self, record: dict[str, Any]) -> None:
         kind, step = record["kind"], record.get("step", 0)
+        self.epochs |= kind in ("epoch", "finished")
         split = f"{_elsewhere(record, self.dataset)}{record['split']}" if kind == "eval" else ""
         series = f"eval {split}" if kind == "eval" else kind
         if values := _numbers(record, split):
@@ -147,6 +159,21 @@ class News:
                 self._file(record["file"])
             case "nonfinite":
                 self.tags["nonfinite"] = f"step {step}, rank {record.get('rank')}"
+
+    def measure(self, name: str, record: dict[str, Any], begun: int) -> None:
+        """A sample of a node, of the file of this name. MLflow's steps are seconds since the run was `begun`
+        (milliseconds): they go on where another attempt does, and are the same where they are sent again."""
+        milliseconds, place = round(record["time"] * 1000), "system"
+        if record["nodes"] > 1:
+            place += f"/node_{record['node']}"  # as MLflow's page tells nodes apart
+            self.tags[f"node_{record['node']}"] = name
+        step = max(0, milliseconds - begun) // 1000
+        self.metrics += [Metric(f"{place}/{key}", v, milliseconds, step) for key, v in record["metrics"].items()]
+
+    def judge(self) -> None:
+        """Whether the run is bound by data or by compute."""
+        if (verdict := bound_by(waited(self.folder.journal.records(*KINDS)))) != "unknown":
+            self.tags["bound_by"] = verdict
 
     def _start(self, record: dict[str, Any]) -> None:
         if "start" not in self.cursor.steps:  # the settings of a run do not change

@@ -177,9 +177,18 @@ class Syncer:
             cursor.offset = offset
             if len(news.metrics) >= METRICS_AT_ONCE:
                 self._flush(folder, news, rows, report)
+        begun = _begun(folder)
+        for node in folder.nodes:
+            for offset, record in node.read(cursor.sent(node)):
+                news.measure(node.path.stem, record, begun)
+                cursor.system[node.path.name] = offset
+                if len(news.metrics) >= METRICS_AT_ONCE:
+                    self._flush(folder, news, rows, report)
         cursor.cells, cursor.jobs = cells, jobs
         status, seen = state_of(folder)
         news.tags |= {"state": status.state, "reason": status.in_full} if status.state != cursor.state else {}
+        if news.epochs or status.state != cursor.state:
+            news.judge()
         self._flush(folder, news, rows, report)
         if status.state != cursor.state:
             self._store.status(cursor.run_id, STATUS.get(status.state, STOPPED), round(seen * 1000))

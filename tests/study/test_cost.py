@@ -11,7 +11,7 @@ def test_weights_stay_and_three_checkpoints_are_there_while_runs_train():
     config = Pretrain()
     weights = config.parameters() * 4
     text = disk_text([config] * 3, 2)
-    assert f"about {size(3 * weights)} of disk in 39 files" in text  # the number of samples is not known: no journal
+    assert f"about {size(3 * weights)} of disk in 42 files" in text  # the number of samples is not known: no journal
     assert f"and {size(2 * 3 * 3 * weights)} more while 2 runs train (3 checkpoints each)" in text
     assert "scenes" not in text
 

@@ -198,3 +198,19 @@ def test_a_narrow_terminal_shows_fewer_columns_and_those_whole(width, dropped):
     Console(file=out, force_terminal=True, width=width, color_system=None).print(grid)
     assert "a" * 10 in out.getvalue() and "c" * 10 in out.getvalue()
     assert ("b" not in out.getvalue()) == dropped
+
+
+def test_only_a_run_that_data_bound_says_that_it_waits(tmp_path):
+    plan = planning.plan(wanted(tiny_study, ROWS, tmp_path / "runs"))
+    states = [("running", 0.34), ("done", 0.12), ("running", 0.09), ("running", None), ("dead", 0.5)]
+    for (signature, entry), (state, share) in zip(list(plan.entries.items()), states):
+        plan.entries[signature] = replace(entry, status=Status(state, "", {"waited": share} if share else {}, 1.0))
+    console, out = shown()
+    print_status(console, plan, [])
+    assert "waits for data" in out.getvalue()
+    assert re.findall(r"\d+%", out.getvalue()) == ["34%", "12%"]
+    for signature, entry in list(plan.entries.items())[:2]:
+        plan.entries[signature] = replace(entry, status=Status("pending"))
+    console, out = shown()
+    print_status(console, plan, [])
+    assert "waits" not in out.getvalue()
