@@ -104,8 +104,8 @@ class MlflowServer:
         found = json.loads(self._python("-P", str(Path(schema.__file__))))
         if found["state"] == schema.OLDER:
             raise ServerError(
-                f"the database is of an older MLflow than {found['mlflow']}, which is installed. If it may be changed for "
-                "that, add --upgrade: it saves the database, then changes it (mlflow db upgrade)"
+                f"the database is of an older MLflow than {found['mlflow']}, which is installed. If it may be changed, "
+                "add --upgrade: it saves the database, then does `mlflow db upgrade`"
             )
         if found["state"] == schema.NEWER:
             raise ServerError(
