@@ -12,6 +12,7 @@ import pytest
 from postgres import PASSWORD, needs_postgresql, postgres  # noqa: F401 (a fixture)
 from tracking_server import free_port, tracking_server
 from tracking_store import PRETRAIN, Seen, study_run
+from writers import measure
 
 from multimae import tracking
 from slurm.tracking_server.database import Cluster, Existing, ServerError, private
@@ -275,3 +276,13 @@ def test_it_answers_to_its_names_alone():
     hosts, origins = everywhere.security().values()
     assert {"localhost:*", socket.gethostname(), "mlflow.lab.org", "mlflow.lab.org:*"} <= set(hosts.split(","))
     assert "https://mlflow.lab.org" in origins and not {"*", "0.0.0.0", "0.0.0.0:*"} & set(hosts.split(","))
+
+
+@needs_postgresql
+@pytest.mark.slow
+def test_writers_at_the_same_time_lose_nothing_though_the_server_goes_away():
+    with tracking_server() as server:
+        server.start()
+        how = {"steps": 60, "pause": 0.25, "processes": 2, "shared": False, "outage": 5.0}
+        outcome = measure(server.folder, server, 8, **how)
+        assert outcome.ok and outcome.passes_with_problems, outcome
