@@ -1,6 +1,7 @@
 """The processes of `mlflow server`: how they are started, told secrets, asked for and ended."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import secrets
@@ -95,6 +96,8 @@ class MlflowServer:
     """`mlflow server`, with its workers a process group of its own."""
 
     def __init__(self, folder: Path, where: Where, database: Database, auth: bool):
+        if auth and importlib.util.find_spec("flask_wtf") is None:
+            raise ServerError("--auth needs what MLflow does not bring by itself: pip install 'mlflow[auth]'")
         self.folder, self.where, self._database, self._auth = folder, where, database, auth
         self.log = folder / "log" / "mlflow.log"
         self._process: subprocess.Popen | None = None

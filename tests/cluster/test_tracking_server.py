@@ -16,7 +16,7 @@ from writers import measure
 
 from multimae import tracking
 from slurm.tracking_server.database import Cluster, Existing, ServerError, private
-from slurm.tracking_server.mlflow_server import Where
+from slurm.tracking_server.mlflow_server import MlflowServer, Where
 
 needs_auth = pytest.mark.skipif(
     importlib.util.find_spec("flask_wtf") is None, reason="MLflow's authentication needs: pip install 'mlflow[auth]'"
@@ -232,6 +232,12 @@ def test_a_folder_without_a_postgresql_says_where_one_comes_from(monkeypatch, tm
     monkeypatch.setattr("slurm.tracking_server.database.DEBIAN", tmp_path)
     with pytest.raises(ServerError, match="no PostgreSQL server here.*apt-get install postgresql"):
         Cluster(tmp_path / "database", tmp_path, 20)
+
+
+def test_auth_without_what_it_needs_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ServerError, match="pip install 'mlflow\\[auth\\]'"):
+        MlflowServer(tmp_path, Where("127.0.0.1", 5000), Existing("postgresql://db/mlflow"), auth=True)
 
 
 @pytest.mark.parametrize(
