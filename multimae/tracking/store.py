@@ -83,6 +83,7 @@ class Store:
         home = Path(runs).resolve().parent
         default = uri == _sqlite(home / DEFAULT_FILE)
         try:
+            _check_database(uri)
             # MLflow puts the artifacts of a local store in ./mlruns.
             with contextlib.chdir(home) if default else contextlib.nullcontext():
                 if default:
@@ -257,6 +258,21 @@ def _no_file(uri: str) -> str:
     if not file.strip("/") or ":memory:" in file:
         return "a database in memory keeps nothing; write sqlite:///FILE"
     return "" if Path(file).absolute().parent.is_dir() else f"there is no folder {Path(file).absolute().parent}"
+
+
+def _check_database(uri: str) -> None:
+    """Raises what SQLAlchemy raises where a database does not answer: MLflow itself would try for hours."""
+    if not uri.startswith(("postgresql", "mysql")):
+        return
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(
+        uri, connect_args={"connect_timeout": int(PATIENCE["MLFLOW_HTTP_REQUEST_TIMEOUT"])}
+    )
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _unavailable(uri: str, error: Exception) -> StoreUnavailable:

@@ -32,6 +32,8 @@ from .store import KIND, Store, StoreUnavailable, brief, default_uri
 
 SIGNATURE = "multimae.signature"  # the tag of a run
 ROW = "multimae.row"  # the tag of a parent run
+LOCK = ".mlflow.lock"  # in a run's folder: of who sends it; beside them: of who makes a run in MLflow
+SECONDS_TO_MAKE = 60.0  # that others may take for theirs
 METRICS_AT_ONCE = 900
 MANY = 20  # runs to be found, from which on all are asked for at once
 
@@ -100,15 +102,12 @@ class Syncer:
             report.problems.append(f"there is no folder {self.runs}")
             return report
         try:
-            with locked(self.runs / ".mlflow.lock", wait):
-                self._pass(self._folders(signatures), report)
-        except Locked as error:
-            report.problems.append(f"{error.holder} sends these runs; what it misses: `multimae sync`")
+            self._pass(self._folders(signatures), time.monotonic() + wait, report)
         except (StoreUnavailable, OSError) as error:
             report.problems.append(redact(str(error), self.uri))
         return report
 
-    def _pass(self, folders: list[RunFolder], report: SyncReport) -> None:
+    def _pass(self, folders: list[RunFolder], until: float, report: SyncReport) -> None:
         report.runs = len(folders)
         if not folders:
             return
@@ -116,7 +115,8 @@ class Syncer:
         if sum(folder.signature not in self._verified for folder in folders) > MANY:
             self._store.learn(SIGNATURE, ROW)
         for folder in folders:
-            with self._survived(folder.signature, report):
+            left = max(0.0, until - time.monotonic())
+            with self._survived(folder.signature, report), locked(folder.path / LOCK, left):  # by itself: jobs are many
                 self._send(folder, report)
         if self._changed:
             with self._survived("state of the rows", report):
@@ -130,6 +130,8 @@ class Syncer:
         """Whatever MLflow or a damaged folder raises is reported, and the rest goes on unless the store is gone."""
         try:
             yield
+        except Locked as error:
+            report.problems.append(f"{what}: {error.holder} sends it; what that misses: `multimae sync`")
         except FolderError as error:
             report.problems.append(f"{what}: {error}")
         except Exception as error:
@@ -232,7 +234,10 @@ class Syncer:
 
     def _run(self, homes: list[str], tag: tuple[str, str], name: str, folder: RunFolder) -> str:
         """The id of the MLflow run with this tag in one of these experiments, made in the first if need be."""
-        return self._store.find(homes, tag) or self._store.create(homes[0], tag, name, _begun(folder))
+        if found := self._store.find(homes, tag):
+            return found
+        with locked(self.runs / LOCK, SECONDS_TO_MAKE):  # or two would make it
+            return self._store.find(homes, tag) or self._store.create(homes[0], tag, name, _begun(folder))
 
     # ---- rows
 
