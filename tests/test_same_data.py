@@ -13,7 +13,7 @@ from analysis import tables
 from multimae import run
 from multimae.cli import main
 from multimae.config import Classify, ConfigError, Pretrain, Runtime, build
-from multimae.data import listing
+from multimae.data import listing, subsets
 from multimae.record.folder import RunFolder
 from multimae.study import data as study_data
 from multimae.study import planning
@@ -39,7 +39,7 @@ def learns(config) -> str:
 
 
 def forget():
-    for counted in (listing.contents, listing.listed, listing.count_images):
+    for counted in (subsets.contents, listing.listed, listing.count_images):
         counted.cache_clear()
 
 
@@ -69,7 +69,7 @@ def test_the_journal_says_what_a_run_learnt_from(here):
         and said["fields"] == ["rgb", "label"]
         and said["learnt"] == [[learns(CONFIG), said["train"]["fingerprint"]]]
     )
-    now = listing.contents(here / "pets", listing.folder_reads(CONFIG), ("rgb", "label"))
+    now = subsets.contents(here / "pets", subsets.folder_reads(CONFIG), ("rgb", "label"))
     assert now == {split: said[split] for split in ("train", "eval")}  # planning sees what training saw
 
 
@@ -108,7 +108,7 @@ def test_planning_compares_a_folder_at_the_same_place(here, monkeypatch):
     monkeypatch.setattr(listing, "_walk", lambda top, walk=listing._walk: listed.append(top) or walk(top))
     assert planned(runs, here / "pets") == planned(runs, here / "pets") == []
     few = CONFIG.edit({"data.train_samples": 9})
-    listing.contents(here / "pets", listing.folder_reads(few), ("rgb", "label"))
+    subsets.contents(here / "pets", subsets.folder_reads(few), ("rgb", "label"))
     assert len(listed) == 2  # a split each
     shutil.rmtree(here / "pets")
     assert planned(runs, here / "pets") == []

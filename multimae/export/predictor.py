@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config import ConfigError, Pretrain, RunConfig, Runtime, Transfer, load
+from ..data.listing import PHOTOGRAPHS
 from ..data.loaders import normalize
 from ..data.transforms import ImageTransform, PretrainTransform
 from ..modalities import FIELDS, Modality
@@ -49,17 +50,18 @@ class Predictor:
             self.transform, self.sources = task.transforms[False], config.sources
             self.answer, self.answers, self.class_names = task.answer, task.answers, tuple(task.class_names)
         elif isinstance(config, Pretrain):
-            if "rgb" not in config.modalities:
+            if PHOTOGRAPHS not in config.modalities:
                 seen = ", ".join(config.inputs)
                 raise ConfigError(
-                    f"run {config.signature}: its model gives features of rgb, and it has seen {seen} alone"
+                    f"run {config.signature}: its model gives features of {PHOTOGRAPHS}, and it has seen {seen} alone"
                 )
-            self.model = encoder = Encoder(config.model, ("rgb",))
+            self.model = encoder = Encoder(config.model, (PHOTOGRAPHS,))
             try:
                 load_encoder(encoder, weights)
             except (ValueError, OSError) as error:
                 raise ConfigError(f"{weights}: not the weights of a pretrain with these settings: {error}") from None
-            self.transform, self.sources = PretrainTransform(config, train=False), {"rgb": config.sources["rgb"]}
+            self.transform = PretrainTransform(config, train=False)
+            self.sources = {PHOTOGRAPHS: config.sources[PHOTOGRAPHS]}
             self.answer, self.answers = pooled, "features: the mean of the encoder's tokens"
         else:
             raise ConfigError(
