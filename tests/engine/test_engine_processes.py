@@ -169,7 +169,8 @@ def second_fails(rank) -> dict:
     return {"on_step": fail}
 
 
-@pytest.mark.parametrize("stage", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2])
 def test_a_process_that_stops_answering_ends_the_others(tmp_path, stage):
     """In a reduction of the engine's or of DeepSpeed's."""
     folder = RunFolder(tmp_path)

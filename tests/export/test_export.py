@@ -210,6 +210,7 @@ numpy.save(sys.argv[3], model.predict(model.input_example))
 """
 
 
+@pytest.mark.slow
 def test_it_loads_where_the_library_is_alone(models, tmp_path):
     shutil.copytree(ROOT / "multimae", tmp_path / "lib/multimae", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(models / "classify", tmp_path / "model")
