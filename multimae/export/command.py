@@ -4,12 +4,13 @@ import argparse
 import re
 from pathlib import Path
 
-from ..config import SIGNATURE_LENGTH, ConfigError
-from ..config.settings import nearest, shown
+from ..config import ConfigError
+from ..config.settings import shown
 from ..record.folder import RunFolder
 from ..record.sharing import share
 from ..redact import parse_arguments, public, redact, redacting
 from ..tracking import default_uri
+from ..tracking.command import add_store_arguments, check_begun
 
 NAME = re.compile(r"[\w.-]+")  # MLflow takes no / and no :
 EXAMPLES = """\
@@ -31,12 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("signature", help="a run that is done: a pre-training or a transfer")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie (default: %(default)s)")
-    parser.add_argument(
-        "--uri",
-        help="of MLflow (default: MLFLOW_TRACKING_URI, else mlflow.db beside the runs); one with a password belongs in "
-        "that variable, because others can see the arguments of a command",
-    )
+    add_store_arguments(parser)
     parser.add_argument("--register", metavar="NAME", help="as a version of this registered model, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write it as a folder, and tell MLflow nothing")
     args, given = parse_arguments(parser, argv)
@@ -46,10 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--register: expected a name of letters, digits, _ . -, found {shown(args.register)}")
     if not args.runs.is_dir():
         parser.error(f"--runs: there is no folder {args.runs}")
+    check_begun(parser, args.runs, args.signature)
     folder = RunFolder.of(args.runs, args.signature)
-    if len(args.signature) != SIGNATURE_LENGTH or not folder.journal.path.exists():
-        runs = [path.parent.name for path in args.runs.glob("*/journal.jsonl")]
-        parser.error(f"no run {shown(args.signature)} has begun in {args.runs}{nearest(args.signature, runs)}")
     uri = args.uri or default_uri(args.runs)
     with redacting(uri, *given):
         try:

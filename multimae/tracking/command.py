@@ -24,10 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     args, given = parse_arguments(parser, argv)
     runs = checked_runs(parser, args.runs)
     for signature in args.signature:
-        named = len(signature) == SIGNATURE_LENGTH
-        if not named or not RunFolder.of(runs, signature).journal.path.exists():
-            begun = [path.parent.name for path in runs.glob("*/journal.jsonl")]
-            parser.error(f"no run {shown(signature)} has begun in {runs}{nearest(signature, begun)}")
+        check_begun(parser, runs, signature)
     uri = args.uri or default_uri(runs)
     with redacting(uri, *given):
         syncer = Syncer(runs, uri)
@@ -58,3 +55,10 @@ def checked_runs(parser: argparse.ArgumentParser, runs: Path) -> Path:
         parser.error(f"--runs: there is no folder {runs}")
     share(runs)
     return runs
+
+
+def check_begun(parser: argparse.ArgumentParser, runs: Path, signature: str) -> None:
+    named = len(signature) == SIGNATURE_LENGTH
+    if not named or not RunFolder.of(runs, signature).journal.path.exists():
+        begun = [path.parent.name for path in runs.glob("*/journal.jsonl")]
+        parser.error(f"no run {shown(signature)} has begun in {runs}{nearest(signature, begun)}")

@@ -152,7 +152,9 @@ class Syncer:
     def _send(self, folder: RunFolder, report: SyncReport) -> None:
         """Send the news of a run."""
         cursor = Cursor.load(folder, public(self.uri))
-        verified = folder.signature in self._verified or (cursor is not None and self._store.knows(cursor.run_id))
+        if cursor and self._store.knows(cursor.run_id):
+            self._verified.add(folder.signature)
+        verified = folder.signature in self._verified
         if cursor and verified and not cursor.has_news(folder):
             for cell in cursor.cells or ():
                 self._experiments.setdefault(cell.experiment, Experiment(cell.study, cell.scale))
