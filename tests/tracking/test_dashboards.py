@@ -115,6 +115,13 @@ def test_a_damaged_view_or_outline_is_made_anew(page, runs):
     assert json.loads(page()[f"{TAG}{PREFIX}results"])["name"] == json.loads(good[f"{TAG}{PREFIX}results"])["name"]
 
 
+def test_many_nodes_leave_the_dashboards_there():
+    nodes = {f"system/node_{node}/metric_{number}_of_a_long_name" for node in range(128) for number in range(40)}
+    metrics = {"classify/accuracy", *nodes}
+    made = dashboards.tags(dashboards.dashboards(Outline(), metrics), metrics, 0, {})
+    assert len(made) == 5 and max(map(len, made.values())) < 20_000
+
+
 def test_seeds_from_scratch_are_rows_of_their_own(runs):
     for seed, value in ((0, 10.0), (1, 20.0)):
         config = CLASSIFY.edit({"init": "scratch", "seed": seed})
