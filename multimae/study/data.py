@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
-from ..data.listing import class_names, count_images, images_folder, lacking, listed, printable
+from ..data.listing import class_names, count_images, images_folder, listed
 from ..data.subsets import contents, differing, folder_reads
+from ..data.walking import lacking, printable
 from ..files import sha256
 from .planning import Plan
 from .study import Run
