@@ -46,8 +46,12 @@ class Index:
         """`samples`: rows of stem, and of each field kind and size. `file`: where they lie."""
         self.samples, self.facts, self.file = samples, facts, file
         self.stems = samples["stem"]
-        self.fields: tuple[str, ...] = tuple(facts["files"])
+        self.packed = PackedFiles(file.parent, facts) if file and "shards" in facts else None
         self.problems = {int(row): problem for row, problem in facts["problems"].items()}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.facts["files"])
 
     def sizes(self, field: str) -> np.ndarray:
         return self.samples[f"{field} size"]
