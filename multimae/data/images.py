@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from ..modalities import FIELDS, Modality, named
+from . import packs
 from .decoders import decoded
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
@@ -75,17 +76,23 @@ def decode(data: bytes, field: str, max_pixels: int, unit: float | None = None) 
 
     Raises Unusable where the file is damaged or no such image.
     """
-    if data.startswith(PNG_START):
-        _check_png(data)
     kind = FIELDS[field]
-    with open_image(io.BytesIO(data), field, max_pixels) as image:
-        pixels = decoded(data, image, kind.photograph)
-    if pixels is None:
-        pixels = _by_pil(data, field, max_pixels)
+    pixels = pixels_of(data, field, max_pixels)
     try:
         return named(kind.files.read)(pixels, replace(kind, unit=unit) if unit else kind)
     except ValueError as error:
         raise Unusable(f"cannot be read as {kind.files.expected}: {error}") from None
+
+
+def pixels_of(data: bytes, field: str, max_pixels: int) -> np.ndarray:
+    """(H, W) or (H, W, channels), as they are in the file; of a photograph uint8 RGB. Raises Unusable."""
+    if data.startswith(packs.MARK):
+        return packs.decode(data)
+    if data.startswith(PNG_START):
+        _check_png(data)
+    with open_image(io.BytesIO(data), field, max_pixels) as image:
+        pixels = decoded(data, image, FIELDS[field].photograph)
+    return _by_pil(data, field, max_pixels) if pixels is None else pixels
 
 
 def _by_pil(data: bytes, field: str, max_pixels: int) -> np.ndarray:

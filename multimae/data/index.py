@@ -25,6 +25,7 @@ from ..config import Runtime
 from ..files import locked, write_atomic
 from .images import Unusable, open_image, read
 from .listing import ENDINGS, Listing
+from .packs import TABLE, check_shards, facts_of, table_of
 from .progress import Report
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
@@ -42,16 +43,13 @@ class Index:
     wrong with a sample, by its row.
     """
 
-    def __init__(self, samples: np.ndarray, facts: Mapping[str, Any], file: Path | None = None):
-        """`samples`: rows of stem, and of each field kind and size. `file`: where they lie."""
-        self.samples, self.facts, self.file = samples, facts, file
+    def __init__(
+        self, samples: np.ndarray, facts: Mapping[str, Any], file: Path | None = None, fields: tuple[str, ...] = ()
+    ):
+        """`samples`: rows of stem, and of each field kind and size. `file`: where they lie. `fields`: none are all."""
+        self.samples, self.facts, self.file, self.fields = samples, facts, file, fields or tuple(facts["files"])
         self.stems = samples["stem"]
-        self.packed = PackedFiles(file.parent, facts) if file and "shards" in facts else None
         self.problems = {int(row): problem for row, problem in facts["problems"].items()}
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return tuple(self.facts["files"])
 
     def sizes(self, field: str) -> np.ndarray:
         return self.samples[f"{field} size"]
@@ -64,19 +62,19 @@ class Index:
 
     def expected(self, folder: Path) -> str:
         """The paths of a sample in the folder of the split, in words."""
-        tops = {field: of["top"] for field, of in self.facts["files"].items()}
+        tops = {field: self.facts["files"][field]["top"] for field in self.fields}
         return ", ".join(f"{folder}/{top}<subfolder>/<stem>{ENDINGS[field][0]}" for field, top in tops.items())
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: of what lies in a file, where."""
-        return {"file": self.file} if self.file else vars(self)
+        return {"file": self.file, "fields": self.fields} if self.file else vars(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "samples" in state:
             vars(self).update(state)
             return
         until = time.monotonic() + PATIENCE
-        while (index := Index.at(state["file"])) is None:
+        while (index := Index.at(**state)) is None:
             if time.monotonic() > until:
                 raise OSError(
                     f"{state['file']} was written by the first process, and is not to be seen here: run folders must "
@@ -86,11 +84,11 @@ class Index:
         vars(self).update(vars(index))
 
     @classmethod
-    def at(cls, file: Path) -> "Index | None":
+    def at(cls, file: Path, fields: tuple[str, ...] = ()) -> "Index | None":
         """What was written to a file; None where nothing is, or a power cut left a part of it."""
         try:
             facts = json.loads(file.with_suffix(".json").read_text())
-            return cls(np.load(file, mmap_mode="r"), facts, file)
+            return cls(np.load(file, mmap_mode="r"), facts, file, fields)
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -104,6 +102,9 @@ class Index:
 def index(folder: Path, fields: Iterable[str] | None, runtime: Runtime) -> Index:
     """Of a split's folder. `fields` and what is raised: as of `Listing`."""
     listing = Listing(folder, fields)
+    if facts := facts_of(folder):
+        check_shards(folder, facts)
+        return Index(table_of(folder), facts, folder / TABLE, tuple(listing.found))
     place = hashlib.sha256(f"{folder.absolute()} {list(listing.found)} {runtime.max_pixels}".encode()).hexdigest()[:12]
     file = runtime.runs / ".cache" / "index" / f"{place}-{_digest(listing)}.npy"
     if found := Index.at(file):
@@ -170,7 +171,10 @@ def _made(listing: Listing, runtime: Runtime) -> Index:
         field: {"top": files.top, "suffixes": files.suffixes, "names": files.names}
         for field, files in listing.found.items()
     }
-    return Index(samples, {"files": paths, "problems": {str(row): by_row[row] for row in sorted(by_row)}})
+    return Index(
+        samples,
+        {"digest": _digest(listing), "files": paths, "problems": {str(row): by_row[row] for row in sorted(by_row)}},
+    )
 
 
 def _check(listing: Listing, max_pixels: int, row: int) -> str | None:

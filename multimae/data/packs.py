@@ -14,7 +14,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class PackedFiles:
         self.split, self.shards = split, [shard["name"] for shard in facts["shards"]]
         self._open: dict[int, int] = {}  # shard -> descriptor. Reads give their place, so processes may share it
 
-    def read(self, sample: np.void, fields: tuple[str, ...]) -> dict[str, bytes]:
+    def read(self, sample: np.void, fields: Sequence[str]) -> dict[str, bytes]:
         """Of a row of the table. One read, from the first of these files to the last. Raises TornPack, OSError."""
         spans = {field: (int(sample[f"{field} at"]), int(sample[f"{field} length"])) for field in fields}
         start = min(at for at, _ in spans.values())
