@@ -170,7 +170,7 @@ def _leaf(field: str, pending: Pending) -> tuple[_Column, list[Pending]]:
                 column.names[plain + ending] = stem + ending
             stem = plain
             if not is_text(entry.name):
-                column.faults[stem] = f"{printable(entry.path)}: the name is not UTF-8; rename it"
+                column.faults[printable(stem)] = f"{printable(entry.path)}: the name is not UTF-8; rename it"
                 continue
         status = status_of(entry)
         if isinstance(status, str):
