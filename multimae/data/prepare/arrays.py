@@ -1,6 +1,7 @@
 """Files of arrays: found and read as makers publish them, and encoded as training reads them. No torch."""
 
 import contextlib
+import csv
 import importlib
 import io
 from collections.abc import Iterator
@@ -14,8 +15,15 @@ from PIL import Image
 from ...config.settings import ConfigError
 
 SHOWN = 8  # names of files that are listed in an error
+SHOWN_LINE = 200  # characters of a line that is no such
 LAST = 2**16 - 1  # the largest number in a file of 16 bits
 MATLAB_5 = b"MATLAB 5.0"  # how files of every version before 7.3 begin
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)  # what PIL raises for bytes that are no image
 
 
 def needed(name: str) -> ModuleType:
@@ -41,6 +49,20 @@ def contents(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir())
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"in {folder} lie {', '.join(names[:SHOWN])}{more}" if names else f"{folder} is empty"
+
+
+def rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number of the line, what is in it) of a table. Raises ConfigError where a column is missing, or it is none."""
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            if lost := [key for key in keys if key not in (reader.fieldnames or ())]:
+                found = ", ".join(reader.fieldnames or ["none"])[:SHOWN_LINE]
+                raise ConfigError(f"{path}: expected a column '{lost[0]}', found {found}")
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise ConfigError(f"{path}, line {reader.line_num}: expected a table in CSV, found: {error}") from None
 
 
 # ---- HDF5 and MATLAB

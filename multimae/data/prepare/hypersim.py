@@ -6,7 +6,6 @@ by up to 15 % from what the usual focal length of 886.81 px gives: metadata_came
 """
 
 import contextlib
-import csv
 import io
 import zipfile
 import zlib
@@ -20,7 +19,7 @@ from PIL import Image
 from ...config.settings import ConfigError
 from ...modalities import MODALITIES
 from ..about import About, FieldFacts
-from .arrays import LAST, SHOWN, contents, dataset, flags, hdf5, png, required, steps
+from .arrays import DAMAGED, LAST, SHOWN, contents, dataset, flags, hdf5, png, required, rows, steps
 from .pieces import Piece, Writer
 
 HOME = "https://github.com/apple/ml-hypersim"
@@ -83,7 +82,7 @@ class Hypersim:
                 )
         return [
             Piece(
-                f"{scene}/{camera}_{run[0]:04d}",
+                f"{scene}_{camera}_{run[0]:04d}",
                 len(run) * BYTES,
                 partial(_make, places[scene], split, scene, camera, run, cameras[scene]),
             )
@@ -94,7 +93,7 @@ class Hypersim:
 def _frames(path: Path) -> list[tuple[str, Frame]]:
     """(split, frame) of each image of the public release."""
     found = []
-    for line, row in _rows(path, ("scene_name", "camera_name", "frame_id", "included_in_public_release")):
+    for line, row in rows(path, ("scene_name", "camera_name", "frame_id", "included_in_public_release")):
         if row["included_in_public_release"] != "True":
             continue
         split, number = row.get("split_partition_name"), row["frame_id"]
@@ -110,36 +109,25 @@ def _frames(path: Path) -> list[tuple[str, Frame]]:
 
 
 def _cameras(path: Path) -> dict[str, Camera]:
-    """Of each scene. Its matrix makes the ray of a pixel, in the camera's axes (x to the right, y up, z backwards), from
+    """Of each scene. Its matrix makes the ray of a pixel, in the camera's axes (x right, y up, z backwards), from
     (u, v, 1), of which u is -1 to 1 over the image to the right, and v upwards:
     github.com/apple/ml-hypersim/blob/main/contrib/mikeroberts3000/jupyter/01_casting_rays_that_match_hypersim_images.ipynb
     """
     keys = [f"M_cam_from_uv_{i}{j}" for i in range(3) for j in range(3)]
     sides = ("settings_output_img_width", "settings_output_img_height")
     found = {}
-    for line, row in _rows(path, ("scene_name", *sides, *keys)):
+    for line, row in rows(path, ("scene_name", *sides, *keys)):
         try:
             numbers = [float(row[key]) for key in (*sides, *keys)]
         except ValueError:
             numbers = [np.nan]
         if numbers[:2] != [WIDTH, HEIGHT] or not np.isfinite(numbers).all():
             raise ConfigError(
-                f"{path}, line {line}: expected an image of {WIDTH} x {HEIGHT} and nine numbers, found {row}"
+                f"{path}, line {line}: expected {WIDTH}, {HEIGHT} and nine numbers, found "
+                f"{', '.join(row[key] for key in (*sides, *keys))}"
             )
         found[row["scene_name"]] = tuple(numbers[2:])
     return found
-
-
-def _rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of the line, what is in it). Raises ConfigError where a column is missing."""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file, restval="")
-        if lost := [key for key in keys if key not in (reader.fieldnames or ())]:
-            raise ConfigError(
-                f"{path}: expected a column '{lost[0]}', found {', '.join(reader.fieldnames or ['none'])}"
-            )
-        for row in reader:
-            yield reader.line_num, row
 
 
 def _place(source: Path, scene: str) -> Path | None:
@@ -224,7 +212,7 @@ def _photograph(path: Path | zipfile.Path) -> bytes:
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path}: expected a JPEG file that is whole, found: {error}. Download it again") from None
     if image.size != (WIDTH, HEIGHT):
         raise ValueError(f"{path}: expected {WIDTH} x {HEIGHT} pixels, found {image.width} x {image.height}")

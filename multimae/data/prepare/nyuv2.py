@@ -6,6 +6,7 @@ in 2022, and are taken where the source has them. Else a pixel is valid where th
 `rawDepths` is neither 0 nor 10 m, which are what the makers' toolbox fills in (fill_depth_colorization.m).
 """
 
+import io
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from ...config.settings import ConfigError
 from ..about import About, FieldFacts
-from .arrays import contents, dataset, flags, hdf5, matlab, png, required, steps
+from .arrays import DAMAGED, contents, dataset, flags, hdf5, matlab, png, required, steps
 from .pieces import Piece, Writer
 
 HOME = "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
@@ -152,7 +153,8 @@ def _make(
         )
     numbers = np.frombuffer(classes, np.uint8)
     for n, split in enumerate(splits):
-        known = _mask(masks[n]) if masks[n] else (raw[n].T > 0) & (raw[n].T < FARTHEST)
+        mask = masks[n]
+        known = _mask(mask) if mask else (raw[n].T > 0) & (raw[n].T < FARTHEST)
         pixels = {
             "rgb": np.ascontiguousarray(images[n].T),
             "depth": steps(depths[n].T, UNIT),
@@ -163,14 +165,14 @@ def _make(
             writer.write(f"{split}/{field}/data/{start + n:04d}.png", png(values))
 
 
-def _mask(path: Path | None) -> np.ndarray:
+def _mask(path: Path) -> np.ndarray:
     """Bool (H, W). Raises ValueError."""
-    assert path
+    data = path.read_bytes()
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             values = np.array(image.convert("L") if image.mode == "1" else image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: expected a PNG file, found: {error}") from None
+    except DAMAGED as error:
+        raise ValueError(f"{path}: expected a PNG file that is whole, found: {error}") from None
     if values.shape != (HEIGHT, WIDTH) or not set(np.unique(values).tolist()) <= {0, 255}:
         raise ValueError(
             f"{path}: expected {WIDTH} x {HEIGHT} pixels of 0 and 255, found {values.shape} of {values.min()} to "

@@ -9,12 +9,11 @@ in an order that was drawn, and takes the first 800 and 200. Where tiny_train.cs
 in the source, just those are made; else all images of the buildings, of which a recipe draws as many.
 """
 
-import csv
 import functools
 import io
+import itertools
 import re
 import tarfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from PIL import Image
 from ...config.settings import ConfigError
 from ...modalities import FIELDS
 from ..about import About
-from .arrays import LAST, contents, flags, png
+from .arrays import DAMAGED, LAST, contents, flags, png, rows
 from .pieces import Piece, Writer
 
 HOME = "https://github.com/StanfordVL/taskonomy/tree/master/data"
@@ -64,6 +63,7 @@ The makers' page: {HOME}"""
 RUN = 50  # images of a piece
 BYTES = 2_500_000  # of an image and what was computed of it, about
 NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(\w+)\.png")
+PHOTOGRAPH = TASKS["rgb"]
 View = tuple[int, int]  # the numbers of a point and of a view of it
 
 
@@ -92,16 +92,14 @@ class Taskonomy:
         if not source.is_dir():
             raise ConfigError(f"{contents(source)}. {EXPECTED}")
         pieces = []
-        for split, buildings in BUILDINGS.items():
-            listed = _listed(source / f"tiny_{split}.csv", buildings, FIRST[split])
-            for building in buildings:
+        for split in BUILDINGS:
+            listed = source / f"tiny_{split}.csv"
+            for building, views in (_listed(listed, split) if listed.is_file() else _all(source, split)).items():
                 places = {task: _place(source, task, building) for task in TASKS.values()}
-                found = sorted(_found(places["rgb"]))
-                views = found if listed is None else listed[building]
-                if lost := sorted(set(views) - set(found)):
+                if lost := sorted(set(views) - _found(places[PHOTOGRAPH]).keys()):
                     raise ConfigError(
-                        f"{places['rgb']} has {len(lost)} images less than tiny_{split}.csv lists, such as "
-                        f"point_{lost[0][0]}_view_{lost[0][1]}_domain_rgb.png. {EXPECTED}"
+                        f"{places[PHOTOGRAPH]} has {len(lost)} images less than {listed} names, such as "
+                        f"{_name(lost[0], PHOTOGRAPH)}. {EXPECTED}"
                     )
                 for start in range(0, len(views), RUN):
                     run = views[start : start + RUN]
@@ -110,24 +108,28 @@ class Taskonomy:
         return pieces
 
 
-def _listed(path: Path, buildings: tuple[str, ...], count: int | None) -> dict[str, list[View]] | None:
-    """Of each building, the views that a list has in its first `count` lines; None where there is no list."""
-    if not path.is_file():
-        return None
-    listed: dict[str, list[View]] = {building: [] for building in buildings}
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file, restval="")
-        if reader.fieldnames != ["building", "point", "view"]:
-            raise ConfigError(f"{path}: expected the columns building, point, view, found {reader.fieldnames}")
-        for n, row in enumerate(reader):
-            if n == count:
-                break
-            if row["building"] not in listed or not (row["point"].isdecimal() and row["view"].isdecimal()):
-                raise ConfigError(
-                    f"{path}, line {reader.line_num}: expected one of {', '.join(buildings)} and two numbers, found {row}"
-                )
-            listed[row["building"]].append((int(row["point"]), int(row["view"])))
-    return {building: sorted(views) for building, views in listed.items()}
+def _all(source: Path, split: str) -> dict[str, list[View]]:
+    """Of each building of a split, its views."""
+    return {building: sorted(_found(_place(source, PHOTOGRAPH, building))) for building in BUILDINGS[split]}
+
+
+def _listed(path: Path, split: str) -> dict[str, list[View]]:
+    """Of each building, the views that a list of the authors has, as far as their code reads it."""
+    others = {building for other, buildings in BUILDINGS.items() if other != split for building in buildings}
+    listed: dict[str, set[View]] = {}
+    for line, row in itertools.islice(rows(path, ("building", "point", "view")), FIRST[split]):
+        building, point, view = row["building"], row["point"], row["view"]
+        if not building.isalnum() or building in others or not (point.isdecimal() and view.isdecimal()):
+            raise ConfigError(
+                f"{path}, line {line}: expected a building of {split} and numbers, found {building}, {point}, {view}"
+            )
+        listed.setdefault(building, set()).add((int(point), int(view)))
+    return {building: sorted(listed[building]) for building in sorted(listed)}
+
+
+def _name(view: View, task: str) -> str:
+    """Of a file."""
+    return f"point_{view[0]}_view_{view[1]}_domain_{task}.png"
 
 
 def _place(source: Path, task: str, building: str) -> Path:
@@ -143,9 +145,8 @@ def _place(source: Path, task: str, building: str) -> Path:
 
 
 @functools.lru_cache(maxsize=2 * len(TASKS))  # pieces of a building come one after the other
-def _found(place: Path) -> dict[View, tuple[str, int, int]]:
-    """Of each view, its file: the name, and in an archive where its bytes begin and how many they are. Raises
-    ValueError."""
+def _found(place: Path) -> dict[View, tuple[int, int]]:
+    """Of each view, where its bytes begin in an archive and how many they are. Raises ConfigError."""
     if place.is_dir():
         names = [(path.name, 0, 0) for path in place.iterdir()]
     else:
@@ -156,56 +157,57 @@ def _found(place: Path) -> dict[View, tuple[str, int, int]]:
             raise ConfigError(
                 f"{place}: expected an archive that is whole, found: {error}. Download it again"
             ) from None
-    matches = ((NAME.fullmatch(name.rpartition("/")[2]), name, start, size) for name, start, size in names)
-    found = {(int(match[1]), int(match[2])): (name, start, size) for match, name, start, size in matches if match}
+    matches = ((NAME.fullmatch(name.rpartition("/")[2]), start, size) for name, start, size in names)
+    found = {(int(match[1]), int(match[2])): (start, size) for match, start, size in matches if match}
     if not found:
-        raise ConfigError(f"{place}: expected files such as point_0_view_0_domain_rgb.png, found none")
+        raise ConfigError(f"{place}: expected files such as {_name((0, 0), PHOTOGRAPH)}, found none")
     return found
+
+
+def _make(places: dict[str, Path], split: str, building: str, views: list[View], writer: Writer) -> None:
+    for view in views:
+        files = {field: _checked(field, *_read(places[task], view, task)) for field, task in TASKS.items()}
+        sizes = {name: image.size for name, image, _ in files.values()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError("sizes differ: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in sizes.items()))
+        data = {field: data for field, (_, _, data) in files.items()}
+        _, depth, _ = files["depth"]
+        steps = np.array(depth)
+        known = (steps > 0) & (steps < LAST)
+        data["mask_valid"] = png(flags(known))
+        if (steps == LAST).any():
+            data["depth"] = png(np.where(known, steps, 0).astype(np.uint16))
+        for field, content in data.items():
+            writer.write(f"{split}/{field}/{building}/point_{view[0]}_view_{view[1]}.png", content)
 
 
 def _read(place: Path, view: View, task: str) -> tuple[str, bytes]:
     """(what to call it, its bytes) of a task of a view. Raises ValueError where it is not there."""
-    if view not in _found(place):
-        raise ValueError(f"{place} has no point_{view[0]}_view_{view[1]}_domain_{task}.png, though there is an rgb")
-    name, start, size = _found(place)[view]
-    if place.is_dir():
-        return str(place / name), (place / name).read_bytes()
+    name = _name(view, task)
+    try:
+        if place.is_dir():
+            return str(place / name), (place / name).read_bytes()
+        start, size = _found(place)[view]
+    except (FileNotFoundError, KeyError):
+        raise ValueError(f"{place} has no {name}, though its {PHOTOGRAPH} is there") from None
     with open(place, "rb") as file:
         file.seek(start)
         return f"{place}: {name}", file.read(size)
 
 
-def _make(places: dict[str, Path], split: str, building: str, views: list[View], writer: Writer) -> None:
-    for view in views:
-        sizes = {}
-        for field, name, data in _fields(places, view):
-            sizes[name] = Image.open(io.BytesIO(data)).size
-            writer.write(f"{split}/{field}/{building}/point_{view[0]}_view_{view[1]}.png", data)
-        if len(set(sizes.values())) > 1:
-            raise ValueError("sizes differ: " + ", ".join(f"{name} {w} x {h}" for name, (w, h) in sizes.items()))
-
-
-def _fields(places: dict[str, Path], view: View) -> Iterator[tuple[str, str, bytes]]:
-    """(field, what to call the file, its bytes as training reads them) of a view. Raises ValueError."""
-    for field, task in TASKS.items():
-        name, data = _read(places[task], view, task)
-        expected, modes = FIELDS[field].files.expected, FIELDS[field].files.modes
-        try:
-            image = Image.open(io.BytesIO(data), formats=["PNG"])
-            image.verify()  # the checksums of all that is in it
-            image = Image.open(io.BytesIO(data), formats=["PNG"])  # which `verify` leaves unusable
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{name}: expected {expected}, found: {error}. Download it again") from None
-        if field == "reshading" and image.mode == "L":
-            data = png(np.array(image.convert("RGB")))
-        elif image.mode not in modes:
-            raise ValueError(f"{name}: expected {expected}, found mode {image.mode}")
-        elif field == "depth":
-            steps = np.array(image)
-            known = (steps > 0) & (steps < LAST)
-            yield "mask_valid", name, png(flags(known))
-            data = data if (steps < LAST).all() else png(np.where(known, steps, 0).astype(np.uint16))
-        yield field, name, data
+def _checked(field: str, name: str, data: bytes) -> tuple[str, Image.Image, bytes]:
+    """(what to call it, the image, its bytes as training reads them). Raises ValueError."""
+    expected, modes = FIELDS[field].files.expected, FIELDS[field].files.modes
+    try:
+        Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # the checksums of all that is in it
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+    except DAMAGED as error:
+        raise ValueError(f"{name}: expected {expected}, found: {error}. Download it again") from None
+    if field == "reshading" and image.mode == "L":
+        return name, image, png(np.array(image.convert("RGB")))
+    if image.mode not in modes:
+        raise ValueError(f"{name}: expected {expected}, found mode {image.mode}")
+    return name, image, data
 
 
 TASKONOMY = Taskonomy()
