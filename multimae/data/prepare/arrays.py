@@ -47,8 +47,12 @@ def contents(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is no folder"
     names = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"in {folder} lie {', '.join(names[:SHOWN])}{more}" if names else f"{folder} is empty"
+    return f"in {folder} lie {some(names)}" if names else f"{folder} is empty"
+
+
+def some(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def rows(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -23,7 +23,7 @@ from PIL import Image
 from ...config.settings import ConfigError
 from ...modalities import FIELDS
 from ..about import About
-from .arrays import DAMAGED, LAST, contents, flags, png, rows
+from .arrays import DAMAGED, LAST, contents, flags, png, rows, some
 from .pieces import Piece, Writer
 
 HOME = "https://github.com/StanfordVL/taskonomy/tree/master/data"
@@ -61,7 +61,7 @@ To have just the images of the paper's authors: tiny_train.csv, tiny_val.csv and
   https://github.com/EPFL-VILAB/MultiMAE/tree/main/utils/taskonomy/splits
 The makers' page: {HOME}"""
 RUN = 50  # images of a piece
-BYTES = 2_500_000  # of an image and what was computed of it, about
+BYTES = 2_000_000  # of an image and what was computed of it, about
 NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(\w+)\.png")
 PHOTOGRAPH = TASKS["rgb"]
 View = tuple[int, int]  # the numbers of a point and of a view of it
@@ -89,28 +89,34 @@ class Taskonomy:
         return EXPECTED
 
     def pieces(self, source: Path) -> list[Piece]:
-        if not source.is_dir():
-            raise ConfigError(f"{contents(source)}. {EXPECTED}")
+        lists = {split: source / f"tiny_{split}.csv" for split in BUILDINGS}
+        asked: dict[str, dict[str, list[View]] | dict[str, None]] = {
+            split: _listed(path, split) if path.is_file() else dict.fromkeys(BUILDINGS[split])
+            for split, path in lists.items()
+        }
+        wanted = [(task, name) for buildings in asked.values() for name in buildings for task in TASKS.values()]
+        places = {pair: place for pair in wanted if (place := _place(source, *pair))}
+        if lost := [" of ".join(pair) for pair in wanted if pair not in places]:
+            raise ConfigError(
+                f"{len(lost)} of {len(wanted)} folders or archives are not in {source}: {some(lost)}; "
+                f"{contents(source)}. {EXPECTED}"
+            )
         pieces = []
-        for split in BUILDINGS:
-            listed = source / f"tiny_{split}.csv"
-            for building, views in (_listed(listed, split) if listed.is_file() else _all(source, split)).items():
-                places = {task: _place(source, task, building) for task in TASKS.values()}
-                if lost := sorted(set(views) - _found(places[PHOTOGRAPH]).keys()):
+        for split, buildings in asked.items():
+            for building, views in buildings.items():
+                of_task = {task: places[task, building] for task in TASKS.values()}
+                found = _found(of_task[PHOTOGRAPH]).keys()
+                if missing := sorted(set(views or ()) - found):
                     raise ConfigError(
-                        f"{places[PHOTOGRAPH]} has {len(lost)} images less than {listed} names, such as "
-                        f"{_name(lost[0], PHOTOGRAPH)}. {EXPECTED}"
+                        f"{of_task[PHOTOGRAPH]} has {len(missing)} images less than {lists[split]} names, such as "
+                        f"{_name(missing[0], PHOTOGRAPH)}. {EXPECTED}"
                     )
+                views = views or sorted(found)
                 for start in range(0, len(views), RUN):
                     run = views[start : start + RUN]
-                    make = partial(_make, places, split, building, run)
-                    pieces.append(Piece(f"{building}_{start:05d}", len(run) * BYTES, make))
+                    make = partial(_make, of_task, split, building, run)
+                    pieces.append(Piece(f"{split}_{building}_{start:05d}", len(run) * BYTES, make))
         return pieces
-
-
-def _all(source: Path, split: str) -> dict[str, list[View]]:
-    """Of each building of a split, its views."""
-    return {building: sorted(_found(_place(source, PHOTOGRAPH, building))) for building in BUILDINGS[split]}
 
 
 def _listed(path: Path, split: str) -> dict[str, list[View]]:
@@ -132,16 +138,11 @@ def _name(view: View, task: str) -> str:
     return f"point_{view[0]}_view_{view[1]}_domain_{task}.png"
 
 
-def _place(source: Path, task: str, building: str) -> Path:
-    """The folder or the archive that holds a task of a building. Raises ConfigError."""
+def _place(source: Path, task: str, building: str) -> Path | None:
+    """The folder or the archive that holds a task of a building."""
     names = (building, f"taskonomy/{building}", f"{building}_{task}.tar", f"{task}__taskonomy__{building}.tar")
     places = [source / task / name for name in names] + [source / name for name in names[2:]]
-    if found := next((place for place in places if place.exists()), None):
-        return found
-    raise ConfigError(
-        f"{task} of {building} is not in {source}: expected one of {', '.join(map(str, places))}; {contents(source)}. "
-        f"{EXPECTED}"
-    )
+    return next((place for place in places if place.exists()), None)
 
 
 @functools.lru_cache(maxsize=2 * len(TASKS))  # pieces of a building come one after the other
