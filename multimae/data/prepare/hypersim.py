@@ -27,9 +27,9 @@ SPLIT, CAMERAS = "metadata_images_split_scene_v1.csv", "metadata_camera_paramete
 EXPECTED = f"""The folder holds
   {SPLIT}   of evermotion_dataset/analysis in {HOME}
   {CAMERAS}       of contrib/mikeroberts3000 there
-  ai_VVV_NNN/ or ai_VVV_NNN.zip            each scene, by code/python/tools/dataset_download_images.py (1.9 TB); of it
-                                           *.tonemap.jpg, *.depth_meters.hdf5 and *.semantic.hdf5 are read, which
-                                           contrib/99991/download.py can fetch alone
+  ai_VVV_NNN/ or ai_VVV_NNN.zip        each scene, by code/python/tools/dataset_download_images.py there (1.9 TB).
+                                       *.tonemap.jpg, *.depth_meters.hdf5 and *.semantic.hdf5 are read, which
+                                       contrib/99991/download.py can fetch alone
 The makers' page: {HOME}"""
 HEIGHT, WIDTH = 768, 1024
 SPLITS = ("train", "val", "test")

@@ -142,7 +142,7 @@ def _make(
     name, stop = str(labelled), start + len(splits)
     with hdf5(labelled, name) as opened:
         images, depths, raw, labels = (array[start:stop] for array in _arrays(opened, name))
-    if depths.max() > FARTHEST or raw.max() > FARTHEST:
+    if max(depths.max(), raw.max()) > 2 * FARTHEST:  # of which no unit that is smaller stays below
         raise ValueError(
             f"{name}: expected depth in metres, {FARTHEST:g} at most, found {max(depths.max(), raw.max()):g} in images "
             f"{start} to {stop - 1}; is it in another unit?"
