@@ -121,6 +121,7 @@ class Invocation:
         study_data.other_weights(planned, self.files)
         unknown = study_data.unknown_data(planned, everywhere)
         absent = study_data.absent_data(planned, everywhere)
+        notes += study_data.assumed_sizes(planned) if self.args.dry_run else []
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
             raise ConfigError("; ".join(wrong))

@@ -204,5 +204,11 @@ def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
 
 
+def assumed_sizes(plan: Plan) -> list[str]:
+    """What to tell of data that are taken whole, and of which costs are counted by a usual number."""
+    taken = {e.run.config.data.name: e.run.config.data.planned for e in plan.todo if not e.run.config.data.trained}
+    return [f"costs are counted for {n:,} training images of '{name}', all there are" for name, n in taken.items() if n]
+
+
 def _read(plan: Plan) -> list[str]:
     return [name for name in dict.fromkeys(e.run.config.data.name for e in plan.todo) if name not in SCENES]
