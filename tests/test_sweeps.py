@@ -21,7 +21,7 @@ from training import tiny_study
 import sweeps
 from analysis import tables
 from analysis.paper import paper_tables
-from multimae.config import SCALES, ConfigError, Pretrain, SelfAttending, build, recipe
+from multimae.config import SCALES, Pretrain, SelfAttending, build, recipe
 from multimae.config.settings import flatten
 from multimae.record.folder import RunFolder
 from multimae.study import only, runs_of
@@ -447,14 +447,6 @@ def test_a_named_folder_places_a_dataset_and_changes_no_run(images):
     args = parsed("--data", f"imagenet={images}", "--data", f"ade20k={images}")
     assert rows_of(args) == rows_of(parsed())
     assert runtime_from(args).data_roots == {"imagenet": images, "ade20k": images}
-
-
-def test_own_data_needs_classes(tmp_path):
-    for split in ("train", "val"):
-        (tmp_path / split / "rgb/only").mkdir(parents=True)
-        (tmp_path / split / "rgb/only/1.jpg").touch()
-    with pytest.raises(ConfigError, match="at least two class folders .* found 1"):
-        rows_of(parsed("--data", str(tmp_path)))
 
 
 def test_dry_run_writes_nothing_and_names_every_run(tmp_path, capsys):
