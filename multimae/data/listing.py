@@ -244,6 +244,14 @@ class FieldFiles(Mapping[str, Found]):
         return int((self.sizes >= 0).sum())
 
 
+@functools.cache  # all stages of a study ask
+def fields_of(split: Path) -> tuple[str, ...]:
+    """Those that have a folder, or lie in a pack; without any, a split's own folders hold photographs."""
+    facts = facts_of(split)
+    there = facts["files"] if facts else (field for field in ENDINGS if not lacking(split / field))
+    return tuple(there) or (PHOTOGRAPHS,)
+
+
 # ---- classes
 
 

@@ -9,17 +9,16 @@ from typing import Any
 
 from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
 from ..data import about
-from ..data.listing import class_names, count_images, images_folder, listed
+from ..data.listing import count_images, images_folder, listed
 from ..data.subsets import contents, differing, folder_reads
 from ..data.walking import lacking, printable
 from ..files import sha256
+from .lacks import classes
 from .planning import Plan
 from .study import Run
 
 MOST_TOLD = 5  # runs that a message lists
-
-
-_classes = functools.cache(class_names)  # all stages of a study ask
+VAL = "val"  # what a folder of one's own has beside `train`
 
 
 def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | None:
@@ -74,16 +73,15 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
     # The recipe's number of images where there are as many, else all of them, however many can be read.
     for what, (data, split) in config.reads.items():
         name, limit = data.split(split)
-        images = _images(folder / name)
+        if what == "eval" and lacking(folder / name) and "val" not in config.reads:
+            name = VAL
+        # A third split, where weights are selected on a second one: a run lacks it where it is not there.
+        images = None if name not in (data.train_split, VAL) and lacking(folder / name) else _images(folder / name)
         edits[_setting(what, "split")] = name
-        edits[_setting(what, "samples")] = limit if limit and count_images(images, limit) == limit else None
-    train = folder / config.data.train_split
+        edits[_setting(what, "samples")] = limit if limit and images and count_images(images, limit) == limit else None
+    own = config.own_data(classes(folder / config.data.train_split))
     said = about.About.of(folder)
-    try:
-        own = config.own_data(_classes(train))
-        return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
-    except ConfigError as error:
-        raise ConfigError(f"--data: {images_folder(train)}: {error}") from None
+    return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
 
 
 def _setting(what: str, of: str) -> str:
@@ -107,11 +105,11 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, Run]]) -> None:
         for stage, config in ((stage, run.config) for stage, run in stages):
             for what, (data, split) in config.reads.items():
                 name, asked = data.split(split)
-                there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
+                there, kinds = count_images(_images(folder / name), asked or 1), len(classes(folder / name))
                 if asked and there < asked:
                     told[f"{stage}.{_setting(what, 'samples')}={there}"] = f"not {asked}: there are no more"
-                elif asked and asked < classes:
-                    told[f"{stage}.{_setting(what, 'samples')}={classes}"] = f"at least: {asked} leave out classes"
+                elif asked and asked < kinds:
+                    told[f"{stage}.{_setting(what, 'samples')}={kinds}"] = f"at least: {asked} leave out classes"
             if not isinstance(config, TrainingConfig):
                 continue
             batch, (name, asked) = config.batch_size, config.data.split("train")
@@ -217,6 +215,12 @@ def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     """What to tell of folders that are still to be read and are not on this machine."""
     lacks = {name: lacking(Path(roots[name])) for name in _read(plan) if name in roots}
     return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
+
+
+def assumed_sizes(plan: Plan) -> list[str]:
+    """What to tell of data that are taken whole, and of which costs are counted by a usual number."""
+    taken = {e.run.config.data.name: e.run.config.data.planned for e in plan.todo if not e.run.config.data.trained}
+    return [f"costs are counted for {n:,} training images of '{name}', all there are" for name, n in taken.items() if n]
 
 
 def _read(plan: Plan) -> list[str]:

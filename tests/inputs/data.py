@@ -135,7 +135,7 @@ def junk(root: Path) -> None:
 
 
 def many_classes(root: Path) -> None:
-    write(root, [f"class{n}" for n in range(150)], 2)
+    write(root, [f"class{n}" for n in range(150)], 2, ("rgb", "depth", "semseg"))
 
 
 def move(name: str) -> Callable[[Path], None]:
@@ -346,12 +346,12 @@ CASES = [
          prepare=lambda folder: (folder / "pets").touch()),
     Case("a folder without an evaluation split", SWEEP + "pets", "expected .*pets/val/rgb/<class>/<image>",
          prepare=pets(lambda root: (root / "val").rename(root / "valid"))),
-    Case("a folder of one class", SWEEP + "pets", "at least two class folders with images, found 1",
-         prepare=lambda folder: write(folder / "pets", ["cat"], 3) and None),
+    Case("a folder of one class", SWEEP + "pets" + FITTING, "needs labels: expected at least two class folders .*found 1", 0,
+         lambda folder: write(folder / "pets", ["cat"], 6, ("rgb", "depth", "semseg")) and None),
     Case("class folders that are empty", SWEEP + "pets", "has no image",
          prepare=lambda folder: [(folder / "pets" / s / "cat").mkdir(parents=True) for s in ("train", "val")] and None),
-    Case("a folder without a modality", SWEEP + "pets" + FITTING, "pets/train/semseg not found: expected a folder for",
-         prepare=pets(fields=("rgb", "depth"))),
+    Case("a folder without a modality", SWEEP + "pets" + FITTING, "needs semseg: expected .*pets/train/semseg", 0,
+         pets(fields=("rgb", "depth"))),
     Case("a folder that lacks a file", SWEEP + "pets" + FITTING, "1 of 12 samples in .*depth/cat/0.png missing",
          prepare=everything(lambda root: (root / "val/depth/cat/0.png").unlink())),
     Case("three images, all modalities", SWEEP + "pets", "--set pretrain.batch_size=4 .at most: 32", prepare=few(2)),
@@ -359,5 +359,5 @@ CASES = [
     Case("one image a class, asked for more", SWEEP + "pets --set segment.data.train_samples=9" + FITTING,
          "segment.data.train_samples=2 .not 9", prepare=few(1)),
     Case("more classes than samples", SWEEP + "pets", "--set segment.data.train_samples=153 .at least: 64 leave out",
-         prepare=pets(many_classes)),
+         prepare=everything(many_classes)),
 ]  # fmt: skip
