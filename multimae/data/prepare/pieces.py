@@ -31,9 +31,12 @@ class Piece:
 
 class Maker(Protocol):
     """A data set that can be prepared. One that is a dataclass may have the fields `partial: bool` (the user takes what
-    is there) and `classes: tuple[str, ...]` (of which the user wants no others), which --partial and --classes set."""
+    is there) and `classes: tuple[str, ...]` (of which the user wants no others), which --partial and --classes set. One
+    that takes files as they are says `as_they_are = True`: what its pieces read is what they need on the disk."""
 
-    about: About  # as it is when all of it is there
+    @property
+    def about(self) -> About:
+        """As it is when all of it is there."""
 
     def expected(self) -> str:
         """What is to lie in the source, and where its makers publish it: lines for --help and for errors."""
