@@ -5,17 +5,16 @@ names with `..`, absolute ones, links and devices. Hidden files, which macOS add
 """
 
 import contextlib
-import functools
 import io
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..listing import printable
 from .pieces import Writer
@@ -169,10 +168,19 @@ class Tar:
         return f"{self} ends too early, after {printable(seen)} and {size:,} bytes: {error}. Download it again"
 
 
-@functools.lru_cache(maxsize=8)
+_kept: dict[Path, BinaryIO | zipfile.ZipFile] = {}  # the archive that was read last: the next piece reads it too
+
+
 def _file(path: Path) -> BinaryIO:
-    """Kept open: the pieces of a process read the same few archives."""
-    return open(path, "rb")
+    return _keep(path, lambda: open(path, "rb"))
+
+
+def _keep(path: Path, opened: Callable[[], Any]) -> Any:
+    if path not in _kept:
+        for other in list(_kept):
+            _kept.pop(other).close()
+        _kept[path] = opened()
+    return _kept[path]
 
 
 # ---- zip
@@ -207,11 +215,9 @@ class Zip:
         writer.write(name, self.read(member))
 
 
-@functools.lru_cache(maxsize=8)
 def _zip(path: Path) -> zipfile.ZipFile:
-    """Kept open: its list of files is read but once in a process."""
     try:
-        return zipfile.ZipFile(path)
+        return _keep(path, lambda: zipfile.ZipFile(path))
     except zipfile.BadZipFile as error:
         size = path.stat().st_size
         raise ValueError(f"{path} is no whole zip file of {size:,} bytes: {error}. Download it again") from None

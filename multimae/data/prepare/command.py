@@ -13,6 +13,7 @@ from typing import Any
 from ...config import ConfigError
 from ...config.settings import shown
 from ...units import counted, duration, size
+from ..about import FILE
 from ..listing import lacking
 from .counting import as_found, count, differences
 from .journal import Made
@@ -98,7 +99,7 @@ def _prepare(args: argparse.Namespace) -> int:
 def _asked(args: argparse.Namespace) -> Maker:
     """The maker, for the part that is asked for."""
     kind = maker(args.name)
-    fields = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+    fields: list[str] = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     asked: dict[str, Any] = {"partial": True} if args.partial and "partial" in fields else {}
     if args.classes:
         if "classes" not in fields:
@@ -153,7 +154,7 @@ def _made(args: argparse.Namespace, whole: Whole, total: int, todo: Sequence[Pie
         before = total - len(todo)
         again = f", {before:,} are made already" if before else ""
         _say(f"{args.name}: {counted(total, 'piece')} from {args.source} to {root}{again}")
-        (root / "dataset.yaml").unlink(missing_ok=True)  # it would speak of what is being changed
+        (root / FILE).unlink(missing_ok=True)  # it would speak of what is being changed
         try:
             made.open(sources_of(args.source))
             with following(args.name, before) as show:
@@ -182,8 +183,8 @@ def _judged(args: argparse.Namespace, whole: Whole, made: Made, state: Making) -
     if not any(there.samples for there in found.values()):
         raise ValueError(f"{root} holds no samples")
     if problems and not args.partial:
-        _say(f"{root} is not whole, so it has no dataset.yaml. The same command makes what is missing, if it can be "
-             "made now; with --partial, it takes what is there")  # fmt: skip
+        (root / FILE).unlink(missing_ok=True)  # of a time when there was more
+        _say(f"{root} is not whole, so it has no {FILE}. {_mended(args, made, state)}")
         return 1
     about = as_found(whole.about, found, partial=bool(problems))
     about.write(root)
@@ -192,6 +193,17 @@ def _judged(args: argparse.Namespace, whole: Whole, made: Made, state: Making) -
     for note in about.notes:
         print(f"note: {note}")
     return 0
+
+
+def _mended(args: argparse.Namespace, made: Made, state: Making) -> str:
+    """What a user can do about it."""
+    take = "To take what is there: the same command with --partial"
+    if lost := made.lost():
+        made.open(sources_of(args.source))
+        made.forget(lost)
+        made.close()
+        return f"Of {counted(len(lost), 'piece')}, files were removed: the same command makes them again. {take}"
+    return f"When {args.source} is mended, the same command makes what is missing. {take}"
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,6 +80,19 @@ class Made:
         if time.monotonic() - self._synced > SYNC:
             self.sync()
 
+    def lost(self) -> list[str]:
+        """The pieces whose folders hold fewer files than were written there: somebody has removed some."""
+        written: Counter[str] = Counter()
+        for line in self.pieces.values():
+            written.update(line["files"])
+        folders = {folder for folder, files in written.items() if _files_in(self.root / folder) < files}
+        return [name for name, line in self.pieces.items() if folders.intersection(line["files"])]
+
+    def forget(self, names: Collection[str]) -> None:
+        """They are to be made again."""
+        self._forget(names)
+        self._add({"again": list(names)})
+
     def sync(self) -> None:
         """Wait until what is made is on the disk, and say so in the journal."""
         if self._to:
@@ -119,8 +133,11 @@ class Made:
                     )
                 if boot != values["boot"]:
                     self._forget(uncertain)
+                    uncertain.clear()
                 boot = values["boot"]
                 self.sources |= {name: (size, changed) for name, (size, changed) in values["sources"].items()}
+            elif "again" in values:
+                self._forget(values["again"])
             elif "synced" in values:
                 uncertain.clear()
             else:
@@ -129,10 +146,13 @@ class Made:
         if boot != _boot():
             self._forget(uncertain)
 
-    def _forget(self, names: list[str]) -> None:
+    def _forget(self, names: Collection[str]) -> None:
         for name in names:
             self.pieces.pop(name, None)
-        names.clear()
+
+
+def _files_in(folder: Path) -> int:
+    return sum(not name.startswith(".") for name in os.listdir(folder)) if folder.is_dir() else 0
 
 
 def _split(folder: str) -> str:
