@@ -40,7 +40,7 @@ class Ade20k:
 
     def pieces(self, source: Path) -> list[Piece]:
         archive = self._archive(source)
-        samples: dict[str, dict[str, list[tuple[Member, str]]]] = {"train": {}, "val": {}}
+        samples: dict[str, dict[str, list[tuple[str, Member]]]] = {"train": {}, "val": {}}  # split -> stem -> its files
         try:
             for member in archive.members():
                 path = PurePosixPath(member.name)
@@ -48,7 +48,7 @@ class Ade20k:
                 field, ending = PLACES.get(place, ("", ""))
                 if field and part in SPLITS and path.suffix == ending:
                     split = SPLITS[part]
-                    samples[split].setdefault(path.stem, []).append((member, f"{split}/{field}/{path.name}"))
+                    samples[split].setdefault(path.stem, []).append((f"{split}/{field}", member))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         if not any(samples.values()):
@@ -60,9 +60,12 @@ class Ade20k:
             stems = sorted(found)
             for start in range(0, len(stems), TOGETHER):
                 some = stems[start : start + TOGETHER]
-                files = [file for stem in some for file in found[stem]]
-                size = sum(member.size for member, _ in files)
-                pieces.append(Piece(f"{split}/{some[0]}", size, partial(copy, archive, files)))
+                places: dict[str, list[Member]] = {}
+                for stem in some:
+                    for place, member in found[stem]:
+                        places.setdefault(place, []).append(member)
+                size = sum(member.size for members in places.values() for member in members)
+                pieces.append(Piece(f"{split}/{some[0]}", size, partial(copy, archive, places)))
         return pieces
 
     def whole(self, source: Path) -> Whole:

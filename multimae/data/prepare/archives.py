@@ -11,13 +11,14 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from ..listing import printable
-from .pieces import Writer
+from .pieces import Piece, Writer
 
 LARGEST = 1 << 30  # bytes of a member: it is read into memory
 SHOWN = 5  # names of members in a message
@@ -49,12 +50,21 @@ class Archive(Protocol):
         """What it holds. Raises ValueError."""
 
 
-def copy(archive: Archive, files: Sequence[tuple[Member, str]], writer: Writer) -> None:
-    """What a piece does that takes files as they are: `(member, its name below the destination)`."""
-    for member, name in files:
-        if member.size > LARGEST:
-            raise ValueError(f"{member.name} in {archive} has {member.size:,} bytes; expected an image")
-        archive.give(member, name, writer)
+def copy(archive: Archive, places: Mapping[str, Sequence[Member]], writer: Writer) -> None:
+    """What a piece does that takes files as they are: each goes to its folder, with the last part of its name."""
+    for place, members in places.items():
+        for member in members:
+            if member.size > LARGEST:
+                raise ValueError(f"{member.name} in {archive} has {member.size:,} bytes; expected an image")
+            archive.give(member, f"{place}/{PurePosixPath(member.name).name}", writer)
+
+
+def pieces(archive: Archive, places: Mapping[str, Sequence[Member]]) -> list[Piece]:
+    """One for each folder, which it is called after."""
+    return [
+        Piece(place, sum(member.size for member in members), partial(copy, archive, {place: members}))
+        for place, members in sorted(places.items())
+    ]
 
 
 def named(archive: Archive) -> str:

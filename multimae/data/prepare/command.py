@@ -35,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return _prepare(args)
-    except (ConfigError, Halted, ValueError) as error:
+    except Halted as error:
+        print(f"multimae data prepare: {error}. What is made is kept, and the same command goes on", file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(f"multimae data prepare: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
@@ -80,6 +83,7 @@ def _prepare(args: argparse.Namespace) -> int:
         raise ConfigError(f"SOURCE and DEST are both {source}: give a folder of its own to what is made")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
+    _say(f"reading what is in {source}")
     pieces = kind.pieces(source)
     whole = kind.whole(source) if isinstance(kind, Telling) else Whole(kind.about, {})
     made, sources = Made(root, args.name), sources_of(source)
@@ -88,11 +92,11 @@ def _prepare(args: argparse.Namespace) -> int:
     if args.dry_run:
         _plan(args, whole, pieces, todo)
         return 0
+    if getattr(kind, "as_they_are", False):
+        check_room(root, todo)
     with holding(root):
         made = Made(root, args.name)  # as it is now that nobody else adds to it
         todo = [piece for piece in pieces if piece.name not in made.pieces]
-        if getattr(kind, "as_they_are", False):
-            check_room(root, todo)
         return _made(args, whole, len(pieces), todo, made)
 
 
@@ -160,11 +164,19 @@ def _made(args: argparse.Namespace, whole: Whole, total: int, todo: Sequence[Pie
             with following(args.name, before) as show:
                 state = make(todo, root, args.jobs or _cores(), made, show)
             made.sync()
+        except KeyboardInterrupt:
+            _say(
+                f"{total - len(todo) + sum(piece.name in made.pieces for piece in todo):,} of {total:,} pieces are made"
+            )
+            raise
         finally:
             made.close()
         _say(
             f"made {counted(state.made, 'piece')} in {duration(time.monotonic() - begun)}: "
-            f"{size(state.written)} written, {counted(state.linked, 'file')} linked"
+            + " and ".join(
+                [f"{size(state.written)} written"] * bool(state.written)
+                + [f"{counted(state.linked, 'file')} linked"] * bool(state.linked)
+            )
         )
     return _judged(args, whole, made, state)
 
@@ -172,19 +184,19 @@ def _made(args: argparse.Namespace, whole: Whole, total: int, todo: Sequence[Pie
 def _judged(args: argparse.Namespace, whole: Whole, made: Made, state: Making) -> int:
     """Count what is there, describe it if it is what was asked for, and say what is not."""
     root = args.dest
-    _say("counting the samples")
+    _say(f"counting what is in {root}")
     splits = [*whole.about.splits, *sorted(made.splits() - whole.about.splits.keys())]
     found = count(root, splits)
     problems = [f"{piece}: {reason}" for piece, reason in list(state.failed.items())[:SHOWN]]
     problems += [f"and {len(state.failed) - SHOWN} more pieces"] * (len(state.failed) > SHOWN)
     problems += differences(found, whole)
-    for line in problems:
-        _say(line)
+    if problems:
+        _say("\n  ".join([f"{root} is not whole:", *problems]))
     if not any(there.samples for there in found.values()):
         raise ValueError(f"{root} holds no samples")
     if problems and not args.partial:
         (root / FILE).unlink(missing_ok=True)  # of a time when there was more
-        _say(f"{root} is not whole, so it has no {FILE}. {_mended(args, made, state)}")
+        _say(f"So it has no {FILE}. {_mended(args, made)}")
         return 1
     about = as_found(whole.about, found, partial=bool(problems))
     about.write(root)
@@ -192,10 +204,11 @@ def _judged(args: argparse.Namespace, whole: Whole, made: Made, state: Making) -
         print(f"{root / split}: {counted(there.samples, 'sample')} of {', '.join(there.fields)}")
     for note in about.notes:
         print(f"note: {note}")
+    print(f"to read it: --data {args.name}={root}")
     return 0
 
 
-def _mended(args: argparse.Namespace, made: Made, state: Making) -> str:
+def _mended(args: argparse.Namespace, made: Made) -> str:
     """What a user can do about it."""
     take = "To take what is there: the same command with --partial"
     if lost := made.lost():

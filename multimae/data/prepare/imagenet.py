@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from ...config import ConfigError
 from ...modalities import MODALITIES
 from ..about import About, FieldFacts
-from .archives import Archive, Member, Tar, Tree, copy, named
+from .archives import Archive, Member, Tar, Tree, copy, named, pieces
 from .coco import COCO
 from .devkit import KIT, SOLUTION, Classes, classes_of
 from .pieces import Piece, Whole, Writer
@@ -29,6 +29,7 @@ EACH = 50  # validation images of a class
 SPLITS = {"train": 1_281_167, "val": 50_000}
 # Their folders, and the bits and the colours that a PNG says it has: grey, or of a palette.
 PSEUDO = {"depth": (16, b"\0"), "semseg": (8, b"\0\3")}
+PREDICTED = "depth and semseg are pseudo labels: what networks predicted from rgb."
 PUBLISHED = {TRAIN: 147_897_477_120, VAL: 6_744_924_160}  # bytes
 
 
@@ -45,7 +46,6 @@ class ImageNet:
             "semseg": FieldFacts(classes=COCO),
         },
         splits=SPLITS,
-        notes=("depth and semseg, where they are there, are pseudo labels: what networks predicted from rgb.",),
     )
 
     def expected(self) -> str:
@@ -91,7 +91,9 @@ class ImageNet:
                        numbers.items()}  # fmt: skip
             splits = {split: sum(each.values()) for split, each in numbers.items() if each}
             splits.setdefault("val", EACH * len(self.classes))
-        about = self.about.model_copy(update={"splits": splits, "categories": known.words})
+        notes = (PREDICTED,) if _pseudo(source) else ()
+        update = {"splits": splits, "categories": dict(sorted(known.words.items())), "notes": notes}
+        about = self.about.model_copy(update=update)
         return Whole(about, numbers)
 
 
@@ -150,15 +152,10 @@ def _by_class(archive: Archive, members: list[Member], known: Classes | None) ->
             f"{archive.path}: expected ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{len(known.val):08}.JPEG, found "
             f"{', '.join(strange[:5]) or named(archive)}"
         )
-    groups: dict[str, list[tuple[Member, str]]] = {}
+    places: dict[str, list[Member]] = {}
     for member in images:
-        path = PurePosixPath(member.name)
-        wnid = known.val[path.stem]
-        groups.setdefault(wnid, []).append((member, f"val/rgb/{wnid}/{path.name}"))
-    return [
-        Piece(f"val/rgb/{wnid}", sum(member.size for member, _ in files), partial(copy, archive, files))
-        for wnid, files in sorted(groups.items())
-    ]
+        places.setdefault(f"val/rgb/{known.val[PurePosixPath(member.name).stem]}", []).append(member)
+    return pieces(archive, places)
 
 
 def _folders(folder: Path, split: str) -> list[Piece]:
@@ -186,15 +183,15 @@ def _classes_in(folder: Path) -> Iterator[Path]:
 def _unpack(tar: Tar, split: str, writer: Writer) -> None:
     """The photographs of a class's archive."""
     wnid = PurePosixPath(tar.within).stem
-    files = [(member, f"{split}/rgb/{wnid}/{PurePosixPath(member.name).name}") for member in tar.members()]
-    wrong = [member.name for member, _ in files if not PurePosixPath(member.name).name.startswith(f"{wnid}_")]
-    if wrong or not files:
+    members = list(tar.members())
+    wrong = [member.name for member in members if not PurePosixPath(member.name).name.startswith(f"{wnid}_")]
+    if wrong or not members:
         raise ValueError(f"{tar}: expected {wnid}_<number>.JPEG, found {wrong[0] if wrong else 'nothing'}")
-    copy(tar, files, writer)
+    copy(tar, {f"{split}/rgb/{wnid}": members}, writer)
 
 
 def _link(tree: Tree, place: str, writer: Writer) -> None:
-    copy(tree, [(member, f"{place}/{PurePosixPath(member.name).name}") for member in tree.members()], writer)
+    copy(tree, {place: list(tree.members())}, writer)
 
 
 # ---- pseudo labels

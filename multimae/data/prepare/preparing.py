@@ -95,7 +95,8 @@ def make(todo: Sequence[Piece], root: Path, jobs: int, made: Made, show: Callabl
     try:
         while True:
             while len(running) < AHEAD * jobs and (piece := next(pieces, None)):
-                running[pool.submit(_make, root, piece)] = piece
+                with _uninterrupted():
+                    running[pool.submit(_make, root, piece)] = piece
             if not running:
                 return state
             for future in wait(running, GLANCE, FIRST_COMPLETED).done:
@@ -103,7 +104,7 @@ def make(todo: Sequence[Piece], root: Path, jobs: int, made: Made, show: Callabl
             show(state)
     except BrokenProcessPool:
         raise Halted(
-            "a process that made pieces was killed, perhaps because memory ran out: try fewer --jobs"
+            "a process that made pieces was killed, perhaps because memory ran out; if so, fewer --jobs need less"
         ) from None
     finally:
         stop.set()  # pieces in work end with their next file
@@ -112,6 +113,16 @@ def make(todo: Sequence[Piece], root: Path, jobs: int, made: Made, show: Callabl
             if future.done() and not future.cancelled() and not future.exception():
                 with contextlib.suppress(Halted):
                     _note(piece, future.result(), made, state)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C, which reaches all processes of a terminal, waits; in a process that is begun within, for ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(piece: Piece, outcome: dict[str, Any], made: Made, state: Making) -> None:
@@ -137,7 +148,6 @@ _stopping: Callable[[], bool] = lambda: False  # noqa: E731
 
 def _begin(stop: Any) -> None:
     global _stopping
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first tells us
     _stopping = stop.is_set
     if parent := parent_process():
         # A process whose parent was killed would wait for its next piece for ever.

@@ -6,13 +6,12 @@ needs ImageNet's beside them, as a link (`NOTE`).
 
 import re
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ...config import ConfigError
 from ..about import About
 from ..listing import PHOTOGRAPHS
-from .archives import Archive, Member, Tar, Tree, Zip, copy, named
+from .archives import Archive, Member, Tar, Tree, Zip, named, pieces
 from .imagenet import EACH, WNID
 from .pieces import Piece, Whole
 
@@ -29,7 +28,7 @@ SEVERITIES = range(1, 6)
 
 
 @dataclass(frozen=True)
-class Variant:
+class ClassArchive:
     """One archive of class folders, that may lie in a folder."""
 
     about: About
@@ -49,13 +48,12 @@ class Variant:
             raise ConfigError(
                 f"{source} has no {self.archive} and no folder {self.folder}. Expected:\n{self.expected()}"
             )
-        groups: dict[str, list[tuple[Member, str]]] = {}
+        places: dict[str, list[Member]] = {}
         for member in _members(archive):
-            path = PurePosixPath(member.name)
-            wnid = path.parent.name
-            if WNID.fullmatch(wnid) and IMAGE.fullmatch(path.name) and (not self.classes or wnid in self.classes):
-                groups.setdefault(wnid, []).append((member, f"val/{PHOTOGRAPHS}/{wnid}/{path.name}"))
-        return _pieces(archive, {f"val/{PHOTOGRAPHS}/{wnid}": files for wnid, files in groups.items()})
+            *_, wnid, file = ("", *member.name.split("/"))
+            if WNID.fullmatch(wnid) and IMAGE.fullmatch(file) and (not self.classes or wnid in self.classes):
+                places.setdefault(f"val/{PHOTOGRAPHS}/{wnid}", []).append(member)
+        return _pieces(archive, places)
 
     def whole(self, source: Path) -> Whole:
         """How many images some of the classes have is published nowhere."""
@@ -84,21 +82,22 @@ class Corrupted:
         )
 
     def pieces(self, source: Path) -> list[Piece]:
-        pieces, lost = [], []
+        found: list[Piece] = []
+        lost = []
         for group, names in CORRUPTIONS.items():
             if (path := source / f"{group}.tar").is_file():
-                pieces += self._of(Tar(path), names)
+                found += self._of(Tar(path), names)
                 continue
             for name in names:
                 folder = next((f for f in (source / name, source / group / name) if f.is_dir()), None)
                 if folder is None:
                     lost.append(f"{name} (of {group}.tar)")
                 else:
-                    pieces += self._of(Tree(folder.parent), (name,))
-        if not pieces or (lost and not self.partial):
-            take = "\nTo take what is there: --partial" if pieces else ""
+                    found += self._of(Tree(folder.parent), (name,))
+        if not found or (lost and not self.partial):
+            take = "\nTo take what is there: --partial" if found else ""
             raise ConfigError(f"{source} has no {', '.join(lost)}. Expected:\n{self.expected()}{take}")
-        return pieces
+        return found
 
     def whole(self, source: Path) -> Whole:
         each = EACH * len(self.classes)
@@ -106,14 +105,13 @@ class Corrupted:
         return Whole(self.about.model_copy(update={"splits": splits}), {})
 
     def _of(self, archive: Archive, names: tuple[str, ...]) -> list[Piece]:
-        groups: dict[str, list[tuple[Member, str]]] = {}
+        places: dict[str, list[Member]] = {}
         levels = [str(level) for level in SEVERITIES]
         for member in _members(archive) if isinstance(archive, Tar) else _within(archive, names[0]):
-            *_, name, level, wnid, file = ("", "", "", *member.name.split("/"))
+            *_, name, level, wnid, _ = ("", "", "", *member.name.split("/"))
             if name in names and level in levels and (not self.classes or wnid in self.classes):
-                place = f"{name}/{level}/{PHOTOGRAPHS}/{wnid}"
-                groups.setdefault(place, []).append((member, f"{place}/{file}"))
-        return _pieces(archive, groups)
+                places.setdefault(f"{name}/{level}/{PHOTOGRAPHS}/{wnid}", []).append(member)
+        return _pieces(archive, places)
 
 
 def _archive(source: Path, name: str, folder: str) -> Archive | None:
@@ -139,18 +137,15 @@ def _within(archive: Archive, name: str) -> list[Member]:
     return [Member(f"{name}/{member.name}", member.size) for member in inner.members()]
 
 
-def _pieces(archive: Archive, groups: dict[str, list[tuple[Member, str]]]) -> list[Piece]:
-    if not groups:
+def _pieces(archive: Archive, places: dict[str, list[Member]]) -> list[Piece]:
+    if not places:
         raise ConfigError(f"{archive.path}: expected n01440764/<image> and so on, found {named(archive)}")
-    return [
-        Piece(place, sum(member.size for member, _ in files), partial(copy, archive, files))
-        for place, files in sorted(groups.items())
-    ]
+    return pieces(archive, places)
 
 
-def _variant(letter: str, samples: int, home: str, archive: str, folder: str, where: str) -> Variant:
+def _variant(letter: str, samples: int, home: str, archive: str, folder: str, where: str) -> ClassArchive:
     about = About(name=f"imagenet-{letter}", home=home, splits={"val": samples}, notes=(NOTE,))
-    return Variant(about, archive, folder, where)
+    return ClassArchive(about, archive, folder, where)
 
 
 IMAGENET_A = _variant(
