@@ -135,13 +135,18 @@ class Tar:
         with open(self.path, "rb") as file:
             size = file.seek(0, io.SEEK_END) if self.size is None else self.size
             seen = None
+            window = Window(file, self.start, size)
             try:
-                with tarfile.open(fileobj=Window(file, self.start, size), mode="r:") as tar:
+                with tarfile.open(fileobj=window, mode="r:") as tar:
                     while (info := tar.next()) is not None:
                         tar.members = []  # type: ignore[attr-defined]  # else a million of them would be kept
                         if found := self._member(info):
                             yield found
                         seen = info.name
+                    window.seek(tar.offset)
+                    # tarfile takes a head that is cut or damaged for the end, which is a block of zeros.
+                    if window.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                        raise tarfile.ReadError("no end of the archive, nor the head of a file")
             except tarfile.TarError as error:
                 raise ValueError(self._broken(error, size, seen)) from None
 
@@ -175,7 +180,9 @@ class Tar:
     def _broken(self, error: tarfile.TarError, size: int, seen: str | None) -> str:
         if seen is None:
             return f"{self} is no tar file: {error}; it has {size:,} bytes. Download it again"
-        return f"{self} ends too early, after {printable(seen)} and {size:,} bytes: {error}. Download it again"
+        return (
+            f"{self} is cut off or damaged after {printable(seen)}: {error}; it has {size:,} bytes. Download it again"
+        )
 
 
 _kept: dict[Path, BinaryIO | zipfile.ZipFile] = {}  # the archive that was read last: the next piece reads it too

@@ -32,7 +32,8 @@ SHOWN = 10  # pieces that could not be made, and groups of a plan, that are list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = _parser(described=not {"-h", "--help"}.isdisjoint(words)).parse_args(words)
     try:
         return _prepare(args)
     except Halted as error:
@@ -49,11 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(described: bool) -> argparse.ArgumentParser:
+    """`described`: with what each data set needs, for which its maker is imported."""
     parser = argparse.ArgumentParser(
         prog="multimae data prepare",
         description="From the archives that the makers of a data set publish to the layout that training reads.",
-        epilog=EPILOG + "\n" + "\n".join(_described(name) for name in MAKERS),
+        epilog="\n".join([EPILOG, *(_described(name) for name in MAKERS if described)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(MAKERS)}")

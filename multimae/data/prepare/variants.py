@@ -35,7 +35,6 @@ class ClassArchive:
     archive: str  # its name
     folder: str  # what it is called where it is unpacked
     where: str
-    partial: bool = False
     classes: tuple[str, ...] = ()
     as_they_are = True
 

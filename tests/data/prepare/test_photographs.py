@@ -133,7 +133,14 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 
 
 def cut(path: Path, size: int) -> None:
-    path.write_bytes(path.read_bytes()[:-size])
+    """By so many bytes; -1: before the fourth member; -2: leave it, with a head that is none."""
+    data = path.read_bytes()
+    if size < 0:
+        with tarfile.open(path) as archive:
+            fourth = archive.getmembers()[3].offset
+        path.write_bytes(data[:fourth] if size == -1 else data[:fourth] + b"?" * 512 + data[fourth + 512 :])
+    else:
+        path.write_bytes(data[:-size])
 
 
 TRAIN_TAR, VAL_TAR, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -150,7 +157,15 @@ def holds(name: str, data: bytes):
 WRONG = {  # what is done to a source, and what is said of it
     "no kit": (without(KIT), "img_val.tar does not say what its images are of: expected ILSVRC2012_devkit"),
     "no val": (without(VAL_TAR), "has no ILSVRC2012_img_val.tar, and no folders of it; it has ILSVRC2012_devkit_t12"),
-    "cut": (lambda source: cut(source / TRAIN_TAR, 26_000), "ends too early, after n0.* it has 147,897,477,120 bytes"),
+    "cut": (
+        lambda source: cut(source / TRAIN_TAR, 26_000),
+        "cut off or damaged after n0.* it has 147,897,477,120 bytes",
+    ),
+    "cut between two": (
+        lambda source: cut(source / VAL_TAR, -1),
+        "cut off or damaged after ILSVRC2012_val_00000003.JPEG",
+    ),
+    "damaged": (lambda source: cut(source / VAL_TAR, -2), "is cut off or damaged after ILSVRC2012_val_00000003.JPEG"),
     "no tar": (holds(TRAIN_TAR, b"<html>" * 99), "is no tar file: .*594 bytes. Download it again"),
     "another": (holds(TRAIN_TAR, tar({"a.txt": b"1"})), "expected n01440764.tar and so on, found a.txt"),
     "val of another": (holds(VAL_TAR, tar({"b.JPEG": b""})), "expected ILSVRC2012_val_00000001.JPEG to"),
