@@ -55,8 +55,8 @@ class ImageNet:
             f"or Kaggle's copy, unpacked: {KAGGLE}/{{train,val}}/ and {SOLUTION}\n"
             "or folders: train/n01440764/*.JPEG, val/n01440764/*.JPEG\n"
             "  (files of folders become hard links, or are copied where DEST is on another file system)\n"
-            "beside them, for pre-training: {train,val}/{depth,semseg}_tar/n01440764.tar, the pseudo labels of\n"
-            f"  MultiMAE's authors:\n  {LABELS}\n"
+            "beside them, for pre-training: {train,val}/{depth,semseg}_tar/n01440764.tar (or\n"
+            f"  {{train,val}}/{{depth,semseg}}/n01440764/*.png), the pseudo labels of MultiMAE's authors:\n  {LABELS}\n"
             "--classes takes some of the classes: ImageNet-100, say"
         )
 
@@ -115,7 +115,7 @@ def _train(source: Path) -> list[Piece] | None:
             for wnid, tar in sorted(tars.items())
         ]
     for folder in (source / KAGGLE / "train", source / "train", source / TRAIN.removesuffix(".tar")):
-        if found := _folders(folder, "train") or _tars(folder, "train"):
+        if found := _folders(folder, "train/rgb") or _tars(folder, "train"):
             return found
     return None
 
@@ -124,7 +124,7 @@ def _val(source: Path, known: Classes | None) -> list[Piece] | None:
     if (path := source / VAL).is_file():
         return _by_class(Tar(path), _listed(Tar(path)), known)
     for folder in (source / KAGGLE / "val", source / "val", source / VAL.removesuffix(".tar")):
-        if found := _folders(folder, "val"):
+        if found := _folders(folder, "val/rgb"):
             return found
         if folder.is_dir() and any(file.suffix == ".JPEG" for file in folder.iterdir()):
             return _by_class(Tree(folder), list(Tree(folder).members()), known)
@@ -158,9 +158,9 @@ def _by_class(archive: Archive, members: list[Member], known: Classes | None) ->
     return pieces(archive, places)
 
 
-def _folders(folder: Path, split: str) -> list[Piece]:
+def _folders(folder: Path, place: str) -> list[Piece]:
     return [
-        Piece(f"{split}/rgb/{path.name}", 0, partial(_link, Tree(path), f"{split}/rgb/{path.name}"))
+        Piece(f"{place}/{path.name}", 0, partial(_link, Tree(path), f"{place}/{path.name}"))
         for path in _classes_in(folder)
         if path.is_dir()
     ]
@@ -198,17 +198,23 @@ def _link(tree: Tree, place: str, writer: Writer) -> None:
 
 
 def _pseudo(source: Path) -> list[Piece]:
-    """A piece for each class's archive. What the authors say of them (SETUP.md of their repository): a class is a tar,
-    of single-channel PNGs with the names of the photographs. Whether those lie in a folder there, it does not say: a
-    file is known by the last part of its name."""
-    found = []
-    for split in SPLITS:
-        for field in PSEUDO:
-            places = [source / top / split / f"{field}_tar" for top in ("", "imagenet_multitask")]
-            for tar in _classes_in(next((place for place in places if place.is_dir()), places[0])):
-                name = f"{split}/{field}/{tar.stem}"
-                found.append(Piece(name, tar.stat().st_size, partial(_unpack_labels, Tar(tar), field, name)))
-    return found
+    """A piece for each class's archive, or folder. What the authors say of the archives (SETUP.md of their repository):
+    a class is a tar, of single-channel PNGs with the names of the photographs. Whether those lie in a folder there, it
+    does not say: a file is known by the last part of its name."""
+    return [piece for split in SPLITS for field in PSEUDO for piece in _labels(source, split, field)]
+
+
+def _labels(source: Path, split: str, field: str) -> list[Piece]:
+    for top in (source / split, source / "imagenet_multitask" / split):
+        if tars := [path for path in _classes_in(top / f"{field}_tar") if path.suffix == ".tar"]:
+            names = [f"{split}/{field}/{tar.stem}" for tar in tars]
+            return [
+                Piece(name, tar.stat().st_size, partial(_unpack_labels, Tar(tar), field, name))
+                for name, tar in zip(names, tars)
+            ]
+        if found := _folders(top / field, f"{split}/{field}"):
+            return found
+    return []
 
 
 def _unpack_labels(tar: Tar, field: str, place: str, writer: Writer) -> None:

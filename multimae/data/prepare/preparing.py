@@ -169,4 +169,6 @@ def _make(root: Path, piece: Piece) -> dict[str, Any]:
         return {"full": str(error)}
     except ValueError as error:
         return {"failed": str(error)}
+    except OSError as error:  # of the source: the writer tells its own
+        return {"failed": f"{error.filename or 'a file of the source'} could not be read: {error.strerror or error}"}
     return {"files": Counter(writer.files), "bytes": writer.bytes, "linked": writer.linked}

@@ -209,11 +209,17 @@ def test_an_archive_in_the_archive(members, said, tmp_path):
     assert not set(below(tmp_path / "out")) - {"train/rgb/n01440764/n01440764_1.JPEG"}
 
 
-def test_pseudo_labels_of_another_kind_are_told(tmp_path):
+def test_pseudo_labels_in_folders_and_of_another_kind(tmp_path):
     source = published.imagenet(tmp_path / "in", labels=True)
     labels = source / "imagenet_multitask/train"
     (labels / "depth_tar/n01440764.tar").write_bytes((labels / "semseg_tar/n01440764.tar").read_bytes())
     (tmp_path / "out/.prepare").mkdir(parents=True)
+    unpacked = tmp_path / "folders"
+    for name, data in below(
+        made(IMAGENET, published.imagenet(tmp_path / "good", labels=True), tmp_path / "all")
+    ).items():
+        write(unpacked / name.replace("/rgb/", "/"), data)
+    assert below(made(IMAGENET, unpacked, tmp_path / "again")) == below(tmp_path / "all")
     pieces = {piece.name: piece for piece in IMAGENET.pieces(source)}
     with pytest.raises(
         ValueError, match=r"n01440764_6.png in .*: expected a PNG with one channel of 16 bits, for depth"
