@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 COMMANDS = {  # what each is, and the function that takes its arguments
     "prepare": ("the archives that a data set's makers publish -> a folder for --data", "data.prepare.command:main"),
-    "check": ("read every image of a folder, and say what is wrong", "data.check:main"),
+    "check": ("say what is wrong with a folder, before a training finds it", "data.check:main"),
     "show": ("look at samples as training sees them", "data.show:main"),
 }
 
