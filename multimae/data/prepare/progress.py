@@ -13,6 +13,7 @@ from ...units import duration, size
 from .preparing import Making
 
 BETWEEN = 10.0  # seconds between two plain lines
+GLANCE = 0.2  # and between two states on a terminal
 BAR = 24  # columns
 
 
@@ -20,19 +21,21 @@ BAR = 24  # columns
 def following(name: str, before: int) -> Iterator[Callable[[Making], None]]:
     """Gives what shows a state. `before`: pieces that were made in earlier sessions."""
     console, begun = Console(stderr=True, highlight=False), time.monotonic()
-    said = begun  # of the last plain line
+    said = begun  # when something was shown last
     live = Live(console=console, auto_refresh=False, transient=True)
 
     def show(state: Making) -> None:
         nonlocal said
         now = time.monotonic()
+        if now - said < (GLANCE if console.is_terminal else BETWEEN):
+            return
+        said = now
         text = line(state, before, now - begun)
         if console.is_terminal:
             grid = Table.grid(padding=(0, 2))
             grid.add_row(name, ProgressBar(100, 100 * share(state), width=BAR), text)
             live.update(grid, refresh=True)
-        elif now - said >= BETWEEN:
-            said = now
+        else:
             console.print(f"{name}  {text}", soft_wrap=True, markup=False)
 
     with live if console.is_terminal else contextlib.nullcontext():
