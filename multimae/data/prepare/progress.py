@@ -15,6 +15,7 @@ from .preparing import Making
 BETWEEN = 10.0  # seconds between two plain lines
 GLANCE = 0.2  # and between two states on a terminal
 BAR = 24  # columns
+SETTLED = 5.0  # seconds after which the rate says how long it will take: processes take a while to begin
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def line(state: Making, before: int, seconds: float) -> str:
         words += [f"{size(state.read)} of {size(state.bytes)}", f"{size(state.read / max(seconds, 1e-3))}/s"]
     else:
         words.append(f"{done / max(seconds, 1e-3):,.1f} pieces/s")
-    if 0 < part < 1:
+    if 0 < part < 1 and seconds >= SETTLED:
         words.append(f"{duration(seconds * (1 - part) / part)} left")
     if state.failed:
         words.append(f"{len(state.failed):,} could not be made")

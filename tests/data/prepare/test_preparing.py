@@ -171,7 +171,8 @@ def test_what_is_said():
     state = Making(total=10, bytes=2_000_000, made=3, read=1_000_000, failed={"x": "why"})
     said = " 50 %  14 of 20 pieces  1.0 MB of 2.0 MB  100.0 kB/s  10 s left  1 could not be made"
     assert line(state, 10, seconds=10) == said
-    assert line(Making(total=4, bytes=0, made=1), 0, seconds=2) == " 25 %  1 of 4 pieces  0.5 pieces/s  6 s left"
+    assert line(Making(total=4, bytes=0, made=1), 0, seconds=5) == " 25 %  1 of 4 pieces  0.2 pieces/s  15 s left"
+    assert line(Making(total=4, bytes=0, made=1), 0, seconds=2) == " 25 %  1 of 4 pieces  0.5 pieces/s"
     about = About(name="x", home="here", splits={"train": 5, "val": 2})
     found = {"train": Count(3, ("rgb",), {"a": 1, "b": 2}, ("b.png missing",))}
     assert differences(found, Whole(about, {"train": {"a": 3, "b": 2}})) == [
