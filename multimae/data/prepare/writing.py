@@ -15,7 +15,7 @@ from pathlib import Path
 from ..listing import printable
 
 HIDDEN = ".prepare"  # below the destination: the journal, the lock, files that are not whole yet
-LINKS_FAIL = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES)  # and a copy may not
+LINKS_FAIL = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)  # and a copy may not
 
 
 class Halted(Exception):

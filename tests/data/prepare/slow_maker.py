@@ -18,7 +18,7 @@ PIECES, EACH = 4, 3
 
 @dataclass(frozen=True)
 class Slow:
-    about = About(name="slow", home="here", splits={"train": PIECES * EACH})
+    about = About(name="slow", splits={"train": PIECES * EACH})
 
     def expected(self) -> str:
         return "a.tar"

@@ -336,6 +336,6 @@ def test_every_maker_describes_itself(name):
         kind = maker(name)
     except ModuleNotFoundError as error:
         pytest.skip(f"needs {error.name}")
-    assert kind.about.name == name and "http" in kind.expected() and kind.about.home.startswith("http")
+    assert kind.about.name == name and "http" in kind.expected() and (kind.about.home or "").startswith("http")
     if isinstance(kind, Telling):
         assert Whole(kind.about, {}).about.splits

@@ -85,7 +85,7 @@ def test_killed_stopped_and_gone_on_with(source, tmp_path, capsys):
 
     assert main(["slow", str(source), str(root)]) == 0
     about = tree(root)
-    assert About.of(root) == About(name="slow", home="here", splits={"train": 12}) and about.pop("dataset.yaml")
+    assert About.of(root) == About(name="slow", splits={"train": 12}) and about.pop("dataset.yaml")
     assert about == tree(whole)
     assert {path.name for path in (root / ".prepare").iterdir()} == {"lock", "journal.jsonl"}
     assert (root / "train/rgb/c0/0.jpg").stat().st_ino == first.st_ino  # not made again
