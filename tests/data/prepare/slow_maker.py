@@ -31,8 +31,9 @@ def make(source: Path, number: int, writer) -> None:
     for n in range(EACH):
         if number == 2 and n == 1:
             writer.beside.write_bytes(b"half a fi")  # as a kill within the writing of it would leave
-            (source / "WAITS").write_text(str(os.getpid()))
-            while not (source / "GO").exists():
+            (source / "PID").write_text(str(os.getpid()))
+            (source / "PID").rename(source / "WAITS")
+            while not (source / "GO").exists() and not writer.stopping():
                 time.sleep(0.02)
         writer.write(f"train/rgb/c{number}/{n}.jpg", jpeg(10 * number + n))
 

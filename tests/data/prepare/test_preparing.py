@@ -76,13 +76,13 @@ def test_killed_stopped_and_gone_on_with(source, tmp_path, capsys):
     assert set(tree(root).items()) < set(tree(whole).items())  # no half of a file has a name
 
     stopped = begin(source, root)
-    stopped.send_signal(signal.SIGINT)
-    (source / "GO").touch()
+    stopped.send_signal(signal.SIGINT)  # the piece ends with its next file
     _, said = stopped.communicate()
     assert stopped.returncode == 130 and said.endswith("stopped; the same command goes on\n")
     assert "2 are made already" in said and "Traceback" not in said
     assert "piece 2" not in (root / ".prepare/journal.jsonl").read_text()
 
+    (source / "GO").touch()
     assert main(["slow", str(source), str(root)]) == 0
     about = tree(root)
     assert About.of(root) == About(name="slow", splits={"train": 12}) and about.pop("dataset.yaml")
