@@ -5,7 +5,7 @@
     multimae data check DIR --for paper/depth  # against what a recipe reads
     multimae data check DIR --html report.html
 
-Ends with 0 where nothing is wrong, 1 where something is, 2 where that could not be told.
+Ends with 0 where nothing is wrong, 1 where something is, 2 where that could not be told. May be stopped at any time.
 """
 
 import argparse
@@ -19,18 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from ..config import ConfigError, Runtime, load
-from ..modalities import FIELDS
+from ..modalities import FIELDS, IGNORE
 from ..seeds import derive
 from ..units import counted
 from .inspect.expected import IN_METRES, Expected, above_zero, count_of, expect
 from .inspect.findings import Findings, Level
 from .inspect.pace import Pace
+from .inspect.samples import drawn
 from .inspect.structure import judge_classes, judge_copies, judge_listing, judge_splits, judge_survey, open_splits
 from .inspect.survey import Survey, survey
 from .inspect.values import judge_values, metres
 from .listing import Listing
 
 SAMPLE = 500  # of each split, whose pixels are looked at
+SHEET = 16  # samples of each split that are on a page of HTML
 PAGE = 12  # findings that are printed
 WIDTH = 110
 
@@ -38,62 +40,61 @@ WIDTH = 110
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        recipe = (args.recipe, load(args.recipe, args.set)) if args.recipe else None
-        if args.set and not recipe:
+        if args.set and not args.recipe:
             raise ConfigError("--set changes a recipe: give one with --for, such as --for paper/depth")
+        recipe = (args.recipe, load(args.recipe, args.set)) if args.recipe else None
         expected = expect(args.folder, recipe, args.depth_unit, args.classes)
-        findings, surveys = check(args.folder, expected, args.max_pixels, args.sample, args.deep)
+        findings, surveys = check(args.folder, expected, args.max_pixels, None if args.deep else args.sample)
+        how = (
+            "all files" if args.deep else f"heads and ends of all files, pixels of {args.sample} drawn samples a split"
+        )
+        head = f"{args.folder}: {counted(findings.problems, 'problem')}, {counted(findings.notes, 'note')} ({how})"
+        there = [line for split, found in surveys.items() for line in facts(split, found, expected)]
         if args.html:
-            from .inspect.report import write_report
+            from .inspect.report import write_report  # which draws
 
-            write_report(args.html, args.folder, expected, findings, surveys, args.max_pixels)
+            write_report(args.html, args.folder, [head, *there], expected, findings, surveys, args.max_pixels)
             print(f"{args.html} has all of it, with pictures", file=sys.stderr)
     except (ConfigError, OSError) as error:
         print(f"multimae data check: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("multimae data check: stopped; nothing was kept", file=sys.stderr)
+        print("multimae data check: stopped", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps([asdict(finding) | {"level": finding.level.name} for finding in findings.sorted()], indent=1))
     else:
-        how = (
-            "all files" if args.deep else f"heads and ends of all files, pixels of {args.sample} drawn samples a split"
-        )
-        print(page(args.folder, how, expected, findings, surveys))
+        print("\n".join([head, "", *listed(findings), *there]))
     return int(findings.problems > 0)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="multimae data check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="multimae data check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="of a data set: its splits are the folders in it")
-    parser.add_argument(
-        "--for", dest="recipe", metavar="RECIPE", help="what will read it, such as paper/depth, or a YAML file"
+    add, pixels = parser.add_argument, Runtime.model_fields["max_pixels"].default
+    add("folder", type=Path, metavar="DIR", help="of a data set: its splits are the folders in it")
+    add("--for", dest="recipe", metavar="RECIPE", help="what will read it, such as paper/depth, or a YAML file")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the recipe")
+    add("--depth-unit", type=above_zero, metavar="METRES", help="of one step in a file of depth: 0.001")
+    add("--classes", type=count_of, metavar="N", help="how many a class map has")
+    add(
+        "--sample",
+        type=count_of,
+        default=SAMPLE,
+        metavar="N",
+        help="of each split, their pixels (default: %(default)s)",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the recipe"
-    )
-    parser.add_argument("--depth-unit", type=above_zero, metavar="METRES", help="of one step in a file of depth: 0.001")
-    parser.add_argument("--classes", type=count_of, metavar="N", help="how many a class map has")
-    parser.add_argument("--sample", type=count_of, default=SAMPLE, metavar="N", help="of each split, whose pixels are looked at (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--deep", action="store_true", help="look at the pixels of all: damage inside files, too")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with all findings and pictures")
-    parser.add_argument("--json", action="store_true", help="print the findings for a program")
-    most = Runtime.model_fields["max_pixels"].default
-    parser.add_argument(
-        "--max-pixels", type=count_of, default=most, metavar="N", help="of an image (default: %(default)s)"
-    )
+    add("--deep", action="store_true", help="the pixels of all: tells damage inside files, too")
+    add("--html", type=Path, metavar="FILE", help="write one page with all findings, charts and pictures")
+    add("--json", action="store_true", help="print the findings for a program")
+    add("--max-pixels", type=count_of, default=pixels, metavar="N", help="of an image (default: %(default)s)")
     return parser
 
 
-def check(
-    root: Path, expected: Expected, max_pixels: int, sample: int, deep: bool
-) -> tuple[Findings, dict[str, Survey]]:
-    """Everything. Raises ConfigError where nothing can be looked at, and OSError of the file system."""
+def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -> tuple[Findings, dict[str, Survey]]:
+    """Everything. `sample`: how many of a split to decode; None: all. Raises ConfigError where there is nothing, and OSError
+    of the file system."""
     findings, surveys = Findings(), {}
     for what, mend in expected.contradictions:
         findings.add(Level.WRONG, "settings", what, mend)
@@ -102,10 +103,12 @@ def check(
         judge_listing(listing, split, expected, findings)
         if not listing.stems:
             continue
+        decode = None if sample is None else _decoded(listing, split, sample)
         with Pace(f"{split}: looking at samples", len(listing.stems)) as pace:
-            surveys[split] = survey(listing, max_pixels, None if deep else drawn(listing, split, sample), pace.done)
-        judge_survey(surveys[split], split, expected, findings)
-        judge_values(surveys[split], split, expected, findings)
+            found = surveys[split] = survey(listing, max_pixels, decode, pace.done)
+        found.shown = drawn(listing, SHEET, 0, "sheet", split)
+        judge_survey(found, split, expected, findings)
+        judge_values(found, split, expected, findings)
     train = next((split for split in (*expected.reads, "train") if split in surveys), "train")
     judge_classes(root, surveys, train, expected, findings)
     judge_splits(surveys, expected, findings)
@@ -113,72 +116,62 @@ def check(
     return findings, surveys
 
 
-def drawn(listing: Listing, split: str, sample: int) -> set[str]:
-    """The same at every look."""
+def _decoded(listing: Listing, split: str, sample: int) -> set[str]:
+    """The same samples at every check."""
     stems = listing.stems
-    if sample >= len(stems):
-        return set(stems)
     rng = np.random.Generator(np.random.Philox(key=derive(0, "check", split)))
-    return {stems[index] for index in rng.choice(len(stems), sample, replace=False)}
+    return {stems[index] for index in rng.choice(len(stems), min(sample, len(stems)), replace=False)}
 
 
-# ---- one page
+# ---- one page of text
 
 
-def page(root: Path, how: str, expected: Expected, findings: Findings, surveys: dict[str, Survey]) -> str:
-    found = findings.sorted()
-    problems = findings.problems
-    notes = len(found) - problems
-    lines = [f"{root}: {counted(problems, 'problem')}, {counted(notes, 'note')} (looked at: {how})", ""]
+def listed(findings: Findings) -> list[str]:
+    """The worst of what was found, a few lines each."""
+    found, lines = findings.sorted(), []
     for number, finding in enumerate(found[:PAGE], 1):
-        name = finding.level.name.lower()
-        lines += textwrap.wrap(
-            f"{number}. [{name}] {finding.text}",
-            WIDTH,
-            subsequent_indent="   ",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-        lines += [f"     {example}" for example in finding.examples[: 3 if problems < 8 else 1]]
-        lines += textwrap.wrap(
-            f"   -> {finding.mend}",
-            WIDTH,
-            initial_indent="  ",
-            subsequent_indent="      ",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
+        lines += _wrapped(f"{number}. {finding.level.said}: {finding.text}", "", "   ")
+        lines += [f"     {example}" for example in finding.examples[: 3 if len(found) < 6 else 1]]
+        lines += _wrapped(finding.mend, "   -> ", "      ")
     if len(found) > PAGE:
         lines.append(f"and {len(found) - PAGE} more: --json prints them, --html FILE shows them")
-    lines += [""] * bool(found) + [line for split, survey in surveys.items() for line in facts(split, survey, expected)]
-    return "\n".join(lines)
+    return [*lines, ""] if lines else []
+
+
+def _wrapped(text: str, first: str, others: str) -> list[str]:
+    """Paths and commands stay whole."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def facts(split: str, found: Survey, expected: Expected) -> list[str]:
     """What lies in a split, in a few lines."""
-    classes = {name: n for name, n in found.classes.items() if name}
+    classes = [n for name, n in found.classes.items() if name]
     line = f"{split}: {counted(found.samples, 'sample')}"
     if classes:
-        line += f" in {counted(len(classes), 'folder')} ({min(classes.values()):,} to {max(classes.values()):,} each)"
+        line += f" in {counted(len(classes), 'folder')} of {min(classes):,} to {max(classes):,}"
     if found.sizes:
-        usual, n = found.sizes.most_common(1)[0]
+        (width, height), n = found.sizes.most_common(1)[0]
         areas = sorted(found.sizes, key=lambda size: size[0] * size[1])
-        line += f"; {usual[0]} x {usual[1]} px" + (
-            ""
-            if len(areas) == 1
-            else f" ({n:,} of them; from {areas[0][0]} x {areas[0][1]} to {areas[-1][0]} x {areas[-1][1]})"
-        )
-    lines = [line]
-    for name, modes in found.modes.items():
-        text = f"  {name}: {found.files[name]:,} files, " + ", ".join(
-            f"{mode} {n:,}" for mode, n in modes.most_common(4)
-        )
-        if values := found.values.get(name):
-            (there,) = values.pixels.nonzero()
-            if name in IN_METRES and (known := metres(values, expected.units[name].metres)):
-                zeros = values.pixels[0] / values.pixels.sum()
-                text += f"; {known[0]:.3g} to {known[2]:.3g} m, median {known[1]:.3g} m; {zeros:.1%} unknown"
-            elif FIELDS[name].channels is None:
-                text += f"; {len(there)} values, {there[0]} to {there[-1]}"
-        lines.append(text)
-    return lines
+        line += f"; {width} x {height} px"
+        if len(areas) > 1:
+            (small, low), (large, high) = areas[0], areas[-1]
+            line += f" ({n:,} of them; {small} x {low} to {large} x {high})"
+    return [line, *(_facts(name, found, expected) for name in found.modes)]
+
+
+def _facts(name: str, found: Survey, expected: Expected) -> str:
+    modes = ", ".join(f"{mode} {n:,}" for mode, n in found.modes[name].most_common(4))
+    text = f"  {name}: {found.files[name]:,} files ({modes})"
+    if not (values := found.values.get(name)):
+        return text
+    (there,) = values.pixels.nonzero()
+    if name in IN_METRES and (known := metres(values, expected.units[name].metres)):
+        zeros = values.pixels[0] / values.pixels.sum()
+        text += f"; median {known[1]:.3g} m, 1% to 99%: {known[0]:.3g} to {known[2]:.3g} m; {zeros:.1%} unknown"
+    elif FIELDS[name].channels is None:
+        labels = there[there != IGNORE]
+        text += f"; {counted(len(labels), 'number')}, {labels[0]} to {labels[-1]}" if len(labels) else ""
+        text += f"; {values.pixels[IGNORE] / values.pixels.sum():.1%} unlabelled"
+    return text

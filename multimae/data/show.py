@@ -12,22 +12,21 @@ import argparse
 import pkgutil
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..config import SCENES, ConfigError, RunConfig, Runtime, Scenes, TrainingConfig, load
-from ..modalities import FIELDS, IGNORE, MODALITIES, SOURCES, named
+from ..config import SCENES, ConfigError, RunConfig, Runtime, Scenes, TrainingConfig, load, recipe
+from ..modalities import FIELDS, IGNORE, MASK, MODALITIES, SOURCES, named
 from ..seeds import derive
 from .inspect.drawing import figure, join, key, picture, row, scale, shown, text, tile, write_page
 from .inspect.expected import above_zero, count_of, expect
-from .inspect.samples import Lying, RenderedLying, drawn_from
+from .inspect.samples import Lying, RenderedLying, opened
 from .transforms import RegressTransform
 
 SAMPLES, DRAWS = 6, 4
-VIEW = 128  # px, of a picture of a view
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,18 +74,19 @@ def _open(args: argparse.Namespace) -> tuple[str, TrainingConfig, Lying | Render
     if args.set and not args.recipe:
         raise ConfigError("--set changes a recipe: give one with --for, such as --for smoke/segment")
     config = load(args.recipe, args.set) if args.recipe else None
-    if config and not isinstance(config, TrainingConfig):
+    if config is not None and not isinstance(config, TrainingConfig):
         raise ConfigError(
             f"--for {args.recipe}: {config.task} trains nothing, so there are no views; give another recipe"
         )
     if args.data in SCENES:
-        config = config or load("smoke/pretrain", [])
+        config = config or recipe("pretrain", "smoke")
+        assert isinstance(config, TrainingConfig)
         size = config.data.render_size if isinstance(config.data, Scenes) else Scenes().render_size
         lying = RenderedLying(args.data, args.split, args.samples, size, args.cache, config.fields)
         return args.recipe or "smoke/pretrain", config, lying
     root = Path(args.data)
     expected = expect(root, (args.recipe, config) if config else None, args.depth_unit)
-    files = drawn_from(root, args.split, args.samples, args.seed, expected)
+    files = opened(root, args.split, args.samples, args.seed, expected)
     return args.recipe or "paper/pretrain", config or _usual(files.fields), files
 
 
@@ -95,7 +95,8 @@ def _usual(fields: Sequence[str]) -> TrainingConfig:
     sources = {SOURCES[name]: name for name in reversed(list(SOURCES)) if name in fields}
     if not sources:
         raise ConfigError(f"there is no {' or '.join(MODALITIES)}, only {', '.join(fields)}: say what for, with --for")
-    config = load("paper/pretrain", [])
+    config = recipe("pretrain", "paper")
+    assert isinstance(config, TrainingConfig)
     tokens = config.model.tokens * len(sources)
     return config.edit(
         {"inputs": list(sources.values()), "targets": list(sources), "masking.visible_tokens": tokens // 4}
@@ -105,73 +106,91 @@ def _usual(fields: Sequence[str]) -> TrainingConfig:
 # ---- the page
 
 
-def _parts(title: str, name: str, config: TrainingConfig, lying: Lying | RenderedLying, draws: int):
+def _parts(title: str, name: str, config: TrainingConfig, lying: Lying | RenderedLying, draws: int) -> Iterator[str]:
     transform = pkgutil.resolve_name(config.runs).transform(config, True)
-    lacks = [wanted for wanted in config.fields if wanted not in lying.fields]
-    if lacks:
-        mend = "; for a folder without, --set masked=false" if getattr(config, "masked", False) else ""
+    if lacks := [wanted for wanted in config.fields if wanted not in lying.fields]:
+        mend = "; for a folder without, --set masked=false" if MASK.name in lacks else ""
         raise ConfigError(f"{name} reads {', '.join(config.fields)}; missing here: {', '.join(lacks)}{mend}")
-    augmentation = getattr(config, "augmentation", None)
     said = [f"views of {config.model.image_size} px"]
-    said += [f"augmentation: <code>{text(augmentation.model_dump())}</code>"] if augmentation else ["no augmentation"]
-    if getattr(augmentation, "mixup", 0) or getattr(augmentation, "cutmix", 0):
-        said.append("mixup and cutmix mix batches after that, and are not shown")
-    yield f"<h1>{text(title)}</h1><p class='said'>{join(said)}</p>"
+    augmentation = getattr(config, "augmentation", None)
+    settings = augmentation.model_dump() if augmentation else {}
+    said += [f"{key} {_setting(value)}" for key, value in settings.items()] or ["no augmentation"]
+    if settings.get("mixup") or settings.get("cutmix"):
+        said.append("mixup and cutmix mix whole batches after that, and are not shown")
+    yield f"<h1>{text(title)}</h1><p class='said'>{join(map(text, said))}</p>"
     for index in range(len(lying)):
-        sample = lying.sample(index)
         yield f'<div class="block"><h3>{text(lying.name(index))}</h3>'
-        yield row(_raw(field, image, lying) for field, image in sample.items() if field != "label")
-        taken = {field: sample[field] for field in config.fields}
-        for draw in range(draws):
-            yield _view(transform, config, taken, lying, index, draw)
+        yield from _sample(transform, config, lying, index, draws)
         yield "</div>"
 
 
-def _raw(field: str, image: Tensor, lying: Lying | RenderedLying) -> str:
-    height, width = image.shape[-2:]
-    return shown(field, image, lying.names(field), f"<b>{field}</b> {width} x {height}<br>")
+def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_setting, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _view(
-    transform: Callable,
-    config: TrainingConfig,
-    sample: dict[str, Tensor],
-    lying: Lying | RenderedLying,
-    index: int,
-    draw: int,
-) -> str:
-    """One row: each modality as the model gets it, but for the colours' normalisation, and what is to be predicted."""
-    rng = random.Random(derive(config.seed, "augment", draw, index))
-    try:
-        out = transform(sample, rng)
-    except ValueError as error:
-        return f'<p class="wrong">training would refuse this sample: {text(error)}</p>'
-    figures = [_input(name, image, config, draw) for name, image in out.items() if name in MODALITIES]
-    if "target" in out:
-        figures.append(_target(transform, out["target"], config, lying))
-    return row(figures)
+def _sample(
+    transform: Callable, config: TrainingConfig, lying: Lying | RenderedLying, index: int, draws: int
+) -> Iterator[str]:
+    """A line for each field: as it lies, and then what training makes of it."""
+    sample = lying.sample(index)
+    views, refused = [], ""
+    for draw in range(draws):
+        rng = random.Random(derive(config.seed, "augment", draw, index))  # as of `loaders.train_batches`
+        try:
+            views.append(transform({field: sample[field] for field in config.fields}, rng))
+        except ValueError as error:
+            refused = f'<p class="stops">training would refuse this sample: {text(error)}</p>'
+            break
+    constant = len(views) > 1 and all(_equal(views[0], view) for view in views)
+    named_views = {"every epoch": views[0]} if constant else {f"epoch {n}": view for n, view in enumerate(views)}
+    modalities = {field: modality for modality, field in config.sources.items()}
+    truth, unread = getattr(config, "truth_field", None), []
+    for field, image in sample.items():
+        if image.ndim < 2:
+            continue
+        height, width = image.shape[-2:]
+        figures = [shown(field, image, lying.names(field), f"<b>{field}</b> as it lies, {width} x {height}<br>")]
+        for head, view in named_views.items():
+            if field == truth:
+                figures.append(_target(transform, view["target"], config, lying, head))
+            elif field in modalities and field in config.fields:
+                figures.append(_input(modalities[field], view[modalities[field]], config, head))
+        if field == truth or field in modalities:
+            yield row(figures)
+        else:
+            unread += figures
+    if unread:
+        yield '<p class="said">No view of its own has</p>' + row(unread)
+    yield refused
 
 
-def _input(name: str, image: Tensor, config: TrainingConfig, draw: int) -> str:
-    kind, head = MODALITIES[name], f"{name}, epoch {draw}"
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(image.nan_to_num(), other[name].nan_to_num()) for name, image in one.items())
+
+
+def _input(name: str, image: Tensor, config: TrainingConfig, head: str) -> str:
+    """A modality as the model gets it, but for the normalisation of colours."""
+    kind = MODALITIES[name]
     if kind.channels is None:
-        padding = getattr(config.model, f"{name}_unlabelled")
-        image = image.masked_fill(image == kind.predicted(config.model), IGNORE) if padding else image
-        return figure(picture(tile(name, image), False, VIEW), head)
+        if getattr(config.model, f"{name}_unlabelled"):
+            image = image.masked_fill(image == kind.predicted(config.model), IGNORE)
+        return figure(picture(tile(name, image), smooth=False), head)
     if kind.standardize:  # what is not known, and padding, is 0 then
         known = image[image != 0]
-        head += f"<br>standardised: {known.min():.2f} to {known.max():.2f}" if len(known) else "<br>nothing is known"
+        head += f", standardised {known.min():.2f} to {known.max():.2f}" if len(known) else ": nothing is known"
         image = torch.where(image == 0, torch.nan, image)
-        return figure(picture(named(kind.draw)(image, image), True, VIEW), head)
-    return figure(picture(tile(name, image), True, VIEW), head)
+        return figure(picture(named(kind.draw)(image, image), smooth=True), head)
+    return figure(picture(tile(name, image), smooth=True), head)
 
 
-def _target(transform: Callable, target: Tensor, config: RunConfig, lying: Lying | RenderedLying) -> str:
-    field = config.truth_field  # type: ignore[attr-defined]  # what has a target is a transfer
-    kind, head = FIELDS[field], f"<b>target</b> {field}<br>"
+def _target(transform: Callable, target: Tensor, config: RunConfig, lying: Lying | RenderedLying, head: str) -> str:
+    field: str = config.truth_field  # type: ignore[attr-defined]  # what has a target is a transfer
+    kind, head = FIELDS[field], f"{head}, the target<br>"
     if kind.channels is None:
         shift = int(getattr(config, "zero_is_unlabelled", False))  # as the files count, and with the same colours
         target = torch.where(target == IGNORE, IGNORE, target + shift).to(torch.uint8)
-        return figure(picture(tile(field, target), False, VIEW), head + key(field, target, lying.names(field)))
+        return figure(picture(tile(field, target), smooth=False), head + key(field, target, lying.names(field)))
     target = target * kind.top if isinstance(transform, RegressTransform) else target
-    return figure(picture(named(kind.draw)(target, target), True, VIEW), head + scale(field, target))
+    return figure(picture(named(kind.draw)(target, target), smooth=True), head + scale(field, target))

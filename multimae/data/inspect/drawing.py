@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...files import write_atomic
-from ...modalities import FIELDS, IGNORE, named
+from ...modalities import FIELDS, IGNORE, MASK, named
 from ..pixels import validity
 from .expected import IN_METRES
 
@@ -26,7 +26,7 @@ h1 { font-size: 22px; margin-bottom: 4px; } h2 { font-size: 17px; margin: 28px 0
 h3 { font-size: 14px; margin: 18px 0 6px; font-weight: 600; overflow-wrap: anywhere; }
 p.said { color: #555; margin-top: 0; }
 .row { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
-figure { margin: 0; width: max-content; max-width: 240px; }
+figure { margin: 0 0 8px; width: 192px; }
 figure img { display: block; border-radius: 2px; }
 figcaption { font-size: 12px; color: #444; margin-top: 3px; overflow-wrap: anywhere; }
 .block { border: 1px solid #e3e3e3; border-radius: 6px; padding: 10px 14px 14px; margin: 12px 0; }
@@ -69,6 +69,8 @@ def tile(field: str, image: Tensor) -> np.ndarray:
         image = named(kind.normalize)(image)
     elif kind.channels and (valid := validity(image, kind)) is not None:
         image = torch.where(valid, image, torch.nan)
+    elif kind is MASK:
+        return named(kind.draw)(image, torch.tensor([0.0, 1.0]))
     return named(kind.draw)(image, image)
 
 
@@ -122,6 +124,8 @@ def scale(field: str, image: Tensor) -> str:
         return "holds no value"
     missing = 1 - len(known) / image.numel()
     lacks = f"; grey: {missing:.1%} unknown" if missing > 0 else ""
+    if kind is MASK:
+        return f"{image.mean():.1%} valid"
     if len(image) > 1:
         return f"{known.min():.3g} to {known.max():.3g}{lacks}"
     low, high = np.quantile(known.numpy(), QUANTILES).tolist() if field in IN_METRES else (known.min(), known.max())
@@ -157,5 +161,5 @@ def chart(draw: Callable[..., None], size: tuple[float, float] = (6.0, 2.4)) -> 
     return svg[svg.index("<svg") :]
 
 
-def join(words: Sequence[str]) -> str:
+def join(words: Iterable[str]) -> str:
     return " &middot; ".join(words)

@@ -101,8 +101,9 @@ def expect(
         if names:
             if classes and classes != len(names) and SOURCES[of_field] == of_field:
                 raise ConfigError(f"--classes {classes}: {folder / FILE} names {len(names)}; mend it there")
-            said_by_file = {"count": len(names), "first": first, "by": FILE, "names": names}
-            numbers[of_field] = replace(of_run or Classes(len(names), first, FILE), **said_by_file)
+            numbers[of_field] = replace(
+                of_run or Classes(len(names), first, FILE), count=len(names), first=first, by=FILE, names=names
+            )
             if of_run and (of_run.count, of_run.first) != (len(names), first):
                 contradictions.append(_other_classes(of_field, of_run, len(names), first))
         elif classes:

@@ -14,6 +14,10 @@ class Level(IntEnum):
     STOPS = 1  # training would refuse it, at the start or in the middle
     NOTE = 2  # may well be meant
 
+    @property
+    def said(self) -> str:
+        return ("trains on something else", "stops training", "note")[self]
+
 
 @dataclass
 class Finding:
@@ -64,3 +68,7 @@ class Findings:
     @property
     def problems(self) -> int:
         return sum(finding.level < Level.NOTE for finding in self.found.values())
+
+    @property
+    def notes(self) -> int:
+        return len(self.found) - self.problems

@@ -1,5 +1,6 @@
 """Some samples of a data set with all that each of them holds, of a folder or of the embedded scenes."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,16 +16,21 @@ from ..listing import Listing, class_names, class_of, lacking
 from ..scenes.dataset import RenderedScenes
 from .expected import Expected
 
+MOST_LOOKED_AT = 20_000  # samples, among which some are chosen
+
+
+Files = dict[str, dict[str, Path]]  # stem -> field -> file
+
 
 class Lying:
-    """Files of a folder. `fields`: those that all of the samples hold, and "label" where they lie in classes."""
+    """Files of a folder. `fields`: those that samples hold, and "label" where they lie in classes of `train`."""
 
-    def __init__(self, listing: Listing, train: Path, stems: Sequence[str], expected: Expected, max_pixels: int):
-        self.listing, self.stems, self.expected, self.max_pixels = listing, list(stems), expected, max_pixels
+    def __init__(self, files: Files, train: Path, expected: Expected, max_pixels: int):
+        self.files, self.stems, self.expected, self.max_pixels = files, list(files), expected, max_pixels
         names = class_names(train) if not lacking(train) else ()
         self.numbers = {name: number for number, name in enumerate(names)}
-        labelled = all(class_of(stem) in self.numbers for stem in stems)
-        self.fields = (*listing.found, *(("label",) if labelled else ()))
+        labelled = all(class_of(stem) in self.numbers for stem in files)
+        self.fields = (*next(iter(files.values())), *(("label",) if labelled else ()))
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -39,38 +45,49 @@ class Lying:
         classes = self.expected.classes.get(field)
         return classes.name if classes else str
 
-    def sample(self, index: int) -> dict[str, Tensor]:
+    def image(self, index: int, field: str) -> Tensor:
         """Raises ValueError with the name of a file that cannot be used."""
-        stem, sample = self.stems[index], {}
-        for field, found in self.listing.found.items():
-            path = self.listing.folder / found[stem][0]
-            unit = self.expected.units[field].metres if field in self.expected.units else None
-            try:
-                sample[field] = read(path, field, self.max_pixels, unit)
-            except Unusable as error:
-                raise ValueError(f"{path} {error}; `multimae data check` finds all such files") from None
+        path = self.files[self.stems[index]][field]
+        unit = self.expected.units[field].metres if field in self.expected.units else None
+        try:
+            return read(path, field, self.max_pixels, unit)
+        except Unusable as error:
+            raise ValueError(f"{path} {error}; `multimae data check` finds all such files") from None
+
+    def sample(self, index: int) -> dict[str, Tensor]:
+        stem = self.stems[index]
+        sample = {field: self.image(index, field) for field in self.files[stem]}
         if "label" in self.fields:
             sample["label"] = torch.tensor(self.numbers[class_of(stem)])
         return sample
 
 
-def drawn_from(root: Path, split: str, count: int, seed: int, expected: Expected) -> Lying:
-    """So many samples that are complete, drawn from all of a split. Raises ConfigError where there is none."""
+def drawn(listing: Listing, count: int, seed: int, *key: str) -> Files:
+    """So many of the samples that are complete, in the order of their stems, drawn by `key`; of each class as many, if
+    that goes. Empty where none is complete."""
+    rng = np.random.Generator(np.random.Philox(key=derive(seed, *key)))
+    order = (listing.stems[index] for index in rng.permutation(len(listing.stems)))
+    whole = (stem for stem in order if all(stem in found for found in listing.found.values()))
+    classes: dict[str, list[str]] = {}
+    for stem in itertools.islice(whole, MOST_LOOKED_AT):
+        classes.setdefault(class_of(stem), []).append(stem)
+    rounds = itertools.chain.from_iterable(itertools.zip_longest(*classes.values()))
+    chosen = sorted(itertools.islice((stem for stem in rounds if stem), count))
+    return {stem: {field: listing.folder / found[stem][0] for field, found in listing.found.items()} for stem in chosen}
+
+
+def opened(root: Path, split: str, count: int, seed: int, expected: Expected) -> Lying:
+    """So many samples of a split. Raises ConfigError where there is none."""
     if lack := lacking(root / split):
         there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "nothing"
         raise ConfigError(f"{root / split} {lack}: give a split with --split; there is {there}")
     listing = Listing(root / split, None)
-    missing = listing.missing()
-    whole = [stem for stem in listing.stems if stem not in missing]
-    if not whole:
+    if not (files := drawn(listing, count, seed, "show", split)):
         raise ConfigError(
             f"no sample in {root / split} has all of {', '.join(listing.found)}: `multimae data check {root}` says why"
         )
-    rng = np.random.Generator(np.random.Philox(key=derive(seed, "show", split)))
-    chosen = sorted(rng.choice(len(whole), min(count, len(whole)), replace=False))
     train = root / (split if lacking(root / "train") else "train")
-    max_pixels = Runtime.model_fields["max_pixels"].default
-    return Lying(listing, train, [whole[index] for index in chosen], expected, max_pixels)
+    return Lying(files, train, expected, Runtime.model_fields["max_pixels"].default)
 
 
 class RenderedLying:

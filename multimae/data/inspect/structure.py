@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...config import ConfigError
-from ...modalities import FIELDS
+from ...modalities import FIELDS, MASK
 from ..about import FILE
 from ..listing import Listing, images_folder, lacking
 from .expected import Expected
@@ -34,7 +34,7 @@ def open_splits(root: Path, expected: Expected, findings: Findings) -> Iterable[
         for name in wanted:
             if fields and name not in fields:
                 why = f"{expected.by} reads it" if expected.fields is not None else "other splits have it"
-                mend = f"make {root / split / name}" + (", or --set masked=false" * FIELDS[name].files.modes == ("L",))
+                mend = f"make {root / split / name}" + ", or --set masked=false" * (name == MASK.name)
                 findings.add(Level.STOPS, split, f"has no folder {name}, and {why}", mend)
         try:
             yield Listing(root / split, [name for name in wanted if name in fields] or None)
@@ -48,6 +48,7 @@ def _fields(split: Path) -> list[str]:
 
 def judge_listing(listing: Listing, split: str, expected: Expected, findings: Findings) -> None:
     stems, total = listing.stems, len(listing.stems)
+    told: set[frozenset[str]] = set()
     findings.among(
         Level.STOPS, split, total, "files", "are none that is read", "convert, mend or move them",
         listing.faults.values(),
@@ -58,12 +59,14 @@ def judge_listing(listing: Listing, split: str, expected: Expected, findings: Fi
             continue
         alike = {_folded(stem): stem for stem in found}
         renamed = [(stem, alike[_folded(stem)]) for stem in lost if _folded(stem) in alike]
+        without = {stem for stem, _ in renamed}
+        renamed = [pair for pair in renamed if frozenset(pair) not in told]  # the other lacks what this one has
+        told |= set(map(frozenset, renamed))
         findings.among(
             Level.STOPS, split, total, "samples", f"lack {name}, and a file differs from theirs only by capitals or "
             "form of Unicode", "give the files of a sample one name",
-            (f"{listing.example(name, stem)}, and there is {listing.folder / found[other][0]}" for stem, other in renamed),
+            (f"{listing.example(name, stem)}, and there is {found[other][0]}" for stem, other in renamed),
         )  # fmt: skip
-        without = {stem for stem, _ in renamed}
         findings.among(
             Level.STOPS, split, total, "samples", f"lack {name}",
             f"make or copy what is missing, or leave them out: --set data.allow_missing=true (of {name} there are "
@@ -139,8 +142,8 @@ def judge_classes(
     for split, names in others.items():
         if of_train and (unknown := sorted(names.keys() - of_train.keys())):
             findings.among(
-                level, split, len(names), "classes", f"are not in {train}{doubt}", f"add them to {train}, or remove them",
-                unknown,
+                level, split, len(names), "classes", f"are not in {train}{doubt}",
+                f"add them to {train}, or remove them", unknown,
             )  # fmt: skip
         if labelled and (lost := sorted(of_train.keys() - names.keys())):
             findings.among(
@@ -173,15 +176,15 @@ def judge_classes(
             sorted(of_train.keys() - named),
         )  # fmt: skip
         findings.among(
-            Level.WRONG, train, len(named), "classes", f"that {FILE} names have no sample", "prepare the data set again",
-            sorted(named - of_train.keys()),
+            Level.WRONG, train, len(named), "classes", f"that {FILE} names have no sample",
+            "prepare the data set again", sorted(named - of_train.keys()),
         )  # fmt: skip
     few, most = (min(of_train.values()), max(of_train.values())) if of_train else (0, 0)
     if labelled and most > 20 * few:
         rare = sorted(of_train, key=lambda name: of_train[name])[:3]
         findings.add(
-            Level.NOTE, train, f"classes have {few:,} to {most:,} samples", "the accuracy over all samples hides the rare",
-            (f"{name}: {of_train[name]:,}" for name in rare),
+            Level.NOTE, train, f"classes have {few:,} to {most:,} samples",
+            "the accuracy over all samples hides the rare", (f"{name}: {of_train[name]:,}" for name in rare),
         )  # fmt: skip
 
 
@@ -226,11 +229,12 @@ def judge_copies(surveys: Mapping[str, Survey], findings: Findings) -> None:
         total = sum(surveys[split].samples for split in splits)
         if len(splits) > 1:
             findings.among(
-                Level.WRONG, " and ".join(splits), total, "samples", "are in both, byte for byte: what is measured was seen",
-                "remove them from one", some.first, some.count,
+                Level.WRONG, " and ".join(splits), total, "samples",
+                "are in both, byte for byte: what is measured was seen", "remove them from one", some.first, some.count,
             )  # fmt: skip
         else:
             findings.among(
-                Level.NOTE, splits[0], total, "samples", "are copies of others in it, byte for byte", "remove the copies",
+                Level.NOTE, splits[0], total, "samples", "are copies of others in it, byte for byte",
+                "remove the copies",
                 some.first, some.count,
             )  # fmt: skip

@@ -18,6 +18,7 @@ from ..imagefolder import CHECKERS, ENDS
 from ..images import Unusable, open_image, read
 from ..listing import Listing, class_of
 from .findings import EXAMPLES
+from .samples import Files
 
 TOGETHER = 256  # samples that are in the pool's hands
 PART = 4096  # bytes of a file, in its middle and at its end, that tell it from others of its size
@@ -102,6 +103,7 @@ class Survey:
     unusable: dict[tuple[str, str], Some] = field(default_factory=dict)  # (field, what is wrong without its numbers)
     differ: Some = field(default_factory=Some)  # samples whose files differ in size
     marks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    shown: Files = field(default_factory=dict)  # some samples, for pictures
     paths: np.ndarray = field(default_factory=lambda: np.zeros(0, "S1"))  # of what `marks` are of, in `folder`
 
 

@@ -17,14 +17,15 @@ MILLIMETRE = 0.001
 UNITS = {
     "millimetres": MILLIMETRE,
     "65535 = 128 m": 128 / FULL,
-    "65536 = 10 m, NYUv2 as the authors write it": 10 / 65536,
-    "1/256 m, KITTI (https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction)": 1 / 256,
-    "1/512 m, Taskonomy (https://github.com/StanfordVL/taskonomy/tree/master/data)": 1 / 512,
-    "1/5000 m, TUM (https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats)": 1 / 5000,
+    "65536 = 10 m (NYUv2)": 10 / 65536,  # of MultiMAE's authors
+    "1/256 m (KITTI)": 1 / 256,  # https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction
+    "1/512 m (Taskonomy)": 1 / 512,  # https://github.com/StanfordVL/taskonomy/tree/master/data
+    "1/5000 m (TUM)": 1 / 5000,  # https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats
 }
 NEAR, FAR = 0.3, 60.0  # metres: between them is the median of what people photograph, desks and streets
-# Of a depth sensor's millimetres, the farthest hundredth: a room to a hall. Read as 65535 = 128 m, it looks like a depth.
+# Of a sensor's millimetres, the farthest hundredth: a room to a hall. As 65535 = 128 m it looks like a depth, too.
 SENSOR = range(800, 20_000)
+UNSAID = "nobody says its unit"
 SATURATED = 0.01  # of the pixels
 ZEROS = 0.3  # of the pixels: class 0 is hardly so rare, or so frequent, where it is a class
 INVERTED = 0.4  # mean correlation of depth with how far down it is: what is lower is nearer, mostly
@@ -63,10 +64,13 @@ def _judge_depth(place: str, name: str, values: Values, expected: Expected, find
     unit, field_unit = expected.units[name], f"data.{SOURCES[name]}_unit"
     if not (raw := values.quantiles(0.01, 0.5, 0.99)):
         return
+    nobody = unit.by == NOBODY and not any(  # once is enough
+        finding.place.endswith(f"/{name}") and UNSAID in finding.what for finding in findings.found.values()
+    )
     # What a network predicted is of no certain scale, and pre-training standardises each image: less is at stake.
     level = Level.WRONG if name == SOURCES[name] and expected.metric else Level.NOTE
     low, median, high = (unit.metres * number for number in raw)
-    reading = f"its median is {median:.3g} m (1 % to 99 %: {low:.3g} to {high:.3g} m)"
+    reading = f"its median is {median:.3g} m (1% to 99%: {low:.3g} to {high:.3g} m)"
     if not NEAR <= median <= FAR:
         fits = [
             f"{what}: {raw[1] * other:.3g} m, {field_unit}={other:.6g}"
@@ -77,19 +81,17 @@ def _judge_depth(place: str, name: str, values: Values, expected: Expected, find
             level, place, f"read as {_said(unit)}, {reading}, which hardly is what was seen",
             _state(name, field_unit, None) + ("; the median would be, in" if fits else ""), fits,
         )  # fmt: skip
-    elif unit.by == NOBODY and raw[2] in SENSOR:
+    elif nobody and raw[2] in SENSOR:
         as_mm = [MILLIMETRE * number for number in raw]
         findings.add(
             level, place,
-            f"nobody says its unit. Read as {_said(unit)}, {reading}; if it is in millimetres, as most sensors write, "
+            f"{UNSAID}. Read as {_said(unit)}, {reading}; if it is in millimetres, as most sensors write, "
             f"that is {unit.metres / MILLIMETRE:.3g} times too far: the median is {as_mm[1]:.3g} m ({as_mm[0]:.3g} to "
             f"{as_mm[2]:.3g} m)",
-            _state(name, field_unit, MILLIMETRE) + f"; if it is right as it is, say so: unit {unit.metres!r}",
+            _state(name, field_unit, MILLIMETRE) + f";say so too if it is right: unit {unit.metres!r}",
         )  # fmt: skip
-    elif unit.by == NOBODY:
-        findings.add(
-            Level.NOTE, place, f"nobody says its unit; read as {_said(unit)}, {reading}", _state(name, field_unit, None)
-        )
+    elif nobody:
+        findings.add(Level.NOTE, place, f"{UNSAID}; read as {_said(unit)}, {reading}", _state(name, field_unit, None))
     total = values.pixels.sum()
     if full := int(values.pixels[FULL]):
         findings.add(
@@ -101,8 +103,8 @@ def _judge_depth(place: str, name: str, values: Values, expected: Expected, find
     slopes = values.slopes
     if len(slopes) >= MANY and np.mean(slopes) > INVERTED:
         findings.add(
-            Level.NOTE, place, f"what lies lower is farther (correlation {np.mean(slopes):.2f}, mean of {len(slopes):,} "
-            "files), where the ground usually is near: this may be disparity or inverse depth",
+            Level.NOTE, place, f"what lies lower is farther (correlation {np.mean(slopes):.2f}, {len(slopes):,} files), "
+            "where the ground usually is near: this may be disparity or inverse depth",
             "look: `multimae data show`; depth is baseline x focal length / disparity",
         )  # fmt: skip
 
@@ -114,7 +116,7 @@ def _said(unit: Unit) -> str:
 
 def _state(name: str, setting: str, unit: float | None) -> str:
     value = f"{unit:g}" if unit else "METRES"
-    return f"say it: --set {setting}={value}, or in {FILE}: fields: {{{name}: {{unit: {value}}}}}"
+    return f"say it: {setting}={value} (--set), or in {FILE}: fields: {{{name}: {{unit: {value}}}}}"
 
 
 # ---- classes
@@ -145,8 +147,8 @@ def _judge_classes(place: str, name: str, values: Values, expected: Expected, fi
         )  # fmt: skip
     elif classes.first and zero > ZEROS and not values.pixels[classes.last]:
         findings.add(
-            Level.WRONG, place, f"0 covers {zero:.1%} and is read as unlabelled, and {classes.last} never occurs: it may "
-            "count from 0, its classes being read as the ones before them",
+            Level.WRONG, place, f"0 covers {zero:.1%} and is read as unlabelled, and {classes.last} never occurs: "
+            "it may count from 0, its classes being read as the ones before them",
             f"if it does: --set zero_is_unlabelled=false, or `first: 0` for {name} in {FILE}",
         )  # fmt: skip
     elif classes.by and not classes.first and not zero and len(known) > 1 and values.files >= MANY:
