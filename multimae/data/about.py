@@ -36,7 +36,7 @@ class About(Section):
     """A data set."""
 
     name: Text
-    home: Text = ""  # where its makers publish it
+    home: str = ""  # where its makers publish it
     fields: dict[str, FieldFacts] = {}  # by the name of their folder; those that need saying
     splits: dict[str, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
     categories: dict[str, Text] = {}  # class folder -> what a person calls it

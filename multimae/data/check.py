@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -> tuple[Findings, dict[str, Survey]]:
-    """Everything. `sample`: how many of a split to decode; None: all. Raises ConfigError where there is nothing, and OSError
-    of the file system."""
+    """Everything. `sample`: how many of a split to decode; None: all. Raises ConfigError where there is none, and
+    OSError of the file system."""
     findings, surveys = Findings(), {}
     for what, mend in expected.contradictions:
         findings.add(Level.WRONG, "settings", what, mend)
@@ -150,7 +150,8 @@ def facts(split: str, found: Survey, expected: Expected) -> list[str]:
     classes = [n for name, n in found.classes.items() if name]
     line = f"{split}: {counted(found.samples, 'sample')}"
     if classes:
-        line += f" in {counted(len(classes), 'folder')} of {min(classes):,} to {max(classes):,}"
+        line += f" in {counted(len(classes), 'folder')} of {min(classes):,}"
+        line += f" to {max(classes):,}" if min(classes) < max(classes) else ""
     if found.sizes:
         (width, height), n = found.sizes.most_common(1)[0]
         areas = sorted(found.sizes, key=lambda size: size[0] * size[1])

@@ -46,10 +46,10 @@ class Findings:
         self, level: Level, place: str, what: str, mend: str, examples: Iterable[object] = (), count: int | None = None
     ) -> Finding:
         """`count`: of what has it, where that is not the number of examples."""
-        examples = list(map(str, examples))
+        named = list(map(str, examples))
         finding = self.found.setdefault((level, place, what), Finding(level, place, what, mend))
-        finding.count += len(examples) if count is None else count
-        finding.examples += examples[: EXAMPLES - len(finding.examples)]
+        finding.count += len(named) if count is None else count
+        finding.examples += named[: EXAMPLES - len(finding.examples)]
         return finding
 
     def among(

@@ -88,7 +88,7 @@ def _judge_depth(place: str, name: str, values: Values, expected: Expected, find
             f"{UNSAID}. Read as {_said(unit)}, {reading}; if it is in millimetres, as most sensors write, "
             f"that is {unit.metres / MILLIMETRE:.3g} times too far: the median is {as_mm[1]:.3g} m ({as_mm[0]:.3g} to "
             f"{as_mm[2]:.3g} m)",
-            _state(name, field_unit, MILLIMETRE) + f";say so too if it is right: unit {unit.metres!r}",
+            _state(name, field_unit, MILLIMETRE) + f"; if it is right as it is, say so: unit {unit.metres!r}",
         )  # fmt: skip
     elif nobody:
         findings.add(Level.NOTE, place, f"{UNSAID}; read as {_said(unit)}, {reading}", _state(name, field_unit, None))
@@ -103,7 +103,7 @@ def _judge_depth(place: str, name: str, values: Values, expected: Expected, find
     slopes = values.slopes
     if len(slopes) >= MANY and np.mean(slopes) > INVERTED:
         findings.add(
-            Level.NOTE, place, f"what lies lower is farther (correlation {np.mean(slopes):.2f}, {len(slopes):,} files), "
+            Level.NOTE, place, f"what lies lower is farther (correlation {np.mean(slopes):.2f}), "
             "where the ground usually is near: this may be disparity or inverse depth",
             "look: `multimae data show`; depth is baseline x focal length / disparity",
         )  # fmt: skip
@@ -132,9 +132,9 @@ def _judge_classes(place: str, name: str, values: Values, expected: Expected, fi
     says = f"{by} {classes.count} classes, {classes.first} to {classes.last}"
     zero = int(values.pixels[0]) / max(values.pixels.sum(), 1)
     if beyond := [label for label in labels if label > classes.last]:
-        held = f"holds {_numbers(beyond)}, and {says}"
+        held = f"hold {_numbers(beyond)}, and {says}"
         if classes.by and beyond == [classes.count] and not classes.first:
-            lacks = "0 never occurs: it counts from 1" if not zero else (
+            lacks = "0 never occurs, so that it seems to count from 1" if not zero else (
                 f"0 covers {zero:.1%}: it may count from 1, 0 being unlabelled, or have a class more"
             )  # fmt: skip
             held, mend = f"{held}. {lacks}", f"if it counts from 1: {_from_one(name, classes)}"
