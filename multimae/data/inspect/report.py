@@ -24,8 +24,7 @@ def write_report(
         yield f"<h1>{text(said[0])}</h1>"
         yield from _findings(findings)
         yield "<h2>What lies there</h2><pre>" + text("\n".join(said[1:])) + "</pre>"
-        for split, found in surveys.items():
-            yield from _charts(split, found, expected)
+        yield row(chart for split, found in surveys.items() for chart in _charts(split, found, expected))
         for split, found in surveys.items():
             if found.shown:
                 lying = Lying(found.shown, root / ("train" if "train" in surveys else split), expected, max_pixels)
@@ -61,28 +60,19 @@ def _sample(lying: Lying, index: int) -> str:
 
 
 def _charts(split: str, found: Survey, expected: Expected) -> Iterator[str]:
-    charts = []
     counts = {name: n for name, n in found.classes.items() if name}
     if len(counts) > 1:
-        charts.append(_bars(f"{split}: samples of each class folder", counts))
+        yield _bars(f"{split}: samples of each class folder", counts)
     for name, values in found.values.items():
         if name in IN_METRES and values.pixels[1:].any():
-            charts.append(
-                _depth(f"{split}/{name}: metres, share of the known pixels", values, expected.units[name].metres)
-            )
+            yield _depth(f"{split}/{name}: metres, % of the known pixels", values, expected.units[name].metres)
         elif FIELDS[name].channels is None:
             classes = expected.classes.get(name)
+            names = classes.name if classes else str
             (there,) = values.pixels.nonzero()
-            total = values.pixels.sum()
-            named = {
-                "255 unlabelled" if number == IGNORE else classes.name(number) if classes else str(number): 100
-                * values.pixels[number]
-                / total
-                for number in there.tolist()
-            }
-            charts.append(_bars(f"{split}/{name}: % of pixels", named))
-    if charts:
-        yield f"<h2>{text(split)}: charts</h2>" + f'<div class="row">{"".join(charts)}</div>'
+            shares = 100 * values.pixels[there] / values.pixels.sum()
+            named = ("255 unlabelled" if number == IGNORE else names(number) for number in there.tolist())
+            yield _bars(f"{split}/{name}: % of pixels", dict(zip(named, shares.tolist())))
 
 
 def _bars(title: str, counts: Mapping[str, float]) -> str:
@@ -103,7 +93,7 @@ def _depth(title: str, values: Values, unit: float) -> str:
     metres, counts = (numbers + 1) * unit, values.pixels[1:][numbers]
 
     def draw(axes) -> None:
-        axes.hist(metres, bins=BINS, weights=counts / counts.sum(), color="#b5566c")
+        axes.hist(metres, bins=BINS, weights=100 * counts / counts.sum(), color="#b5566c")
         median = unit * values.quantiles(0.5)[0]
         axes.axvline(median, color="#222222", linewidth=1)
         axes.annotate(f"median {median:.3g} m", (median, 1), xycoords=("data", "axes fraction"), xytext=(4, -9),
