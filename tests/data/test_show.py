@@ -30,22 +30,16 @@ def page(capsys, out, *words: str) -> str:
 
 
 def test_a_folder(tmp_path, capsys):
-    root = rooms(tmp_path / "rooms")
-    text = page(capsys, tmp_path / "a.html", str(root), "--samples", "2", "--draws", "3")
+    root, pretrain = str(rooms(tmp_path / "rooms")), ["--for", "smoke/pretrain", "--samples", "2", "--draws", "3"]
+    text = page(capsys, tmp_path / "a.html", root, "--samples", "1", "--draws", "1")
     assert "as paper/pretrain sees it" in text and "crop_scale 0.2 to 1" in text and "0 floor" in text
-    # 255 in an input is refused by training, and so here
-    assert text.count(ONE) == 2 * 4 and text.count("set model.semseg_unlabelled=true") == 2
-    words = ["--for", "paper/pretrain", "--set", "model.semseg_unlabelled=true", "--samples", "2", "--draws", "3"]
-    text = page(capsys, tmp_path / "b.html", str(root), *words)
+    text = page(capsys, tmp_path / "b.html", root, *pretrain, "--set", "model.semseg_classes=1")
+    assert text.count(ONE) == 2 * 4 and text.count("training would refuse this sample: the semseg input holds") == 2
+    text = page(capsys, tmp_path / "c.html", root, *pretrain, "--set", "model.semseg_unlabelled=true")
     assert text.count(ONE) == 2 * (3 * 4 + 1) and "255 unlabelled" in text  # no view is of the mask
     assert text.count("standardised") == 6 and re.search(r"median 2.\d+ m, 1.\d+ to 4.\d* m; grey: 1.0% unknown", text)
-    text = page(
-        capsys,
-        tmp_path / "c.html",
-        str(root),
-        *["--for", "paper/depth", "--samples", "1", "--draws", "3", "--split", "val"],
-    )
-    assert text.count("the target") == 3 and "cat/" in text and "(class 0)" in text
+    text = page(capsys, tmp_path / "d.html", root, "--for", "smoke/depth", "--samples", "1", "--split", "val")
+    assert text.count("the target") == 4 and "cat/" in text and "(class 0)" in text
 
 
 @pytest.mark.parametrize(
