@@ -119,7 +119,7 @@ class FolderDataset:
                 sample[field] = read(path, field, self.max_pixels, self.units.get(field))
             except Unusable as error:
                 raise ValueError(
-                    f"{path} {error}. Repair it, or remove the sample; `python -m multimae.data.check {self.root}` "
+                    f"{path} {error}. Repair it, or remove the sample; `multimae data check --deep {self.root}` "
                     "finds all such files"
                 ) from None
             except OSError as error:
