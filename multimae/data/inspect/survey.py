@@ -77,7 +77,7 @@ class Pixels:
 
 
 @dataclass
-class Seen:
+class Glance:
     """One sample's files, by field."""
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # width and height, px
@@ -107,9 +107,9 @@ class Survey:
     paths: np.ndarray = field(default_factory=lambda: np.zeros(0, "S1"))  # of what `marks` are of, in `folder`
 
 
-def look(listing: Listing, stem: str, max_pixels: int, told_by: str, decode: bool) -> Seen:
+def look(listing: Listing, stem: str, max_pixels: int, told_by: str, decode: bool) -> Glance:
     """At one sample. Raises OSError with the file's name for the file system's."""
-    seen = Seen()
+    seen = Glance()
     for name, found in listing.found.items():
         if stem not in found:
             continue
@@ -182,7 +182,7 @@ def survey(listing: Listing, max_pixels: int, decode: Collection[str] | None, do
     names = (listing.found[told_by].get(stem, ("",))[0] for stem in stems)
     found.paths = np.array([name.encode() for name in names], dtype=bytes)
 
-    def one(stem: str) -> Seen:
+    def one(stem: str) -> Glance:
         return look(listing, stem, max_pixels, told_by, decode is None or stem in decode)
 
     with ThreadPoolExecutor(CHECKERS) as pool:
@@ -197,7 +197,7 @@ def survey(listing: Listing, max_pixels: int, decode: Collection[str] | None, do
     return found
 
 
-def _take(found: Survey, listing: Listing, stem: str, seen: Seen) -> None:
+def _take(found: Survey, listing: Listing, stem: str, seen: Glance) -> None:
     def path(name: str) -> str:
         return str(listing.folder / listing.found[name][stem][0])
 
