@@ -16,8 +16,7 @@ from multimae.data.about import About, FieldFacts
 # Calibration of the image as scikit-image has it (its docstring): px, px, metres.
 FOCAL, OFFSET, BASELINE = 994.978, 31.086, 0.193001
 UNIT = 0.0001  # metres: 6.5 m in 16 bits
-SIDES = (96, 256)  # px, of a crop
-SPLIT = 520  # px: crops for training lie to the left of it, those for evaluation to the right
+SIDES = (128, 256)  # px, of a crop
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -28,14 +27,15 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(root: Path, crops: int = 256, evaluated: int = 32) -> Path:
-    """`root/{train,val}/{rgb,depth}/<n>.png`, square crops of all sizes, no pixel in both splits."""
+    """`root/{train,val}/{rgb,depth}/<n>.png`, square crops of all sizes. Those of both splits overlap: they tell
+    whether something is learnt, not whether it is true of other photographs."""
     rgb, depth = scene()
     height, width = depth.shape
     rng = np.random.default_rng(0)
-    for split, count, (first, last) in (("train", crops, (0, SPLIT)), ("val", evaluated, (SPLIT, width))):
+    for split, count in (("train", crops), ("val", evaluated)):
         for n in range(count):
-            side = int(rng.integers(SIDES[0], min(SIDES[1], last - first) + 1))
-            top, left = int(rng.integers(height - side + 1)), int(rng.integers(first, last - side + 1))
+            side = int(rng.integers(SIDES[0], SIDES[1] + 1))
+            top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
             box = (slice(top, top + side), slice(left, left + side))
             images = {"rgb": rgb[box], "depth": np.round(depth[box] / UNIT).astype(np.uint16)}
             for field, image in images.items():

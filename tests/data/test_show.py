@@ -81,7 +81,7 @@ def test_embedded_scenes(name, recipe, figures, shown, tmp_path, capsys):
 
 SETTINGS = {
     "data": "{name: motorcycle, depth_unit: 0.0001}", "inputs": "[rgb,depth]", "targets": "[rgb,depth]",
-    "masking.visible_tokens": "8", "epochs": "60",
+    "masking.visible_tokens": "10", "epochs": "60", "augmentation.crop_scale": "[0.7,1.0]",
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_a_photograph_and_its_depth_are_checked_shown_and_learnt(tmp_path, capsy
     (journal,) = (tmp_path / "runs").glob("*/journal.jsonl")
     losses = [line["metrics"] for line in map(json.loads, journal.read_text().splitlines()) if line.get("metrics")]
     config = load("smoke/pretrain", [f"{key}={value}" for key, value in SETTINGS.items()])
-    assert losses[-1]["loss_depth"] < 0.7 * constant_loss(root, config)
+    assert losses[-1]["loss_depth"] < 0.85 * constant_loss(root, config)
 
 
 def constant_loss(root, config) -> float:

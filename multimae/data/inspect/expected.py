@@ -117,15 +117,19 @@ def expect(
         labelled="label" in config.fields if config else (True if about and about.categories else None),
         labels=getattr(config, "classes", None) if config and "label" in config.fields else None,
         splits=about.splits if about else {},
-        reads={split: count or 0 for split, count in (data.split(what) for data, what in config.reads.values())}
-        if config
-        else {},
+        reads=_reads(config) if config else {},
         size=config.model.image_size // 2 if config and hasattr(config, "model") else 32,
         by=name,
         contradictions=tuple(contradictions),
         about=about,
         metric=config is None or _metric(config),
     )
+
+
+def _reads(config: RunConfig) -> dict[str, int]:
+    """Of embedded scenes' splits and numbers a folder need have none."""
+    splits = (data.split(what) for data, what in config.reads.values() if isinstance(data, Folder))
+    return {split: count or 0 for split, count in splits}
 
 
 def _metric(config: RunConfig) -> bool:

@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...config import ConfigError
+from ...config import SCENES_SPLITS, ConfigError
 from ...modalities import FIELDS, MASK
 from ..about import FILE
-from ..listing import Listing, images_folder, lacking
+from ..listing import PHOTOGRAPHS, Listing, images_folder, lacking
 from .expected import Expected
 from .findings import Findings, Level
 from .survey import Some, Survey, twins
@@ -20,10 +20,17 @@ OBLONG = 4  # sides: a crop shows little of such an image
 def open_splits(root: Path, expected: Expected, findings: Findings) -> Iterable[Listing]:
     """The listings of the splits, one at a time. Raises ConfigError where there is none."""
     folders = sorted(path.name for path in root.iterdir() if not lacking(path) and not path.name.startswith("."))
-    splits = list(dict.fromkeys([*expected.reads, *expected.splits])) or folders
-    if not splits:
-        raise ConfigError(f"{root} has no folder in it: expected one for each split, such as {root / 'train'}")
-    there = {split: _fields(root / split) for split in splits if not lacking(root / split)}
+    known = {*expected.splits, *SCENES_SPLITS}
+    there_are = [name for name in folders if name in known or _fields(root / name)]
+    if not there_are and not expected.reads:
+        raise ConfigError(
+            f"{root} holds no split, but {', '.join(folders) or 'no folder'}: expected folders named "
+            f"{', '.join(SCENES_SPLITS)}, or with one for each modality in them, such as {root / 'train' / PHOTOGRAPHS}"
+        )
+    splits = list(expected.reads) or list(dict.fromkeys([*expected.splits, *there_are]))
+    if not expected.reads and (others := [name for name in folders if name not in splits]):
+        findings.add(Level.NOTE, "others", "taken for no split, and not looked at", "fine where they are none", others)
+    there = {split: _fields(root / split) or [PHOTOGRAPHS] for split in splits if not lacking(root / split)}
     for split in splits:
         if split not in there:
             by = expected.by if split in expected.reads else FILE
@@ -32,7 +39,7 @@ def open_splits(root: Path, expected: Expected, findings: Findings) -> Iterable[
     wanted = [name for name in FIELDS if name in (expected.fields if expected.fields is not None else some)]
     for split, fields in there.items():
         for name in wanted:
-            if fields and name not in fields:
+            if name not in fields:
                 why = f"{expected.by} reads it" if expected.fields is not None else "other splits have it"
                 mend = f"make {root / split / name}" + ", or --set masked=false" * (name == MASK.name)
                 findings.add(Level.STOPS, split, f"has no folder {name}, and {why}", mend)
@@ -73,11 +80,7 @@ def judge_listing(listing: Listing, split: str, expected: Expected, findings: Fi
             f"{len(found):,} files)", (listing.example(name, stem) for stem in lost if stem not in without),
         )  # fmt: skip
     if not total:
-        known = split in expected.splits or split in expected.reads or split in ("train", "val", "test")
-        findings.add(
-            Level.STOPS if known else Level.NOTE, split, "holds no sample",
-            f"expected {listing.expected()}" if known else "if it is meant as a split, fill it",
-        )  # fmt: skip
+        findings.add(Level.STOPS, split, "holds no sample", f"expected {listing.expected()}")
 
 
 def _folded(stem: str) -> str:
@@ -85,12 +88,11 @@ def _folded(stem: str) -> str:
 
 
 def judge_survey(found: Survey, split: str, expected: Expected, findings: Findings) -> None:
-    for (name, _), some in sorted(found.unusable.items()):
-        what, _, reason = some.first[0].partition(": ")
+    for (name, _), (reason, some) in sorted(found.unusable.items()):
         findings.among(
             Level.STOPS, f"{split}/{name}", found.files[name], "files",
             reason if some.count == 1 else f"like this: {reason}", _mended(name, reason),
-            (text.partition(": ")[0] for text in some.first), some.count,
+            some.first, some.count,
         )  # fmt: skip
     findings.among(
         Level.STOPS, split, found.samples, "samples", "have files of different sizes",

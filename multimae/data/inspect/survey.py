@@ -100,7 +100,8 @@ class Survey:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height of samples, px
     values: dict[str, Values] = field(default_factory=dict)
     decoded: int = 0  # samples whose pixels were looked at
-    unusable: dict[tuple[str, str], Some] = field(default_factory=dict)  # (field, what is wrong without its numbers)
+    # (field, what is wrong, its numbers left out) -> the same with those of the first, and which files
+    unusable: dict[tuple[str, str], tuple[str, Some]] = field(default_factory=dict)
     differ: Some = field(default_factory=Some)  # samples whose files differ in size
     marks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     shown: Files = field(default_factory=dict)  # some samples, for pictures
@@ -202,7 +203,7 @@ def _take(found: Survey, listing: Listing, stem: str, seen: Glance) -> None:
         return str(listing.folder / listing.found[name][stem][0])
 
     for name, reason in seen.unusable.items():
-        found.unusable.setdefault((name, NUMBER.sub("N", reason)), Some()).add(f"{path(name)}: {reason}")
+        found.unusable.setdefault((name, NUMBER.sub("N", reason)), (reason, Some()))[1].add(path(name))
     for name, mode in seen.modes.items():
         found.modes[name][mode] += 1
     for name, pixels in seen.pixels.items():
