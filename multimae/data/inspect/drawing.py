@@ -143,8 +143,8 @@ def _bar(colours: np.ndarray) -> str:
     return f'<img class="bar" src="data:image/png;base64,{_base64(data)}">'
 
 
-def chart(draw: Callable[..., None], size: tuple[float, float] = (6.0, 2.4)) -> str:
-    """What `draw` draws into matplotlib's axes, as SVG."""
+def chart(draw: Callable[..., None], size: tuple[float, float]) -> str:
+    """What `draw` draws into matplotlib's axes, as SVG of `size` inches."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

@@ -24,7 +24,7 @@ def write_report(
         yield f"<h1>{text(said[0])}</h1>"
         yield from _findings(findings)
         yield "<h2>What lies there</h2><pre>" + text("\n".join(said[1:])) + "</pre>"
-        yield row(chart for split, found in surveys.items() for chart in _charts(split, found, expected))
+        yield from (row(_charts(split, found, expected)) for split, found in surveys.items())
         for split, found in surveys.items():
             if found.shown:
                 lying = Lying(found.shown, root / ("train" if "train" in surveys else split), expected, max_pixels)
@@ -85,7 +85,7 @@ def _bars(title: str, counts: Mapping[str, float]) -> str:
         axes.set_xlim(-0.6, max(len(most), 8) - 0.4)
         axes.set_title(title + (f" (the first {BARS} of {len(order):,})" if len(order) > BARS else ""), fontsize=9)
 
-    return chart(draw, (7.0, 3.0))
+    return chart(draw, (4.4 if len(most) <= 24 else 8.8, 2.5))
 
 
 def _depth(title: str, values: Values, unit: float) -> str:
@@ -100,4 +100,4 @@ def _depth(title: str, values: Values, unit: float) -> str:
                       textcoords="offset points", fontsize=8)  # fmt: skip
         axes.set_title(title, fontsize=9)
 
-    return chart(draw, (6.0, 3.0))
+    return chart(draw, (4.4, 2.5))
