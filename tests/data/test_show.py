@@ -100,13 +100,24 @@ def test_a_photograph_and_its_depth_are_checked_shown_and_learnt(tmp_path, capsy
     assert text.count(ONE) == 2 * 2 * 3 and text.count("% unknown") == 2
 
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    words = [sys.executable, "-m", "multimae", "run", "smoke/pretrain", "--no-track", "--runtime", "device=cpu"]
+    words = [
+        sys.executable,
+        "-m",
+        "multimae",
+        "run",
+        "smoke/pretrain",
+        "--no-track",
+        "--runtime",
+        "device=cpu",
+        "--runtime",
+        "threads=1",
+    ]
     words += ["--runs", str(tmp_path / "runs"), "--data", f"motorcycle={root}", *settings]
     subprocess.run(words, check=True, capture_output=True)
     (journal,) = (tmp_path / "runs").glob("*/journal.jsonl")
     losses = [line["metrics"] for line in map(json.loads, journal.read_text().splitlines()) if line.get("metrics")]
     config = load("smoke/pretrain", [f"{key}={value}" for key, value in SETTINGS.items()])
-    assert losses[-1]["loss_depth"] < 0.85 * constant_loss(root, config)
+    assert losses[-1]["loss_depth"] < 0.9 * constant_loss(root, config)  # 0.8 of it was seen
 
 
 def constant_loss(root, config) -> float:

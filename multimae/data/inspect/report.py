@@ -94,6 +94,7 @@ def _depth(title: str, values: Values, unit: float) -> str:
 
     def draw(axes) -> None:
         axes.hist(metres, bins=BINS, weights=100 * counts / counts.sum(), color="#b5566c")
+        axes.margins(y=0.15)
         median = unit * values.quantiles(0.5)[0]
         axes.axvline(median, color="#222222", linewidth=1)
         axes.annotate(f"median {median:.3g} m", (median, 1), xycoords=("data", "axes fraction"), xytext=(4, -9),
