@@ -12,6 +12,8 @@ COMMANDS = {  # what each is, and the function that takes its arguments
     "prepare": ("the archives that a data set's makers publish -> a folder for --data", "data.prepare.command:main"),
     "check": ("say what is wrong with a folder, before a training finds it", "data.check:main"),
     "show": ("look at samples as training sees them", "data.show:main"),
+    "pack": ("some hundred large files in place of millions, for file systems that many share", "data.packing:main"),
+    "unpack": ("the folder of a pack again", "data.packing:main_unpack"),
 }
 
 

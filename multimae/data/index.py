@@ -26,7 +26,7 @@ from ..files import locked, write_atomic
 from .images import Unusable, open_image, read
 from .listing import ENDINGS, Listing
 from .packs import TABLE, check_shards, facts_of, table_of
-from .progress import Report
+from .progress import Pace
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
 TOGETHER = 4096  # samples that are in the threads' hands
@@ -158,15 +158,14 @@ def _made(listing: Listing, runtime: Runtime) -> Index:
         samples[f"{field} kind"], samples[f"{field} size"] = files.kinds, files.sizes
     problems = listing.missing()
     complete = [row for row, stem in enumerate(listing.stems) if stem not in problems]
-    report = Report(f"checking the samples of {listing.folder}", len(complete))
     by_row = {row: problems[stem] for row, stem in enumerate(listing.stems) if stem in problems} if problems else {}
-    with ThreadPoolExecutor(CHECKERS) as pool:
+    with Pace(f"checking the samples of {listing.folder}", len(complete)) as pace, ThreadPoolExecutor(CHECKERS) as pool:
         for start in range(0, len(complete), TOGETHER):
             rows = complete[start : start + TOGETHER]
             for row, problem in zip(rows, pool.map(partial(_check, listing, runtime.max_pixels), rows), strict=True):
                 if problem:
                     by_row[row] = problem
-            report.done(len(rows))
+            pace.done(len(rows))
     paths = {
         field: {"top": files.top, "suffixes": files.suffixes, "names": files.names}
         for field, files in listing.found.items()

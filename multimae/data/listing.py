@@ -81,6 +81,9 @@ class Listing:
         if lost := [str(self.folder / field) for field in wanted if field not in there]:
             raise ValueError(f"{', '.join(lost)} not found: expected a folder for each modality of this run")
 
+    def expected(self) -> str:
+        return ", ".join(str(self.example(field, "<subfolder>/<stem>")) for field in self.found)
+
     def example(self, field: str, stem: str) -> Path:
         return self.folder / (self._top(field) + stem + ENDINGS[field][0])
 

@@ -28,7 +28,7 @@ from . import about, packs
 from .images import Unusable, pixels_of
 from .index import Index, index
 from .listing import class_of
-from .progress import Report
+from .progress import Pace
 
 WORK = ".packing"  # in the pack: what is known of shards until all are there
 EXAMPLES = """\
@@ -166,13 +166,12 @@ def pack(args: argparse.Namespace) -> None:
     todo = [part for found in parts.values() for part in found if not part.whole()]
     samples = sum(len(part.rows) for part in todo)
     _check_room(args.pack, todo)
-    report = Report(f"packing {args.folder}", samples)
-    with ProcessPoolExecutor(args.jobs) as pool:
+    with Pace(f"packing {args.folder}", samples) as pace, ProcessPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(_make, part) for part in todo]
         try:
             for part, future in zip(todo, futures):
                 future.result()
-                report.done(len(part.rows))
+                pace.done(len(part.rows))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -306,12 +305,11 @@ def unpack(args: argparse.Namespace) -> None:
     for split, facts in found.items():
         packs.check_shards(split, facts)
     total = sum(facts["samples"] for facts in found.values())
-    report = Report(f"unpacking {args.folder}", total)
-    with ProcessPoolExecutor(args.jobs) as pool:
+    with Pace(f"unpacking {args.folder}", total) as pace, ProcessPoolExecutor(args.jobs) as pool:
         pieces = [(split, args.pack / split.name, rows) for split, facts in found.items() for rows in _pieces(facts)]
         try:
             for (_, _, rows), _ in zip(pieces, pool.map(_unpack, pieces)):
-                report.done(len(rows))
+                pace.done(len(rows))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from multimae.config import Folder, Runtime
-from multimae.data import packing, packs
+from multimae.data import check, packing, packs
 from multimae.data.datasets import open_dataset
 from multimae.data.listing import Listing, class_names, count_images
 from multimae.data.subsets import contents
@@ -256,3 +257,20 @@ def test_a_disk_that_is_full_loses_nothing(folder, tmp_path):
     assert not list((tmp_path / "p").rglob("*.tar"))
     facts = json.loads((packed(folder, tmp_path / "p") / "train" / packs.FACTS).read_text())
     assert facts["samples"] == 12
+
+
+@pytest.mark.parametrize(
+    "damage, options, said",
+    [
+        (lose, [], "is missing"),
+        (tear, [], "bytes, not"),
+        (double, [], "does not begin with .*: it is another shard"),
+        (flip, ["--deep"], "has other contents, by its checksum"),
+    ],
+)
+def test_check_says_which_shard_is_not_whole(small, capsys, damage, options, said):
+    assert check.main([str(small), "--deep"]) == 0
+    damage(small / "train/00001.tar")
+    capsys.readouterr()
+    assert check.main([str(small), *options]) == 1
+    assert re.search(rf"1 of \d shards are not what was packed\n.*00001.tar {said}", capsys.readouterr().out)

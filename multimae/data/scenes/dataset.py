@@ -15,7 +15,7 @@ from ...config import SCENES
 from ...files import Locked, locked, write_atomic
 from ...modalities import SOURCES
 from ...units import size as bytes_text
-from ..progress import Report
+from ..progress import Pace
 from . import composing, targets
 from .cache import holds, outdated, shared_as
 from .standins import STANDINS
@@ -60,6 +60,7 @@ class RenderedScenes:
         self.fingerprint = f"{rendered}-{split}-{count}{dense}"
         self.cache = Path(cache)
         self.folder = self.cache / rendered / split
+        self.rendered = 0  # scenes, by this process
         try:
             self._render_missing()
         except OSError as error:
@@ -143,31 +144,30 @@ class RenderedScenes:
                 "group (`chmod -R g+rwX`), or choose another: `cache` in a profile, or --runtime cache=DIR"
             )
         what = f"rendering scenes ({self.split}, {self.size} px)"
-        report = Report(f"{what} into {self.cache}", sum(map(len, todo)))
-        with shared_as(self.cache):
-            self._render_all(todo, report)
-        if report.rendered:
+        with Pace(f"{what} into {self.cache}", sum(map(len, todo))) as pace, shared_as(self.cache):
+            self._render_all(todo, pace)
+        if self.rendered:
             print(f"{what}: done; {self.cache} holds {bytes_text(holds(self.cache))}", file=sys.stderr, flush=True)
         if old := outdated(self.cache, {name: standin.version for name, standin in STANDINS.items()}):
             print(f"note: {old}", file=sys.stderr, flush=True)
 
-    def _render_all(self, todo: Iterable[range], report: "Report") -> None:
+    def _render_all(self, todo: Iterable[range], pace: Pace) -> None:
         others = []
         for block in todo:
             try:
                 with self._alone(block):
-                    self._render(block, report)
+                    self._render(block, pace)
             except Locked:
                 others.append(block)
         if others:
-            print(f"{report.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
+            print(f"{pace.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
         for block in others:
             with self._alone(block, math.inf):
-                self._render(block, report)
+                self._render(block, pace)
 
-    def _render(self, block: range, report: "Report") -> None:
+    def _render(self, block: range, pace: Pace) -> None:
         if not (fields := self._missing(block)):
-            report.done(len(block))
+            pace.done(len(block))
             return
         parts = []
         together = max(1, BATCH_PIXELS // self.size**2)
@@ -181,8 +181,8 @@ class RenderedScenes:
             for field in INTERLEAVED.intersection(images):
                 images[field] = images[field].transpose(0, 2, 3, 1)
             parts.append(images)
-            report.rendered += len(batch)
-            report.done(len(batch))
+            self.rendered += len(batch)
+            pace.done(len(batch))
         for field in fields:
             whole = np.concatenate([part[field] for part in parts])
             write_atomic(self._file(block, field), partial(np.save, arr=whole))
