@@ -95,15 +95,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -> tuple[Findings, dict[str, Survey]]:
-    """Everything; of a pack, whether its shards are whole. `sample`: how many of a split to decode; None: all. Raises ConfigError where there is none, and
-    OSError of the file system."""
-    findings, surveys = Findings(), {}
+    """Everything; of a pack, whether its shards are whole. `sample`: how many of a split to decode; None: all. Raises
+    ConfigError where there is none, and OSError of the file system."""
+    findings = Findings()
+    surveys: dict[str, Survey] = {}
     for what, mend in expected.contradictions:
         findings.add(Level.WRONG, "settings", what, mend)
-    packed = {split: facts for split in sorted(root.iterdir()) if split.is_dir() and (facts := facts_of(split))}
-    for split, facts in packed.items():
-        with Pace(f"{split}: looking at shards", facts["samples"]) as pace:
-            judge_pack(split, facts, sample is None, findings, pace.done)
+    packed = {folder: its for folder in sorted(root.iterdir()) if folder.is_dir() and (its := facts_of(folder))}
+    for folder, its in packed.items():
+        with Pace(f"{folder}: looking at shards", its["samples"]) as pace:
+            judge_pack(folder, its, sample is None, findings, pace.done)
     if packed:
         return findings, surveys
     for listing in open_splits(root, expected, findings):

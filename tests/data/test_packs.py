@@ -263,7 +263,7 @@ def test_a_disk_that_is_full_loses_nothing(folder, tmp_path):
     "damage, options, said",
     [
         (lose, [], "is missing"),
-        (tear, [], "bytes, not"),
+        (tear, [], "has .* bytes, not"),
         (double, [], "does not begin with .*: it is another shard"),
         (flip, ["--deep"], "has other contents, by its checksum"),
     ],

@@ -1,4 +1,4 @@
-"""Whether a packed split is whole: its shards are there, as long as they were, in their place, and hold what they did."""
+"""Whether a packed split is whole: its shards are there, as long, in their place, and hold what was packed."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -21,7 +21,8 @@ def judge_pack(
     table, shards = table_of(split), facts["shards"]
     numbers, rows = np.unique(table["shard"], return_index=True)
     if len(table) != facts["samples"] or len(numbers) != len(shards):
-        what = f"has {len(table):,} samples in {len(numbers)} shards, and {FACTS} says {facts['samples']:,} in {len(shards)}"
+        said = f"{FACTS} says {facts['samples']:,} in {len(shards)}"
+        what = f"has {len(table):,} samples in {len(numbers)} shards, and {said}"
         findings.add(Level.STOPS, split.name, what, "its two files are of two packs: copy both again")
         return
     wrong = []
