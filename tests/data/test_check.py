@@ -218,7 +218,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, list[str]]] = {
     "fewer samples than there should be": (
         lambda root: [file.unlink() for file in root.glob("train/*/dog/5.*")],
         "",
-        ["train: has 11 samples, and dataset.yaml says 12 -> prepare the data set again"],
+        ["train: has 11 whole samples, and dataset.yaml says 12 -> prepare the data set again"],
     ),
     "damage": (
         damage,
@@ -235,7 +235,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, list[str]]] = {
             "stops training: test: is not there, and paper/depth reads it",
             "settings: paper/depth reads depth as 0.000152588 m a step, and dataset.yaml says 0.001 -> "
             "--set data.depth_unit=0.001",
-            "train: has 12 samples, and paper/depth asks for 795",
+            "train: has 12 whole samples, and paper/depth asks for 795",
         ],
     ),
 }

@@ -206,15 +206,15 @@ def _subfolders(folder: Path) -> Sequence[str]:
 def judge_splits(surveys: Mapping[str, Survey], expected: Expected, findings: Findings) -> None:
     for split, found in surveys.items():
         said, asked = expected.splits.get(split), expected.reads.get(split)
-        if said is not None and said != found.samples:
+        if said is not None and said != found.whole:
             findings.add(
-                Level.WRONG, split, f"has {found.samples:,} samples, and {FILE} says {said:,}",
+                Level.WRONG, split, f"has {found.whole:,} whole samples, and {FILE} says {said:,}",
                 "prepare the data set again: it is the same command, and makes what is missing"
-                if found.samples < said else f"remove what is not of it, or mend `splits` in {FILE}",
+                if found.whole < said else f"remove what is not of it, or mend `splits` in {FILE}",
             )  # fmt: skip
-        if asked and asked > found.samples:
+        if asked and asked > found.whole:
             findings.add(
-                Level.STOPS, split, f"has {found.samples:,} samples, and {expected.by} asks for {asked:,}",
+                Level.STOPS, split, f"has {found.whole:,} whole samples, and {expected.by} asks for {asked:,}",
                 "--set data.train_samples=null --set data.eval_samples=null, for all there are",
             )  # fmt: skip
 

@@ -99,6 +99,7 @@ class Survey:
     loose: list[str] = field(default_factory=list)  # the first samples in no folder
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height of samples, px
     values: dict[str, Values] = field(default_factory=dict)
+    whole: int = 0  # samples that lack no file
     decoded: int = 0  # samples whose pixels were looked at
     # (field, what is wrong, its numbers left out) -> the same with those of the first, and which files
     unusable: dict[tuple[str, str], tuple[str, Some]] = field(default_factory=dict)
@@ -195,6 +196,7 @@ def survey(listing: Listing, max_pixels: int, decode: Collection[str] | None, do
                 found.decoded += decode is None or stem in decode
                 done()
     found.marks = marks
+    found.whole = sum(all(stem in files for files in listing.found.values()) for stem in stems)
     return found
 
 
