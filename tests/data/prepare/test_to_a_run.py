@@ -1,0 +1,69 @@
+"""From archives as their makers publish them to a smoke-scale run, by the commands of the README alone."""
+
+import json
+import subprocess
+import sys
+
+import published
+import pytest
+import test_hypersim
+import test_nyuv2
+import test_taskonomy
+
+TINY = ["epochs=1", "batch_size=2"]
+CASES = {
+    "imagenet": (
+        lambda source: published.imagenet(source, labels=True),
+        "pretrain",
+        ["data={name: imagenet}", "model.semseg_classes=133", "optimizer.warmup_epochs=0"],
+        ["--partial"],
+    ),
+    "ade20k": (
+        lambda source: published.ade20k(source, {"training": 4, "validation": 2}),
+        "segment",
+        ["data={name: ade20k}", "classes=150", "zero_is_unlabelled=true"],
+        ["--partial"],
+    ),
+    "nyuv2": (
+        test_nyuv2.write,
+        "depth",
+        ["data={name: nyuv2, eval_split: test, train_samples: 8, eval_samples: 4, depth_unit: 0.000152587890625}"],
+        [],
+    ),
+    "hypersim": (
+        test_hypersim.write,
+        "segment_hypersim",
+        ["data={name: hypersim}", "classes=40", "zero_is_unlabelled=true"],
+        ["--partial"],
+    ),
+    "taskonomy": (
+        test_taskonomy.write,
+        "regress",
+        ["data={name: taskonomy, eval_split: test, train_samples: 4, eval_samples: 3}", "target=curvature", "selection.samples=5"],
+        ["--partial"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_from_archives_to_a_run(name, tmp_path):
+    write, recipe, settings, options = CASES[name]
+    write(tmp_path / "source")
+
+    def multimae(*words: object, code: int | None = 0) -> str:
+        command = [sys.executable, "-m", "multimae", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    multimae("data", "prepare", name, "source", "made", *options)
+    reads = [f"--set={setting}" for setting in [*settings, *TINY]]
+    found = json.loads(multimae("data", "check", "made", "--for", f"smoke/{recipe}", *reads, "--json", code=None))
+    wrong = [finding["what"] for finding in found if finding["level"] != "NOTE"]
+    assert not [what for what in wrong if "byte for byte" not in what], "the tests' photographs are few"
+    multimae("data", "show", "made", "--for", f"smoke/{recipe}", *reads, "--out", "page.html")
+    assert multimae("run", f"smoke/{recipe}", *reads, "--data", f"{name}=made", "--no-track").count("finished") == 1
+    multimae("data", "pack", "made", "packed")
+    again = multimae("run", f"smoke/{recipe}", *reads, "--data", f"{name}=packed", "--no-track")
+    assert again.count("finished") == 1, "a pack is the folder that the run learnt from"
