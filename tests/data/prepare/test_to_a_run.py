@@ -27,7 +27,7 @@ CASES = {
     "nyuv2": (
         test_nyuv2.write,
         "depth",
-        ["data={name: nyuv2, eval_split: test, train_samples: 8, eval_samples: 4, depth_unit: 0.000152587890625}"],
+        ["data={name: nyuv2, eval_split: test, depth_unit: 0.000152587890625}", "batch_size=64"],
         [],
     ),
     "hypersim": (
@@ -39,7 +39,7 @@ CASES = {
     "taskonomy": (
         test_taskonomy.write,
         "regress",
-        ["data={name: taskonomy, eval_split: test}", "target=curvature", "selection.samples=5"],
+        ["data={name: taskonomy, eval_split: test, train_samples: null}", "target=curvature", "selection.samples=5"],
         ["--partial"],
     ),
 }
@@ -58,7 +58,7 @@ def test_from_archives_to_a_run(name, tmp_path):
         return done.stdout
 
     multimae("data", "prepare", name, "source", "made", *options)
-    reads = [f"--set={setting}" for setting in [*settings, *TINY]]
+    reads = [f"--set={setting}" for setting in [*TINY, *settings]]
     found = json.loads(multimae("data", "check", "made", "--for", f"smoke/{recipe}", *reads, "--json", code=None))
     assert not [finding["what"] for finding in found if finding["level"] == "STOPS"]
     multimae("data", "show", "made", "--for", f"smoke/{recipe}", *reads, "--out", "page.html")
