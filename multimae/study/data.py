@@ -196,10 +196,11 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
 
 
 def other_settings(plan: Plan, roots: Mapping[str, Path]) -> None:
-    """Raises ConfigError for a run whose settings say other than the data set that it is to read says of itself."""
-    for entry in plan.todo:
+    """Raises ConfigError for a run, done or not, whose settings say other than the data set that it reads says of
+    itself."""
+    for entry in plan.entries.values():
         config = entry.run.config
-        if isinstance(config, TrainingConfig) and config.data.name in roots:
+        if isinstance(config, TrainingConfig) and config.data.name in roots and entry.status.state != "refused":
             try:
                 about.check(config, Path(roots[config.data.name]))
             except ConfigError as error:
