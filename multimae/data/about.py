@@ -77,14 +77,22 @@ class About(Section):
 def check(config: TrainingConfig, folder: Path) -> None:
     """Raises ConfigError where a run's settings say other than the data set in a folder does."""
     about = About.of(folder)
-    for key, value in settings(about, config).items() if about else ():
+    for key, (given, value) in contradictions(about, config).items() if about else ():
+        raise ConfigError(
+            f"{key} is {given}, and {folder / FILE} says {value}: give --set {key}={value} (of a study: --set "
+            f"STAGE.{key}={value}), or correct that file"
+        )
+
+
+def contradictions(about: About, config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """What a run's settings say, and what the data set says, by setting; of those that differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, value in settings(about, config).items():
         given: Any = functools.reduce(getattr, key.split("."), config)
         same = math.isclose(given, value, rel_tol=1e-6) if isinstance(value, float) else given == value
         if not same and not (key.startswith("model.") and given > value):  # classes that do not occur do no harm
-            raise ConfigError(
-                f"{key} is {given}, and {folder / FILE} says {value}: give --set {key}={value} (of a study: --set "
-                f"STAGE.{key}={value}), or correct that file"
-            )
+            found[key] = given, value
+    return found
 
 
 def settings(about: About, config: TrainingConfig) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -
     findings = Findings()
     surveys: dict[str, Survey] = {}
     for what, mend in expected.contradictions:
-        findings.add(Level.WRONG, "settings", what, mend)
+        findings.add(Level.STOPS, "settings", what, mend)
     packed = {folder: its for folder in sorted(root.iterdir()) if folder.is_dir() and (its := facts_of(folder))}
     for folder, its in packed.items():
         with Pace(f"{folder}: looking at shards", its["samples"]) as pace:
