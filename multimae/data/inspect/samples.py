@@ -13,6 +13,7 @@ from ...modalities import FIELDS
 from ...seeds import derive
 from ..images import Unusable, read
 from ..listing import Listing, class_names, class_of, lacking
+from ..packs import facts_of
 from ..scenes.dataset import RenderedScenes
 from .expected import Expected
 
@@ -81,6 +82,8 @@ def opened(root: Path, split: str, count: int, seed: int, expected: Expected) ->
     if lack := lacking(root / split):
         there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "nothing"
         raise ConfigError(f"{root / split} {lack}: give a split with --split; there is {there}")
+    if facts_of(root / split):
+        raise ConfigError(f"{root / split} is packed: show the folder it was made of, or `multimae data unpack` it")
     listing = Listing(root / split, None)
     if not (files := drawn(listing, count, seed, "show", split)):
         raise ConfigError(

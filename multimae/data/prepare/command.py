@@ -90,6 +90,11 @@ def _prepare(args: argparse.Namespace) -> int:
     whole = kind.whole(source) if isinstance(kind, Telling) else Whole(kind.about, {})
     made, sources = Made(root, args.name), sources_of(source)
     made.check(sources, {piece.name: piece.bytes for piece in pieces})
+    if args.classes and (others := sorted(made.pieces.keys() - {piece.name for piece in pieces})):
+        raise ConfigError(
+            f"--classes: {root} was made with others too, such as {others[0]}: give them as well, or choose another "
+            "folder for a part"
+        )
     todo = [piece for piece in pieces if piece.name not in made.pieces]
     if args.dry_run:
         _plan(args, whole, pieces, todo)
