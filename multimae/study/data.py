@@ -79,9 +79,9 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
         images = None if name not in (data.train_split, VAL) and lacking(folder / name) else _images(folder / name)
         edits[_setting(what, "split")] = name
         edits[_setting(what, "samples")] = limit if limit and images and count_images(images, limit) == limit else None
-    own = config.own_data(classes(folder / config.data.train_split))
-    said = about.About.of(folder)
-    return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
+    edits |= config.own_data(classes(folder / config.data.train_split))
+    said, turned = about.About.of(folder), config.edit(edits)  # from embedded scenes, perhaps, which have no units
+    return edits | (about.settings(said, turned) if said and isinstance(turned, TrainingConfig) else {})
 
 
 def _setting(what: str, of: str) -> str:
