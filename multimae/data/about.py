@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from ..config import Segment, TrainingConfig
 from ..config.fields import Positive, Text, Whole
 from ..config.schema import Section, validate
+from ..config.sections import SplitName
 from ..config.settings import ConfigError, read_mapping
 from ..files import write_atomic
 from ..modalities import FIELDS, IGNORE
@@ -41,7 +42,7 @@ class About(Section):
     name: Text
     home: Text | None = None  # where its makers publish it
     fields: dict[str, FieldFacts] = {}  # by the name of their folder; those that need saying
-    splits: dict[str, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
+    splits: dict[SplitName, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
     categories: dict[str, Text] = {}  # class folder -> what a person calls it
     notes: tuple[Text, ...] = ()  # what a reader should know of how it was made
 
@@ -66,10 +67,14 @@ class About(Section):
     def of(cls, folder: Path) -> "About | None":
         """What stands in a data set's folder; None where nothing does. Raises ConfigError."""
         file = folder / FILE
+        if file.is_symlink() and not file.exists():
+            raise ConfigError(f"{file} is a link to {file.readlink()}, which is not there; mend or remove it")
         try:
-            return validate(cls, read_mapping(file))
+            values = read_mapping(file)
         except FileNotFoundError:
             return None
+        try:
+            return validate(cls, values)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 
