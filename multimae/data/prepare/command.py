@@ -83,6 +83,9 @@ def _prepare(args: argparse.Namespace) -> int:
         raise ConfigError(f"SOURCE {source} {lack}. Expected a folder with:\n{kind.expected()}")
     if root.exists() and root.resolve() == source.resolve():
         raise ConfigError(f"SOURCE and DEST are both {source}: give a folder of its own to what is made")
+    there = next(folder for folder in (root, *root.absolute().parents) if os.path.lexists(folder))
+    if lack := lacking(there):
+        raise ConfigError(f"DEST {there} {lack}: give a folder, or a path at which one can be made")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
     _say(f"reading what is in {source}")

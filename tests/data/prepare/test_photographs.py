@@ -243,6 +243,7 @@ def test_mistakes_in_words(tmp_path, capsys):
         (["imagent", source, root], "no data set that can be prepared is 'imagent'; did you mean 'imagenet'? There"),
         (["imagenet", root, root], f"SOURCE {root} is not there. Expected a folder with:\nILSVRC2012_img_train.tar"),
         (["imagenet", source, source], "SOURCE and DEST are both"),
+        (["imagenet", source, f"{source}/ILSVRC2012_img_val.tar"], "img_val.tar is no folder: give a folder"),
         (["imagenet", source, root, "--jobs", "0"], "--jobs: expected 1 or more, found 0"),
         (["imagenet", source, root, "--classes", "tench"], "--classes: expected a file, or WordNet ids"),
         (["imagenet", source, root, "--classes", "n00000001"], "--classes: 1 of 1 are not in"),
@@ -305,6 +306,8 @@ def test_variants_are_numbered_by_the_training_split_of_imagenet(tmp_path, photo
     write(tmp_path / "a/imagenet-a.tar", tar(files))
     root = made(IMAGENET_A, tmp_path / "a", tmp_path / "imagenet-a")
     assert below(root) == {f"val/rgb/n01443537/{one}": jpeg(1)}
+    with pytest.raises(ValueError, match=f"ln -s OTHER/train {root}/train"):
+        opened(root, "eval", ("rgb", "label"))
     (root / "train").symlink_to(imagenet / "train")  # as the note says
     IMAGENET_A.about.model_copy(update={"splits": {"val": 1}}).write(root)
     findings, _ = check(root, expect(root), 10**8, None)  # what ImageNet has besides, the variant does not lack
