@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import SCENES_SPLITS, ConfigError, Runtime
+from ...config import SCENES_SPLITS, ConfigError, Runtime, Scenes
 from ...modalities import FIELDS
 from ...seeds import derive
+from ..datasets import open_scenes
 from ..images import Unusable, read
 from ..listing import Listing, class_names, class_of, lacking
 from ..packs import facts_of
@@ -96,11 +97,11 @@ def opened(root: Path, split: str, count: int, seed: int, expected: Expected) ->
 class RenderedLying:
     """The first scenes of an embedded data set."""
 
-    def __init__(self, source: str, split: str, count: int, size: int, cache: Path, fields: Sequence[str]):
+    def __init__(self, data: Scenes, split: str, count: int, runtime: Runtime, fields: Sequence[str]):
         if split not in SCENES_SPLITS:
-            raise ConfigError(f"--split {split}: {source} have {', '.join(SCENES_SPLITS)}")
+            raise ConfigError(f"--split {split}: {data.name} have {', '.join(SCENES_SPLITS)}")
         every = tuple(dict.fromkeys([*(f for f in FIELDS if f in RenderedScenes.usual), "label", *fields]))
-        self.scenes = RenderedScenes(split, count, size, cache, every, source)
+        self.scenes = open_scenes(data, split, count, every, runtime)
         self.fields = every
 
     def __len__(self) -> int:
