@@ -1,9 +1,11 @@
 """`multimae data`: each subcommand has its own help, and is imported when it is asked for."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+from image_files import rooms
 
 from multimae.cli import main
 from multimae.data.command import COMMANDS
@@ -26,3 +28,13 @@ def test_preparing_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "multimae.data.prepare.imagenet" in done.stdout.split() and "SOURCE x is not there" in done.stderr
     assert not {"torch", "pandas", "scipy", "h5py"}.intersection(done.stdout.split())
+
+
+def test_who_reads_may_stop_reading(tmp_path):
+    """As `head` does."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "multimae", "data", "check", str(rooms(tmp_path, each=1))]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 2 and "Error" not in done.stderr, done.stderr
