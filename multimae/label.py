@@ -196,7 +196,11 @@ class Labelling:
             "called": found.name if found else f"{EMBEDDED} {name}",
             "data": data | ({} if self.skip_damaged else {"eval_samples": samples}),
         }  # fmt: skip
-        values |= {"conversion": self.conversions[name]} if name in NUMBERS else {"classes": self.classes}
+        values |= (
+            {"conversion": self.conversions[name]}
+            if name in NUMBERS
+            else {"classes": [f"{name}: {number}" for name, number in self.classes.items()]}
+        )
         return validate(Label, values)
 
 
@@ -244,7 +248,8 @@ def _classes(file: Path | None) -> dict[str, int]:
     if file is None:
         return {}
     try:
-        return validate(Label, {"classes": read_mapping(file)}).classes
+        given = read_mapping(file)
+        return validate(Label, {"classes": [f"{name}: {number}" for name, number in given.items()]}).numbering
     except FileNotFoundError:
         raise ConfigError(f"--classes: {file} is not there") from None
     except ConfigError as error:

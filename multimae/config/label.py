@@ -64,8 +64,9 @@ class Label(RunConfig, task="label", runs="multimae.tasks.label:LabelTask"):
     called: Text = "unknown"  # the network's name, for a person
     photographs: Text | None = None  # their fingerprint, so that a folder that has grown is another run
     conversion: Annotated[Disparity | Relative | Metres, Choice("kind")] = Disparity()  # of numbers
-    # Of a class map: what the network calls a class -> its number; what is not named is unlabelled. Empty: its own.
-    classes: dict[Text, Annotated[Whole, Field(ge=0, le=IGNORE)]] = {}
+    # Of a class map, `name: number`: the network's name of a class, and its number in files; a class that is not named
+    # is unlabelled. Empty: its own numbers.
+    classes: tuple[Annotated[Text, Field(pattern=r"^.+: [0-9]{1,3}$")], ...] = ()
     shard: Annotated[Whole, Field(ge=0)] = 0
     shards: Count = 1  # the split's blocks of photographs are dealt out to so many runs
 
@@ -73,7 +74,15 @@ class Label(RunConfig, task="label", runs="multimae.tasks.label:LabelTask"):
     def _check(self) -> Self:
         if self.shard >= self.shards:
             raise ValueError(f"shard {self.shard}: expected 0 to {self.shards - 1}, of shards={self.shards}")
+        if self.numbering and max(self.numbering.values()) > IGNORE:
+            raise ValueError(f"classes: expected numbers of 0 to {IGNORE}, found {max(self.numbering.values())}")
         return self
+
+    @property
+    def numbering(self) -> dict[str, int]:
+        """`classes`, by name."""
+        pairs = (text.rpartition(": ") for text in self.classes)
+        return {name: int(number) for name, _, number in pairs}
 
     @property
     def modality(self) -> str:

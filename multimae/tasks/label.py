@@ -81,8 +81,8 @@ class LabelTask:
         self.weights = (f"weights {config.foreign_weights}", found.content)
         if self.kind.channels is not None:
             return DepthNetwork(found), [], found.architecture
-        table = conversions.table(found.labels, config.classes)
-        return ClassNetwork(found, table), provenance.names_of(found.labels, config.classes), found.architecture
+        table = conversions.table(found.labels, config.numbering)
+        return ClassNetwork(found, table), provenance.names_of(found.labels, config.numbering), found.architecture
 
     def do(self, piece: str, device: torch.device, shard: Shard, progress: Progress) -> list[dict[str, Any]]:
         if piece == SHEET:
