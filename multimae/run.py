@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
-from .config import ConfigError, RunConfig, Runtime, TrainingConfig
-from .data.datasets import Dataset, open_dataset
-from .data.listing import SHOWN, lacking
+from .config import ConfigError, Folder, RunConfig, Runtime, TrainingConfig
+from .data.datasets import Dataset
+from .data.imagefolder import FolderDataset
+from .data.listing import SHOWN
+from .data.walking import lacking
+from .engine.distributed import Processes
 from .engine.loop import train
 from .engine.task import RunFailed
 from .engine.work import work
@@ -60,6 +63,8 @@ def run(config: RunConfig, runtime: Runtime) -> str:
         try:
             runtime.check_size(config)
             _check_needs(config, runtime)
+            if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                Processes.join(runtime)  # of which the first looks at a folder, for all
             torch.manual_seed(config.seed)  # of the initial weights
             task = make_task(config, runtime)
             if isinstance(config, TrainingConfig):
@@ -139,7 +144,9 @@ def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
         return
     try:
         sets = {
-            what: open_dataset(data, split, runtime, begun["fields"]) for what, (data, split) in config.reads.items()
+            what: FolderDataset(Path(root), data, split, runtime, begun["fields"])
+            for what, (data, split) in config.reads.items()
+            if isinstance(data, Folder)
         }
     except (ValueError, OSError) as error:
         raise ConfigError(f"run {folder.signature} is done and learnt from {begun.get('root')}; {error}") from error

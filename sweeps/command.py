@@ -117,6 +117,7 @@ class Invocation:
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if folder := study_data.own_folder(self.args.data):
             study_data.check_sizes(folder, ((stage_of(entry), entry.run) for entry in planned.todo))
+        study_data.other_settings(planned, everywhere)
         notes = study_data.other_data(planned, roots)
         study_data.other_weights(planned, self.files)
         unknown = study_data.unknown_data(planned, everywhere)

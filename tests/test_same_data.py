@@ -105,7 +105,7 @@ def test_planning_compares_a_folder_at_the_same_place(here, monkeypatch):
     (here / "pets/train/rgb/owl/9.jpg").unlink()
     forget()
     listed = []
-    monkeypatch.setattr(listing, "_walk", lambda top, walk=listing._walk: listed.append(top) or walk(top))
+    monkeypatch.setattr(listing, "start", lambda top, start=listing.start: listed.append(top) or start(top))
     assert planned(runs, here / "pets") == planned(runs, here / "pets") == []
     few = CONFIG.edit({"data.train_samples": 9})
     subsets.contents(here / "pets", subsets.folder_reads(few), ("rgb", "label"))

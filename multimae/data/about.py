@@ -3,13 +3,16 @@
 `multimae data prepare` writes it; a folder without one is what the recipe says of it.
 """
 
+import functools
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, model_validator
 
+from ..config import Segment, TrainingConfig
 from ..config.fields import Positive, Text, Whole
 from ..config.schema import Section, validate
 from ..config.settings import ConfigError, read_mapping
@@ -36,7 +39,7 @@ class About(Section):
     """A data set."""
 
     name: Text
-    home: Text = ""  # where its makers publish it
+    home: Text | None = None  # where its makers publish it
     fields: dict[str, FieldFacts] = {}  # by the name of their folder; those that need saying
     splits: dict[str, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
     categories: dict[str, Text] = {}  # class folder -> what a person calls it
@@ -69,3 +72,31 @@ class About(Section):
             return None
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
+
+
+def check(config: TrainingConfig, folder: Path) -> None:
+    """Raises ConfigError where a run's settings say other than the data set in a folder does."""
+    about = About.of(folder)
+    for key, value in settings(about, config).items() if about else ():
+        given: Any = functools.reduce(getattr, key.split("."), config)
+        same = math.isclose(given, value, rel_tol=1e-6) if isinstance(value, float) else given == value
+        if not same and not (key.startswith("model.") and given > value):  # classes that do not occur do no harm
+            raise ConfigError(
+                f"{key} is {given}, and {folder / FILE} says {value}: give --set {key}={value} (of a study: --set "
+                f"STAGE.{key}={value}), or correct that file"
+            )
+
+
+def settings(about: About, config: TrainingConfig) -> dict[str, Any]:
+    """The settings by which a run reads such a data set: units, and numbers of classes."""
+    found: dict[str, Any] = {}
+    for modality, source in config.sources.items():
+        if (facts := about.fields.get(source)) and facts.classes:
+            found[f"model.{modality}_classes"] = facts.numbers.stop
+    for field in (*config.fields, getattr(config, "truth_field", "")):
+        facts = about.fields.get(field)
+        if facts and facts.unit and f"{field}_unit" in type(config.data).model_fields:
+            found[f"data.{field}_unit"] = facts.unit
+        if facts and facts.classes and isinstance(config, Segment) and field == config.truth_field:
+            found |= {"classes": len(facts.classes), "zero_is_unlabelled": bool(facts.first)}
+    return found

@@ -8,6 +8,7 @@ import torch
 from ..config import SCENES, ConfigError, Data, Folder, Runtime, Scenes
 from .imagefolder import FolderDataset
 from .scenes.dataset import RenderedScenes
+from .sharing import of_first
 
 
 class Dataset(Protocol):
@@ -38,7 +39,7 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     """The samples of `split` ("train" or "eval"), with everything checked that can be checked before training.
 
     `fields` are what the samples must hold; None: all that is there. Raises ValueError where anything of that is
-    missing or unreadable, unless `data.allow_missing`.
+    missing or unreadable, unless `data.allow_missing`. All processes of a run call this; the first looks at a folder.
     """
     if isinstance(data, Scenes):
         if data.name in runtime.data_roots:
@@ -55,4 +56,4 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
         raise ConfigError(
             f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
         )
-    return FolderDataset(runtime.data_roots[data.name], data, split, runtime, fields)
+    return of_first(lambda: FolderDataset(runtime.data_roots[data.name], data, split, runtime, fields))

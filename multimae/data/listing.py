@@ -7,32 +7,29 @@ subfolders hold photographs (ImageNet).
 Hidden files and folders do not count. Imports no torch: planning a study counts classes and samples too.
 """
 
-import contextlib
-import errno
+import dataclasses
 import functools
 import os
-import re
-import stat
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..config import SCENES, ConfigError
 from ..config.settings import nearest
 from ..modalities import FIELDS, SOURCES
+from .walking import JUNK, Pending, entries, is_folder, is_text, lacking, look, printable, start, status_of, walk
 
 ENDINGS = {field: kind.files.endings for field, kind in FIELDS.items()}  # of files that are read
 PHOTOGRAPHS = next(field for field, kind in FIELDS.items() if kind.photograph)
-# Files that gather beside images and are none. Whatever else is no image is told: to pass over it in silence would be
-# to train on less than there is.
-JUNK = re.compile(
-    r"thumbs\.db|desktop\.ini|(readme|licen[cs]e|checksums|md5sums|sha\d+sums)(\.(rst|pdf))?"
-    r"|.*\.(txt|json|csv|md|ya?ml|xml|html|log|md5|sha\d+)",
-    re.IGNORECASE | re.DOTALL,
-)
 SHOWN = 20  # problems that are listed one by one
+LISTERS = 16  # threads: on a network file system they wait, they do not compute
 
 Found = tuple[str, int, int]  # path relative to the split, bytes, time of change
 
@@ -56,128 +53,165 @@ class Listing:
         lost = [str(folder / field) for field in wanted if field not in there]
         if lost:
             raise ValueError(f"{', '.join(lost)} not found: expected a folder for each modality of this run")
-        self.faults: dict[str, str] = {}  # stem -> what lies there in place of a file that can be read
-        self.found = {field: self._files(field) for field in ENDINGS if field in wanted}
-        self.stems = sorted(set(self.faults).union(*self.found.values()))
-
-    def expected(self) -> str:
-        return ", ".join(str(self.example(field, "<subfolder>/<stem>")) for field in self.found)
+        columns = {field: self._column(field) for field in ENDINGS if field in wanted}
+        # stem -> what lies there in place of a file that can be read
+        self.faults = {stem: fault for column in columns.values() for stem, fault in column.faults.items()}
+        self.stems = _union([*(column.stems for column in columns.values()), self.faults])
+        self.found = {field: FieldFiles(self._top(field), self.stems, column) for field, column in columns.items()}
 
     def example(self, field: str, stem: str) -> Path:
-        return self.folder / ("" if self.plain else field) / (stem + ENDINGS[field][0])
+        return self.folder / (self._top(field) + stem + ENDINGS[field][0])
 
     def missing(self) -> dict[str, str]:
         """stem -> what lies there instead of the sample's files, or the paths that were expected."""
+        lacks = {field: files.sizes < 0 for field, files in self.found.items()}
         missing = {}
-        for stem in self.stems:
-            if paths := [str(self.example(field, stem)) for field, found in self.found.items() if stem not in found]:
-                missing[stem] = " and ".join(paths) + " missing"
+        for row in np.flatnonzero(np.any(list(lacks.values()), axis=0)):
+            stem = self.stems[row]
+            paths = [str(self.example(field, stem)) for field, lack in lacks.items() if lack[row]]
+            missing[stem] = " and ".join(paths) + " missing"
         return missing | self.faults
 
     def sizes(self, stems: Sequence[str]) -> np.ndarray:
-        """Bytes of the samples' files: (fields, samples)."""
-        return np.array([[found[stem][1] for stem in stems] for found in self.found.values()])
+        """Bytes of the samples' files: int64 (fields, samples); -1 where there is none."""
+        sizes = np.array([files.sizes for files in self.found.values()])
+        return sizes if len(stems) == len(self.stems) else sizes[:, places(self.stems, stems)]
 
-    def _files(self, field: str) -> dict[str, Found]:
-        found: dict[str, Found] = {}
-        top = "" if self.plain else f"{field}/"
-        _class_folders(self.folder / top)
-        for name, entry in _walk(os.path.join(self.folder, top)):
-            stem, ending = os.path.splitext(name)
-            stem = stem if stem.isascii() else unicodedata.normalize("NFC", stem)  # macOS writes é as e and an accent
-            if fault := _fault(entry, ending.lower(), field):
-                self.faults[stem] = fault
+    def _top(self, field: str) -> str:
+        return "" if self.plain else f"{field}/"
+
+    def _column(self, field: str) -> "_Column":
+        """Raises ValueError for two files of one stem."""
+        top = os.path.join(self.folder, self._top(field))
+        class_folders(Path(top))
+        column, pending = _Column(), [start(top)]
+        with ThreadPoolExecutor(LISTERS) as pool:
+            while pending:
+                inner: list[Pending] = []
+                for part, folders in pool.map(functools.partial(_leaf, field), pending):
+                    column.add(part)
+                    inner += folders
+                pending = inner
+        if any(one > other for one, other in pairwise(column.stems)):
+            column.sort()
+        for row, (one, other) in enumerate(pairwise(column.stems)):
+            if one == other:
+                found = [self.folder / self._top(field) / column.name(at) for at in (row, row + 1)]
+                raise ValueError(f"two files for one sample: {found[0]} and {found[1]}")
+        return column
+
+
+@dataclass
+class _Column:
+    """Files of a field, or of a folder of it: of each its stem, what follows that, bytes and time of change."""
+
+    stems: list[str] = dataclasses.field(default_factory=list)
+    suffixes: list[str] = dataclasses.field(default_factory=list)
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    times: list[int] = dataclasses.field(default_factory=list)
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # of those in another form of Unicode than here
+    faults: dict[str, str] = dataclasses.field(default_factory=dict)  # stem -> why what lies there is no file of it
+
+    def name(self, row: int) -> str:
+        name = self.stems[row] + self.suffixes[row]
+        return self.names.get(name, name)
+
+    def add(self, other: "_Column") -> None:
+        self.stems += other.stems
+        self.suffixes += other.suffixes
+        self.sizes += other.sizes
+        self.times += other.times
+        self.names |= other.names
+        self.faults |= other.faults
+
+    def sort(self) -> None:
+        order = sorted(range(len(self.stems)), key=self.stems.__getitem__)
+        self.stems = [self.stems[row] for row in order]
+        self.suffixes = [self.suffixes[row] for row in order]
+        self.sizes = [self.sizes[row] for row in order]
+        self.times = [self.times[row] for row in order]
+
+
+def _leaf(field: str, pending: Pending) -> tuple[_Column, list[Pending]]:
+    """What lies in one folder, and the folders in it, both in order."""
+    column, prefix, endings = _Column(), pending[0], ENDINGS[field]
+    files, folders = look(pending)
+    for entry in sorted(files, key=_name):
+        stem, ending = os.path.splitext(entry.name)
+        known = ending.lower() in endings
+        if not known and JUNK.fullmatch(entry.name):
+            continue
+        stem = prefix + stem
+        if not stem.isascii():
+            plain = unicodedata.normalize("NFC", stem)  # macOS writes é as e and an accent
+            if plain != stem:
+                column.names[plain + ending] = stem + ending
+            stem = plain
+            if not is_text(entry.name):
+                column.faults[stem] = f"{printable(entry.path)}: the name is not UTF-8; rename it"
                 continue
-            status = entry.stat()
-            if stem in found:
-                raise ValueError(f"two files for one sample: {self.folder / found[stem][0]} and {entry.path}")
-            found[stem] = (top + name, status.st_size, status.st_mtime_ns)
-        return found
+        status = status_of(entry)
+        if isinstance(status, str):
+            column.faults[stem] = status
+        elif not known:
+            column.faults[stem] = f"{entry.path}: expected one of {', '.join(endings)}, found {ending or 'no ending'}"
+        else:
+            column.stems.append(stem)
+            column.suffixes.append(ending)
+            column.sizes.append(status.st_size)
+            column.times.append(status.st_mtime_ns)
+    return column, sorted(folders)
 
 
-def _walk(top: str) -> Iterator[tuple[str, os.DirEntry]]:
-    """(path relative to `top`, entry) of whatever is no known junk. Follows links, unless in a circle."""
-    pending: list[tuple[str, str, tuple]] = [("", top, ())]
-    while pending:
-        prefix, folder, above = pending.pop()
-        with _telling(folder):
-            status = os.stat(folder)
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            raise ValueError(f"{folder} is a link to a folder that holds it, so its images never end; remove the link")
-        for entry in _entries(folder):
-            if _is_folder(entry):
-                pending.append((f"{prefix}{entry.name}/", entry.path, (*above, identity)))
-            elif not JUNK.fullmatch(entry.name):
-                yield prefix + entry.name, entry
+def _name(entry: os.DirEntry) -> str:
+    return entry.name
 
 
-def _entries(folder: str | Path) -> Iterator[os.DirEntry]:
-    """What is in a folder, but for what is hidden."""
-    with _telling(folder), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                yield entry
+def _union(parts: Sequence[Iterable[str]]) -> list[str]:
+    """All stems, sorted. The fields of most folders have the same."""
+    first = parts[0]
+    if isinstance(first, list) and all(part == first or not part for part in parts[1:]):
+        return first
+    return sorted(set().union(*parts))
 
 
-@contextlib.contextmanager
-def _telling(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise ValueError(f"{printable(folder)} cannot be listed: {error.strerror}") from None
-    except OSError as error:  # of a server, perhaps, that may answer again
-        raise OSError(f"{printable(folder)} cannot be listed: {error.strerror}") from error
+def places(stems: Sequence[str], some: Sequence[str]) -> np.ndarray:
+    """int64 (some,): where those are among all; both are sorted."""
+    rows = {stem: row for row, stem in enumerate(stems)}
+    return np.array([rows[stem] for stem in some], np.int64)
 
 
-def lacking(folder: Path) -> str:
-    """Why there is no folder at a path; empty where there is one."""
-    try:
-        return "" if stat.S_ISDIR(folder.stat().st_mode) else "is no folder"
-    except OSError as error:
-        return "is not there" if error.errno == errno.ENOENT else f"cannot be looked at ({error.strerror})"
+class FieldFiles(Mapping[str, Found]):
+    """The files of one field, by stem and by row: that of their stem among all of the split."""
 
+    def __init__(self, top: str, stems: list[str], column: _Column):
+        self.top, self.stems, self.names = top, stems, column.names
+        at: Any = slice(None) if len(column.stems) == len(stems) else places(stems, column.stems)
+        self.suffixes = sorted(set(column.suffixes))  # what makes a stem a path: `.JPEG`
+        kinds = {suffix: kind for kind, suffix in enumerate(self.suffixes)}
+        self.kinds = np.zeros(len(stems), np.int64)  # which suffix,
+        self.sizes = np.full(len(stems), -1, np.int64)  # how many bytes (-1: there is no file),
+        self.times = np.zeros(len(stems), np.int64)  # and when it was changed, in nanoseconds
+        self.kinds[at] = [kinds[suffix] for suffix in column.suffixes]
+        self.sizes[at] = column.sizes
+        self.times[at] = column.times
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    with _telling(entry.path):
-        try:
-            folder = entry.is_dir()
-        except OSError as error:
-            if not _leads_nowhere(entry, error):
-                raise
-            return False
-    if folder and not _is_text(entry.name):
-        raise ValueError(f"{printable(entry.path)}: the folder's name is not UTF-8; rename it")
-    return folder
+    def path(self, row: int) -> str:
+        """Relative to the split."""
+        name = self.stems[row] + self.suffixes[self.kinds[row]]
+        return self.top + self.names.get(name, name)
 
+    def __getitem__(self, stem: str) -> Found:
+        row = bisect_left(self.stems, stem)
+        if row == len(self.stems) or self.stems[row] != stem or self.sizes[row] < 0:
+            raise KeyError(stem)
+        return self.path(row), int(self.sizes[row]), int(self.times[row])
 
-def _leads_nowhere(entry: os.DirEntry, error: OSError) -> bool:
-    """Whether an entry that could not be looked at is a link to what is not there, or to itself."""
-    return entry.is_symlink() and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+    def __iter__(self) -> Iterator[str]:
+        return (self.stems[row] for row in np.flatnonzero(self.sizes >= 0))
 
-
-def _fault(entry: os.DirEntry, ending: str, field: str) -> str | None:
-    """Why a file is no sample's. An error of the file system is not the file's: it raises OSError."""
-    if not _is_text(entry.name):
-        return f"{printable(entry.path)}: the name is not UTF-8; rename it"
-    try:
-        mode = entry.stat().st_mode
-    except OSError as error:
-        if _leads_nowhere(entry, error):
-            return f"{entry.path} is a link to {printable(os.readlink(entry.path))}, which is not there"
-        raise OSError(f"{entry.path} cannot be looked at: {error.strerror}") from error
-    if ending not in ENDINGS[field]:
-        return f"{entry.path}: expected one of {', '.join(ENDINGS[field])}, found {ending or 'no ending'}"
-    return None if stat.S_ISREG(mode) else f"{entry.path} is no file, but a pipe, socket or device"
-
-
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
-
-
-def printable(path: str | Path) -> str:
-    """A path as it can be printed, whatever bytes are in it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    def __len__(self) -> int:
+        return int((self.sizes >= 0).sum())
 
 
 # ---- classes
@@ -193,20 +227,20 @@ def class_names(split: Path) -> tuple[str, ...]:
 
     The one numbering there is, for training, evaluation, and the number of classes that planning counts.
     """
-    folders = _class_folders(images_folder(split))
+    folders = class_folders(images_folder(split))
     return tuple(sorted(name for name, folder in folders.items() if any(True for _ in _images(folder))))
 
 
-def _class_folders(top: Path) -> dict[str, str]:
+def class_folders(top: Path) -> dict[str, str]:
     """The folders in it by name: a class each, where they hold an image.
 
     Raises ValueError for what may be meant as a class and is none: a link to nothing, and a file that is no image and
     no known junk (an archive, perhaps) beside class folders; and for two folders whose names look the same.
     """
-    entries = list(_entries(top))
-    folders = [entry for entry in entries if _is_folder(entry)]
-    for entry in entries:
-        if _is_folder(entry) or JUNK.fullmatch(entry.name) or entry.name.lower().endswith(ENDINGS[PHOTOGRAPHS]):
+    there = entries(top)
+    folders = [entry for entry in there if is_folder(entry)]
+    for entry in there:
+        if is_folder(entry) or JUNK.fullmatch(entry.name) or entry.name.lower().endswith(ENDINGS[PHOTOGRAPHS]):
             continue
         if entry.is_symlink() and not os.path.exists(entry.path):
             target = printable(os.readlink(entry.path))
@@ -238,7 +272,7 @@ def count_images(folder: Path, limit: int) -> int:
 
 
 def _images(folder: str) -> Iterator[str]:
-    return (name for name, _ in _walk(folder) if name.lower().endswith(ENDINGS[PHOTOGRAPHS]))
+    return (entry.name for entry in walk(folder) if entry.name.lower().endswith(ENDINGS[PHOTOGRAPHS]))
 
 
 listed = functools.cache(Listing)  # runs of a study take different parts of one folder
@@ -268,7 +302,7 @@ def data_roots(given: Iterable[str], read: Iterable[str]) -> dict[str, Path]:
         if name not in read:
             known = ", ".join(read)
             raise ConfigError(f"--data: '{name}' is the data set of no run here{nearest(name, read)} Theirs: {known}")
-        if not _is_text(folder):
+        if not is_text(folder):
             raise ConfigError(f"--data: {printable(folder)} is not UTF-8; rename the folder")
         path = Path(os.path.expanduser(folder))  # which leaves the home of nobody as it is
         if roots.setdefault(name, path) != path:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
-from ..data.listing import class_names, count_images, images_folder, lacking, listed, printable
+from ..data import about
+from ..data.listing import class_names, count_images, images_folder, listed
 from ..data.subsets import contents, differing, folder_reads
+from ..data.walking import lacking, printable
 from ..files import sha256
 from .planning import Plan
 from .study import Run
@@ -76,8 +78,10 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
         edits[_setting(what, "split")] = name
         edits[_setting(what, "samples")] = limit if limit and count_images(images, limit) == limit else None
     train = folder / config.data.train_split
+    said = about.About.of(folder)
     try:
-        return edits | config.own_data(_classes(train))
+        own = config.own_data(_classes(train))
+        return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
     except ConfigError as error:
         raise ConfigError(f"--data: {images_folder(train)}: {error}") from None
 
@@ -191,6 +195,17 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
                 f"--weights: {run} started from a file with the SHA-256 {then}, and that of {file} is {now}. Give that "
                 "file, or this one another name"
             )
+
+
+def other_settings(plan: Plan, roots: Mapping[str, Path]) -> None:
+    """Raises ConfigError for a run whose settings say other than the data set that it is to read says of itself."""
+    for entry in plan.todo:
+        config = entry.run.config
+        if isinstance(config, TrainingConfig) and config.data.name in roots:
+            try:
+                about.check(config, Path(roots[config.data.name]))
+            except ConfigError as error:
+                raise ConfigError(f"{entry.run.label}: {error}") from None
 
 
 def unknown_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:

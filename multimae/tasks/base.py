@@ -6,8 +6,10 @@ from typing import Any
 import torch
 
 from ..config import Runtime, TrainingConfig
+from ..data.about import check
 from ..data.datasets import Dataset, open_dataset
 from ..data.loaders import eval_batches, train_batches
+from ..data.sharing import of_first
 from ..metrics import Better
 from ..shards import Batch, Shard
 
@@ -29,6 +31,8 @@ class ImageTask:
         self.transforms = {train: self.transform(config, train) for train in (True, False)}
         self.sets: dict[str, Dataset] = {}
         if trains:
+            if root := runtime.data_roots.get(config.data.name):
+                of_first(lambda: check(config, root))
             self.train_set = self.sets["train"] = open_dataset(config.data, "train", runtime, config.fields)
             self.eval_set = self.sets["eval"] = open_dataset(config.data, "eval", runtime, config.fields)
             self.train_samples = len(self.train_set)
