@@ -65,8 +65,7 @@ def mask2former(folder: Path, names: dict[int, str] = COCO) -> Path:
     )  # fmt: skip
     config.id2label, config.label2id = names, {name: i for i, name in names.items()}
     model = Mask2FormerForUniversalSegmentation(config)
-    with torch.no_grad():  # so that classes differ from place to place
-        model.class_predictor.weight.mul_(40)
+    _spread(model)
     processor = Mask2FormerImageProcessor(
         size={"shortest_edge": 64, "longest_edge": 128}, size_divisor=32, ignore_index=255, **IMAGENET
     )
@@ -74,11 +73,11 @@ def mask2former(folder: Path, names: dict[int, str] = COCO) -> Path:
 
 
 def _spread(model: torch.nn.Module) -> None:
-    """The head of a random network is nearly flat: make something of it."""
+    """What transformers draws at first is so small that nothing of an image is left at the end."""
     with torch.no_grad():
-        *_, last = (module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
-        last.weight.copy_(last.weight.abs() * 50)
-        last.bias.fill_(0.1)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=1.5 * parameter[0].numel() ** -0.5)
 
 
 def _save(folder: Path, model, processor) -> Path:

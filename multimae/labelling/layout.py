@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from ..config import ConfigError
-from ..data.listing import ENDINGS, PHOTOGRAPHS, Listing, lacking, printable
+from ..data.listing import ENDINGS, PHOTOGRAPHS, Listing
+from ..data.walking import lacking, printable
 from ..seeds import derive
 
 TRAIN, HELD = "train", "val"

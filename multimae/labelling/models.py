@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import ConfigError
 from ..config.settings import nearest, shown
-from ..data.listing import lacking
+from ..data.walking import lacking
 from ..files import sha256
 from ..modalities import MODALITIES
 

@@ -159,7 +159,8 @@ class LabelTask:
         write_atomic(self._file(photograph.index), conversions.png(image))
 
     def _file(self, index: int) -> Path:
-        return self.folder / f"{self.data.stems[index].decode()}{self.kind.files.endings[0]}"
+        inner = self.data.path(index, self.field).relative_to(self.data.root / self.data.split / self.field)
+        return self.folder / inner.with_suffix(self.kind.files.endings[0])
 
     def _draw(self) -> None:
         first = [index for block in self.blocks.values() for index in block if _there(self._file(index))][:SHOWN]
