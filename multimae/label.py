@@ -328,7 +328,9 @@ def _label(args: argparse.Namespace) -> int:
         make_runs(args.runs)
     plan = planned(wanted, labelling)
     if args.dry_run:
-        print_plan(Console() if sys.stdout.isatty() else Console(width=120), plan, f"{counted(slots, 'process')}")
+        print_plan(
+            Console() if sys.stdout.isatty() else Console(width=120), plan, f"\n{slots} at a time on this machine"
+        )
         return 0
     planning.tidy(plan)
     backend, progress = Local(runtime, slots), Progress(console, plan, slots)

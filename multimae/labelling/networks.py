@@ -3,7 +3,6 @@
 What is done to their outputs is what transformers' own post-processing does (tests hold that), in less memory.
 """
 
-import logging
 import os
 from typing import Any, Protocol
 
@@ -158,5 +157,6 @@ def _transformers() -> Any:
             "networks of Hugging Face's layout take the package transformers: python -m pip install 'multimae[label]', "
             "in a checkout python -m pip install -e '.[label]'"
         ) from None
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     return transformers
