@@ -16,14 +16,15 @@ from typing import Any
 
 from rich.console import Console
 
-from .config import SCENES, ConfigError, Folder, RunConfig, Runtime, recipe
+from .config import SCENES, ConfigError, Folder, Runtime
 from .config.label import BLOCK, SHORT, Label
+from .config.labellers import embedded
 from .config.schema import validate
 from .config.settings import read_mapping, shown
 from .data.listing import PHOTOGRAPHS, listed
 from .data.subsets import contents
 from .labelling import layout, provenance
-from .labelling.models import Network, network, numbering, offered
+from .labelling.models import NetworkFolder, network, numbering, offered
 from .modalities import FIELDS, MODALITIES, PSEUDO
 from .record.environment import cpus
 from .record.folder import RunLocked, make_runs
@@ -36,15 +37,6 @@ from .units import counted
 EMBEDDED = "embedded"
 GIVES = ("disparity", "relative", "metres")
 NUMBERS = [name for name in PSEUDO if MODALITIES[name].channels is not None]
-# What the embedded labellers are trained by, beside the smoke scale's recipes: a minute each on one core.
-SCENES_OF_LABELLERS = {
-    "data.name": "scenes_labeller", "data.train_samples": 2048, "data.eval_samples": 512, "data.eval_split": "test",
-    "model.image_size": 48, "init": "scratch",
-}  # fmt: skip
-LABELLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "depth": ("depth", {"masked": False, "epochs": 12, "mean": 3.35, "deviation": 1.45}),
-    "semseg": ("segment", {"epochs": 12, "optimizer.base_lr": 2e-3}),
-}
 NOTE = "note: the embedded labeller knows the embedded scenes alone: what it says of real photographs means nothing"
 TRAIN, TESTED = 4096, 1024  # embedded photographs of each split, as many as smoke scale reads
 
@@ -113,7 +105,7 @@ class Labelling:
 
     folder: Path
     splits: tuple[str, ...]
-    networks: dict[str, Network | None]
+    networks: dict[str, NetworkFolder | None]
     conversions: dict[str, dict[str, Any]]
     classes: dict[str, int]
     skip_damaged: bool = False
@@ -221,14 +213,7 @@ def laid_out(folder: Path, out: Path | None) -> Path:
     return Path(os.path.expanduser(out))
 
 
-@functools.cache
-def embedded(modality: str) -> RunConfig:
-    """What trains the embedded labeller: from scratch, on scenes that are no other run's."""
-    name, edits = LABELLERS[modality]
-    return recipe(name, "smoke").edit(SCENES_OF_LABELLERS | edits)
-
-
-def _gives(found: Network | None, said: str | None, name: str) -> str:
+def _gives(found: NetworkFolder | None, said: str | None, name: str) -> str:
     if found is None:
         return "metres"
     if found.gives and said and said != found.gives:
@@ -264,7 +249,7 @@ def gone(planned: planning.Plan, labelling: Labelling) -> frozenset[str]:
     lost = set()
     for signature, entry in planned.entries.items():
         config = entry.run.config
-        if isinstance(config, Label) and entry.status.state == "done" and not config.data.allow_missing:
+        if isinstance(config, Label) and entry.status.state == "done" and not labelling.skip_damaged:
             stems = listed(labelling.folder / config.data.eval_split, (PHOTOGRAPHS,)).stems
             there = _labels(labelling.folder / config.data.eval_split / config.field)
             if any(stems[index] not in there for block in config.blocks(len(stems)) for index in block):

@@ -10,7 +10,7 @@ from .base import SIGNATURE_LENGTH, RunConfig
 from .dense import DenseTransfer
 from .fields import Count, Positive, Text, Whole
 from .schema import Choice, Section
-from .sections import Data, Folder
+from .sections import AnyData, Data, Folder
 from .segment import Segment
 from .settings import ConfigError
 
@@ -57,7 +57,7 @@ class Label(RunConfig, task="label", runs="multimae.tasks.label:LabelTask"):
 
     task: Literal["label"] = "label"
     precision: Literal["fp32", "bf16"] = "fp32"
-    data: Folder = Folder(name="imagenet", eval_split="train")
+    data: AnyData = Folder(name="imagenet", eval_split="train")
     field: Annotated[str, AfterValidator(_pseudo)] = next(iter(PSEUDO.values()))
     # The SHA-256 of a network's folder (`labelling.models`), or run:SIGNATURE of a transfer.
     network: Annotated[str, Field(pattern=rf"^([0-9a-f]{{64}}|run:[0-9a-f]{{{SIGNATURE_LENGTH}}})$")] | None = None
@@ -102,7 +102,11 @@ class Label(RunConfig, task="label", runs="multimae.tasks.label:LabelTask"):
         return [range(start, min(start + BLOCK, samples)) for start in starts]
 
     def idle(self) -> set[str]:
-        idle = super().idle() | {"seed", "called", "data.train_samples", "data.train_split", "data.depth_unit"}
+        idle, data = super().idle() | {"seed", "called", "data.train_split"}, self.data
+        if isinstance(data, Folder):
+            idle |= {"data.depth_unit"} | ({"data.subset_seed"} if not (data.held_out or data.eval_samples) else set())
+        if not (isinstance(data, Folder) and data.held_out):
+            idle.add("data.train_samples")
         return idle | ({"conversion"} if FIELDS[self.field].channels is None else {"classes"})
 
     @property

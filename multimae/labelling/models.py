@@ -52,7 +52,7 @@ def offered(modality: str) -> str:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkFolder:
     """One that can be used. `gives`: a kind of conversion, "" where the user is to say, or "classes"."""
 
     folder: Path
@@ -70,7 +70,7 @@ class Network:
 
 
 @functools.cache  # hashing takes a second
-def network(folder: Path, modality: str) -> Network:
+def network(folder: Path, modality: str) -> NetworkFolder:
     """The network in a folder, for this modality. Raises ConfigError that says what was expected."""
     classes = MODALITIES[modality].channels is None
     if lack := lacking(folder):
@@ -97,10 +97,10 @@ def network(folder: Path, modality: str) -> Network:
     gives = "classes" if classes else "metres" if config.get("depth_estimation_type") == "metric" else NUMBERS[kind]
     name = " ".join(str(name).rstrip("/").split("/")[-2:]).split()[-1] if str(name).startswith("/") else str(name)
     labels = _labels(config, folder, modality) if classes else ()
-    return Network(folder, name[:100] or "network", kind, content, gives, labels, tuple(weights))
+    return NetworkFolder(folder, name[:100] or "network", kind, content, gives, labels, tuple(weights))
 
 
-def numbering(network: Network, given: dict[str, int], modality: str) -> dict[str, int]:
+def numbering(network: NetworkFolder, given: dict[str, int], modality: str) -> dict[str, int]:
     """What the user gives as class numbers, checked; without, a network of COCO panoptic's classes has theirs.
 
     Raises ConfigError.

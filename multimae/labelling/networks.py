@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from ..config import ConfigError
 from ..weights import read
 from .midas import from_midas
-from .models import CONFIG, Network
+from .models import CONFIG, NetworkFolder
 
 OBLONG = 4  # the most that one side of what a network sees may be of the other: attention grows with the square
 AT_ONCE = 2**26  # pixels x classes of scores that are in memory together
@@ -41,7 +41,7 @@ class Labeller(Protocol):
 
 
 class _Foreign:
-    def __init__(self, network: Network, auto: str):
+    def __init__(self, network: NetworkFolder, auto: str):
         transformers = _transformers()
         self.network = network
         where: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -81,7 +81,7 @@ class _Foreign:
 
 
 class DepthNetwork(_Foreign):
-    def __init__(self, network: Network):
+    def __init__(self, network: NetworkFolder):
         super().__init__(network, "AutoModelForDepthEstimation")
 
     @torch.inference_mode()
@@ -94,7 +94,7 @@ class DepthNetwork(_Foreign):
 class ClassNetwork(_Foreign):
     """`table`, uint8: the number of each of its classes."""
 
-    def __init__(self, network: Network, table: np.ndarray):
+    def __init__(self, network: NetworkFolder, table: np.ndarray):
         super().__init__(network, "AutoModelForUniversalSegmentation")
         self.table = torch.from_numpy(table)
 
@@ -135,7 +135,7 @@ def _not_oblong(image: np.ndarray) -> np.ndarray:
     return part.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def _load(model: torch.nn.Module, network: Network) -> tuple[list[str], list[str]]:
+def _load(model: torch.nn.Module, network: NetworkFolder) -> tuple[list[str], list[str]]:
     """Weights that are no safetensors, by the reader that runs no code. Returns the names of those that are missing,
     and of those that have another shape."""
     try:

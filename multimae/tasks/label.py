@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..config import ConfigError, Runtime, Segment, Transfer, load
+from ..config import ConfigError, Folder, Runtime, Segment, Transfer, load
 from ..config.label import Label
 from ..data.datasets import open_dataset
 from ..data.imagefolder import FolderDataset
@@ -44,9 +44,16 @@ class LabelTask:
 
     def __init__(self, config: Label, runtime: Runtime):
         self.config, self.runtime, self.kind = config, runtime, FIELDS[config.field]
+        if not isinstance(config.data, Folder):
+            name = config.data.name
+            raise ConfigError(
+                f"data.name: '{name}' lie in no folder beside which labels could; "
+                f"`multimae data label {name} --out NEW` writes their photographs into one"
+            )
         data = open_dataset(config.data, "eval", runtime, config.fields)
         assert isinstance(data, FolderDataset)
-        if config.photographs not in (None, data.fingerprint):
+        self.allow_missing = config.data.allow_missing
+        if config.photographs not in (None, data.fingerprint) and not self.allow_missing:
             raise ConfigError(
                 f"{data.root / data.split} has changed since this run was planned (photographs were added, removed or "
                 "replaced): give the command again, and what is labelled stays"
@@ -128,7 +135,7 @@ class LabelTask:
         try:
             image = self.data.sample(index, (self.field,))[self.field].permute(1, 2, 0).numpy()
         except ValueError as error:
-            if isinstance(error.__cause__, OSError) or not self.config.data.allow_missing:
+            if isinstance(error.__cause__, OSError) or not self.allow_missing:
                 raise
             print(f"warning: left out {error}", flush=True)
             return None

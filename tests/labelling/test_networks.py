@@ -186,7 +186,7 @@ def test_a_checkpoint_of_torch_is_read_without_its_code(folders, tmp_path):
     (image,) = photographs((40, 50))
     assert torch.equal(*(one.label(one.seen(image)[None], (40, 50))[0] for one in (safe, read)))
     models.network.cache_clear()
-    torch.save({"state_dict": {**safe.model.state_dict(), "x": models.Network}}, copy / "network.ckpt")
+    torch.save({"state_dict": {**safe.model.state_dict(), "x": models.NetworkFolder}}, copy / "network.ckpt")
     with pytest.raises(ConfigError, match="refused, because reading it would run code"):
         DepthNetwork(models.network(copy, "depth"))
 
