@@ -12,7 +12,6 @@ from PIL import Image
 from tiny_networks import depth_anything, mask2former
 
 from multimae.config import ConfigError, Runtime
-from multimae.config.label import BLOCK
 from multimae.data import subsets
 from multimae.data.about import About
 from multimae.engine.task import RunFailed
@@ -23,12 +22,19 @@ from multimae.study import planning, runs_of
 from multimae.tasks import label
 
 pytest.importorskip("transformers")
+BLOCK = 6  # instead of 64
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory) -> dict[str, Path]:
     at = tmp_path_factory.mktemp("networks")
     return {"depth": depth_anything(at / "anything"), "semseg": mask2former(at / "mask")}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    for place in ("multimae.config.label", "multimae.label"):
+        monkeypatch.setattr(f"{place}.BLOCK", BLOCK)
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def asked(folder: Path, *words: str) -> Labelling:
 def carry_out(labelling: Labelling, runs: Path, shards: int = 1, **how) -> None:
     runtime = Runtime(
         runs=runs, data_roots={labelling.name: labelling.folder}, weights=labelling.weights, device="cpu",
-        usage_seconds=0, **how,
+        usage_seconds=0, threads=1, **how,
     )  # fmt: skip
     for found in runs_of(labelling.study(shards).build("smoke")).values():
         assert run(found.config, runtime) == "finished"
@@ -95,7 +101,7 @@ def test_a_folder_is_labelled_and_a_killed_labelling_ends_in_the_same_bytes(
     assert said["architecture"] == "depth_anything" and said["versions"]["transformers"]
     assert list((tmp_path / "runs").glob("*/samples/labels.png"))
 
-    # Of three runs of each split, one is killed among its files, which are finished in another order.
+    # Of two runs of a split, one is killed among its files, which are finished in another order.
     class Killed(BaseException):
         pass
 
@@ -110,9 +116,9 @@ def test_a_folder_is_labelled_and_a_killed_labelling_ends_in_the_same_bytes(
     labelling = asked(copy, *words)
     with monkeypatch.context() as patch, pytest.raises((Killed, RunFailed)):
         patch.setattr(label.LabelTask, "_write", until)
-        carry_out(labelling, tmp_path / "others", shards=3)
+        carry_out(labelling, tmp_path / "others", shards=2)
     assert len(contents(copy)) == 5
-    carry_out(labelling, tmp_path / "others", shards=3)
+    carry_out(labelling, tmp_path / "others", shards=2)
     assert contents(copy) == whole
 
 

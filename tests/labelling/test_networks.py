@@ -20,6 +20,15 @@ pytest.importorskip("transformers")
 KIND = FIELDS["pseudo_depth"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Such small products take more threads longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     at = tmp_path_factory.mktemp("networks")
@@ -205,6 +214,7 @@ def test_weights_that_do_not_fit_are_refused_not_drawn_anew(folders, tmp_path):
         DepthNetwork(models.network(copy, "depth"))
 
 
+@pytest.mark.slow
 def test_names_of_midas_are_those_of_transformers():
     """The ViT's are timm's; those of the rest stand here as https://github.com/isl-org/DPT has them."""
     import timm
