@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from multimae.study import Measure, Table
+from multimae.study.lacks import short
 from multimae.study.measures import Derived
 from multimae.study.results import Learnt
 from multimae.study.study import TOLD
@@ -161,7 +162,7 @@ def _column(table: Table, measure: Measure, frame: pd.DataFrame) -> dict[str, tu
     marks = [_marks(values, grey, measure.quantity.better) for values in (ours, papers)]
     shown = {}
     for row, cells in by_row.items():
-        words = style.seeds(cells["value"].dropna(), len(cells)) if row in ours else cells["state"].iloc[0]
+        words = style.seeds(cells["value"].dropna(), len(cells)) if row in ours else _word(cells.iloc[0])
         mark = marks[0].get(row, "state")
         shown[row] = (Printed(words, mark, tuple(_source(cell) for cell in cells.itertuples() if cell.signature)),)
         if table.name in paper_tables():
@@ -171,6 +172,11 @@ def _column(table: Table, measure: Measure, frame: pd.DataFrame) -> dict[str, tu
             difference = Printed(style.difference(ours[row], papers[row]), beside) if both else Printed("-")
             shown[row] += (paper, difference)
     return shown
+
+
+def _word(cell: pd.Series) -> str:
+    """Of a cell without a number."""
+    return short(cell["reason"]) or cell["state"]
 
 
 def _marks(values: dict[str, float], grey: set[str], better: str) -> dict[str, str]:

@@ -25,10 +25,10 @@ from .sheet import sheet
 NOWHERE = dict.fromkeys(("folder", "config", "journal", "weights", "commit"), "")
 
 
-def read(runs: Path, *trials: Sequence[Row], files: Collection[str] = ()) -> Results:
+def read(runs: Path, *trials: Sequence[Row], files: Collection[str] = (), own: Path | None = None) -> Results:
     """What the runs of a study have recorded, of which `build` makes its tables. `trials`: of each seed, all rows.
-    `files`: names of weights that are given."""
-    return Results(runs, trials, Slurm(), files)
+    `files`: names of weights that are given; `own`: the folder of one's own that all stages read."""
+    return Results(runs, trials, Slurm(), files, own)
 
 
 def build(table: Table, scale: str, results: Results, only: Collection[str] = ()) -> pd.DataFrame:

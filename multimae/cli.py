@@ -1,4 +1,4 @@
-"""The command `multimae`: one run, the tracking store, a run's model, the benchmark."""
+"""The command `multimae`: one run, its data, the tracking store, a run's model, the benchmark."""
 
 import argparse
 import contextlib
@@ -24,7 +24,11 @@ recipes: """
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    # What follows `sync`, `ui`, `model` and `bench` is theirs: each has its own --help.
+    # What follows `data`, `sync`, `ui`, `model` and `bench` is theirs: each has its own --help.
+    if arguments[:1] == ["data"]:
+        from .data.command import main as data
+
+        return data(arguments[1:])
     if arguments[:1] == ["sync"]:
         from .tracking import main as sync
 
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="multimae", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run | sync | ui | model | bench")
+    commands = parser.add_subparsers(required=True, metavar="run | data | sync | ui | model | bench")
     run = commands.add_parser(
         "run",
         help="do one run, from a recipe",
@@ -67,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runtime", action="append", default=[], metavar="KEY=VALUE", help="how to run: zero_stage=2")
     run.add_argument("--runs", default="runs", help="where run folders lie (default: %(default)s)")
     run.add_argument("--no-track", action="store_true", help="leave MLflow for a later `multimae sync`")
+    commands.add_parser("data", help="prepare, check and look at a data set", add_help=False)
     commands.add_parser("sync", help="send to MLflow what it has missed", add_help=False)
     commands.add_parser("ui", help="open MLflow with a dashboard of each study", add_help=False)
     commands.add_parser("model", help="the final weights of a run as an MLflow model", add_help=False)

@@ -26,7 +26,7 @@ class Files:
 
     expected: str  # in words
     modes: tuple[str, ...]  # of PIL
-    read: str  # (PIL image, Modality) -> tensor: see `multimae.data.images`
+    read: str  # (pixels, Modality) -> tensor: see `multimae.data.images`
     endings: tuple[str, ...] = (".png",)
 
 

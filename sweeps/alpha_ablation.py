@@ -2,6 +2,7 @@
 
 python sweeps/alpha_ablation.py                   # smoke scale: the embedded data, minutes on two CPU cores
 python sweeps/alpha_ablation.py --scale mini      # the same study on one GPU
+python sweeps/alpha_ablation.py --scale lab --data imagenet100=DIR --data ade20k=DIR    # on a node of four, in a day
 python sweeps/alpha_ablation.py --help
 """
 

@@ -91,6 +91,7 @@ class Invocation:
         self.study, self.args = study, args
         self.everything = all_rows(study, args)
         self.rows = only(self.everything, args.only)
+        self.own = study_data.own_folder(args.data)
         self.files = {**(self.profile.weights if self.profile else {}), **self.runtime.weights}
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
 
@@ -107,24 +108,28 @@ class Invocation:
                 raise ConfigError(f"{stage}: {error}") from None
             notes += [f"{stage}: {note}" for note in config.notes()]
         told = [line for _, rows in self.study.of_parts(self.everything) for line in twins(rows)]
-        lacks = {entry.run.config.lacks_weights(self.files): entry for entry in planned.entries.values()}
-        told += [f"{entry.run.label}: {lack}" for lack, entry in lacks.items() if lack]
+        lacks: dict[str, list[str]] = {}
+        for entry in planned.entries.values():
+            lacks.setdefault(planned.wanted.lacks(entry.run), []).append(entry.run.label)
+        for lack, labels in lacks.items():
+            told += [f"{labels[0]}{f' and {len(labels) - 1} more' * (len(labels) > 1)}: {lack}"] if lack else []
         return [*told, *dict.fromkeys(notes)]
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data and weights that cannot be what the runs read."""
         roots, told = self.runtime.data_roots, list[str]()
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
-        if folder := study_data.own_folder(self.args.data):
-            study_data.check_sizes(folder, ((stage_of(entry), entry.run) for entry in planned.todo))
+        if self.own:
+            study_data.check_sizes(self.own, ((stage_of(entry), entry.run) for entry in planned.todo))
             for stage, config in stages_of(self.everything).items():
-                if lack := study_data.lacks_truth(folder, config):
-                    told.append(f"{stage}: {folder} has no {lack} to learn from, so it stays on {config.data.name}")
+                if lack := study_data.lacks_truth(self.own, config):
+                    told.append(f"{stage}: {self.own} has no {lack} to learn from, so it stays on {config.data.name}")
         study_data.other_settings(planned, everywhere)
         notes = study_data.other_data(planned, roots)
         study_data.other_weights(planned, self.files)
         unknown = study_data.unknown_data(planned, everywhere)
         absent = study_data.absent_data(planned, everywhere)
+        notes += study_data.assumed_sizes(planned) if self.args.dry_run else []
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
             raise ConfigError("; ".join(wrong))
@@ -145,7 +150,7 @@ class Command(Invocation):
         check_options(args)
         super().__init__(study, args)
         self.wanted = planning.Wanted(
-            study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files
+            study, args.scale, self.rows, args.runs, variant(args), Slurm(), self.everything, self.files, self.own
         )
         runs = runs_of(self.rows, self.everything).values()
         side = 1 if all(run.alone for run in runs) else args.jobs or min(4, len(gpus()) or cpus())
@@ -246,7 +251,9 @@ class Command(Invocation):
         seen = planning.status(self.wanted)
         lacking = len(seen.lacking())
         if 0 < seen.count("done") == len(seen.entries) - lacking:
-            self.console.print("Everything is done already" + (", but for what lacks weights." if lacking else "."))
+            self.console.print(
+                "Everything is done already" + (", but for what lacks weights or data." if lacking else ".")
+            )
             with self.followed():
                 return self.table()
         print_status(self.console, seen, self.removed())
@@ -310,7 +317,7 @@ class Command(Invocation):
             raise ConfigError(
                 f"--runs: {self.args.runs} is not there; give the folder that has the runs, or train first"
             )
-        return tables.read(self.args.runs, *trials, files=self.files)
+        return tables.read(self.args.runs, *trials, files=self.files, own=self.own)
 
     def table(self) -> int:
         """The study's tables, the paper's numbers beside what was measured here."""

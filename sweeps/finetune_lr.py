@@ -164,14 +164,16 @@ class SearchCommand(Invocation):
             if search.table != search.base:
                 rows.append(Row(f"{search.title}, the table's run", {search.stage: search.table}))
         study = Study(self.study.name, "The search for a learning rate", lambda scale: rows)
-        return planning.Wanted(study, self.args.scale, tuple(rows), self.args.runs, scheduler=Slurm(), files=self.files)
+        return planning.Wanted(
+            study, self.args.scale, tuple(rows), self.args.runs, scheduler=Slurm(), files=self.files, own=self.own
+        )
 
     def check(self, planned: Plan) -> None:
         """Raises ConfigError where the transfers cannot start."""
         for entry in planned.entries.values():
             config, folder = entry.run.config, planned.wanted.folder
-            if reason := config.lacks_weights(self.files):
-                raise ConfigError(f"--init: {reason}")
+            if reason := planned.wanted.lacks(entry.run):
+                raise ConfigError(f"{'--init' if config.lacks_weights(self.files) else '--data'}: {reason}")
             for needed in config.needs:
                 if reason := planning.obstacle(needed, None, planned.wanted):
                     hint = f": {self.study.command} first" if self.study.tables else ""

@@ -17,6 +17,7 @@ examples:
   {command} --only '{row}'          some rows
   {command} --set pretrain.epochs=20     change a setting of a stage; transfers follow their pre-training
   {command} --data DIR                   your own images: DIR/train/rgb/<class>/x.jpg, .../depth/..., ...
+  {command} --scale lab --data imagenet100=DIR --data ade20k=DIR      a node of four GPUs, a day
   {command} --scale paper --data imagenet=DIR --data ade20k=DIR
 What is done is never run again. Ctrl-C saves and stops; the same command continues.
 

@@ -46,6 +46,8 @@ def _transfer(stage: str, scale: str) -> RunConfig:
 
 # ---- pre-trainings
 
+PUBLISHED = ("lab", "paper")  # scales whose batches and rates follow the published rules
+
 
 def pretraining(scale: str, *inputs: str, epochs: float = 400) -> RunConfig:
     """MultiMAE's, from and to these modalities (paper Table 5); by default all three."""
@@ -64,13 +66,15 @@ def unmasked(scale: str, *targets: str) -> RunConfig:
 
 
 def mae(scale: str, deep: bool, epochs: float = 400) -> RunConfig:
-    """MAE's, as the paper compares with it (D2, or `deep` D8: see `variants.mae`), with the optimiser of He et al.
+    """MAE's, as the paper compares with it (D2, or `deep` D8: see `variants.mae`), with the optimiser of He et al.:
+    twice MultiMAE's batch, and another rate.
 
     The paper gives that for 1600 epochs, and does not say for 400.
     """
     config = pretraining(scale, epochs=epochs)
     assert isinstance(config, Pretrain)
-    edits: dict[str, Any] = {"batch_size": 4096, "optimizer.base_lr": 1.5e-4} if scale == "paper" else {}
+    theirs = {"batch_size": 2 * config.batch_size, "optimizer.base_lr": 1.5e-4}
+    edits: dict[str, Any] = theirs if scale in PUBLISHED else {}
     return config.edit(edits | variants.mae(config, deep) | {"optimizer.decay_all": False}).edit(
         {"decoder.input_norm": True}
     )

@@ -36,8 +36,16 @@ def test_orders_that_are_signatures_and_weights():
     assert list(SOURCES) == ["rgb", "depth", "pseudo_depth", "semseg", "pseudo_semseg"]
 
 
-# What has a name for a reason: the authors' files, what is rendered, what is timed, and the defaults of settings.
-TOLD_APART = ("modalities.py", "weights.py", "bench.py", "data/benchmark.py", "data/scenes/", "config/")
+# What has a name for a reason: the authors' files, what is rendered, timed or published, and the defaults of settings.
+TOLD_APART = (
+    "modalities.py",
+    "weights.py",
+    "bench.py",
+    "data/benchmark.py",
+    "data/scenes/",
+    "data/prepare/",
+    "config/",
+)
 
 
 def test_no_modality_is_a_special_case():

@@ -155,7 +155,7 @@ class RunConfig(Section):
 
     def own_data(self, classes: Collection[str]) -> dict[str, Any]:
         """The edits by which it reads a folder of images of one's own, but for the folder's name and numbers of
-        samples. `classes`: the folder's. Raises ConfigError where they are too few."""
+        samples. `classes`: the folder's."""
         return {}
 
     def check_processes(self, processes: int, runtime: "Runtime") -> None:

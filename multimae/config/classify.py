@@ -98,9 +98,7 @@ class Classify(Transfer, task="classify", runs="multimae.tasks.classify:Classify
             )
 
     def own_data(self, classes: Collection[str]) -> dict[str, Any]:
-        if len(classes) < 2:
-            raise ConfigError(f"classification needs at least two class folders with images, found {len(classes)}")
-        return super().own_data(classes) | {"classes": len(classes)}
+        return super().own_data(classes) | ({"classes": len(classes)} if len(classes) > 1 else {})
 
     def head_flops(self) -> dict[str, float]:
         return {"linear": 2 * self.model.dim * self.classes}

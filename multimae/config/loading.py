@@ -11,7 +11,7 @@ from .settings import ConfigError, nearest, parse_overrides, read_mapping, shown
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 PAPER = "paper"  # the scale of what is published
-SCALES = ("smoke", "laptop", "mini", PAPER)
+SCALES = ("smoke", "laptop", "mini", "lab", PAPER)
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> RunConfig:

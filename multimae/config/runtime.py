@@ -29,7 +29,7 @@ class Runtime(Section):
     """
 
     runs: Annotated[PathTo, AfterValidator(_no_root)] = Path("runs")
-    cache: PathTo | None = None  # rendered scenes; None: <runs>/.cache
+    cache: PathTo | None = None  # rendered scenes; None: the user's on this machine, ~/.cache/multimae/scenes
     data_roots: dict[Name, PathTo] = {}  # data.name -> folder
     weights: dict[Name, PathTo] = {}  # name in init -> checkpoint file
     device: Literal["auto", "cpu", "cuda"] = "auto"

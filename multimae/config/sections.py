@@ -17,6 +17,9 @@ SceneName = Literal["scenes", "scenes_hypersim", "scenes_nyuv2", "scenes_taskono
 SCENES = get_args(SceneName)
 SCENES_SPLITS = ("train", "val", "test")
 MOST_SCENES = 10_000_000  # some 300 GB at 64 px
+# Training images of data that a recipe takes whole, to plan by: what a run trains on, its folder tells. ImageNet-100 is
+# the list of Tian et al., https://github.com/HobbitLong/CMC/blob/master/imagenet100.txt
+USUAL_SIZES = {"imagenet100": 126_689}
 SMALLEST = 1e-12  # of a learning rate, or of a gradient's norm: float32 would add nothing, or take it for 0
 
 
@@ -71,6 +74,11 @@ class Data(Section):
     def trained(self) -> int | None:
         """How many samples are trained on; None where the data are to tell."""
         return self.train_samples
+
+    @property
+    def planned(self) -> int | None:
+        """As `trained`, and of data that are taken whole the usual number: what costs are counted by."""
+        return self.trained or USUAL_SIZES.get(self.name)
 
     def said(self, split: str, fields: Collection[str]) -> str:
         """The settings that say which samples of the "train" or "eval" split are read, and what of them."""

@@ -103,7 +103,7 @@ class TrainingConfig(RunConfig):
         return self.model.tokens * len(self.inputs)
 
     def images(self) -> int | None:
-        samples = self.data.trained
+        samples = self.data.planned
         return self.total_steps(samples) * self.batch_size if samples else None
 
     def operations(self, needed: Mapping[str, RunConfig]) -> float | None:

@@ -1,13 +1,16 @@
 """Opening a data set by name: the embedded scenes or a folder of images."""
 
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from ..config import SCENES, ConfigError, Data, Folder, Runtime, Scenes
 from .imagefolder import FolderDataset
-from .scenes.dataset import RenderedScenes
+from .scenes.cache import BESIDE, usual_folder
+from .scenes.dataset import CannotRender, RenderedScenes, name_of
 from .sharing import of_first
 
 
@@ -48,8 +51,7 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
             )
         name, samples = data.split(split)
         fields = tuple(fields) if fields is not None else RenderedScenes.usual
-        cache = runtime.cache or runtime.runs / ".cache"
-        return RenderedScenes(name, samples or 0, data.render_size, cache, fields, data.name)
+        return _scenes(data, name, samples or 0, fields, runtime)
     assert isinstance(data, Folder)
     if data.name not in runtime.data_roots:
         known = ", ".join([*SCENES, *sorted(runtime.data_roots)])
@@ -57,3 +59,22 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
             f"data.name: no folder is known for '{data.name}' (known: {known}); give it with --data {data.name}=DIR"
         )
     return of_first(lambda: FolderDataset(runtime.data_roots[data.name], data, split, runtime, fields))
+
+
+def _scenes(data: Scenes, split: str, count: int, fields: tuple[str, ...], runtime: Runtime) -> RenderedScenes:
+    """Of the user's cache on this machine, where `runtime.cache` names no other; where that cannot be written, or where
+    they already lie beside the runs, of there."""
+
+    def within(cache: Path) -> RenderedScenes:
+        return RenderedScenes(split, count, data.render_size, cache, fields, data.name)
+
+    if runtime.cache:
+        return within(runtime.cache)
+    beside = runtime.runs / BESIDE
+    if (beside / name_of(data.name, data.render_size) / split).is_dir():
+        return within(beside)
+    try:
+        return within(usual_folder())
+    except (OSError, CannotRender) as error:  # a home that is read-only or full, or none
+        print(f"note: scenes are rendered into {beside}, because {error}", file=sys.stderr, flush=True)
+        return within(beside)

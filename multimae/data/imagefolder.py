@@ -5,7 +5,7 @@ Everything is listed in one walk, and the head and the end of every file are rea
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from ..config import Folder, Runtime
 from ..modalities import SOURCES
 from .about import FILE, About
-from .images import Unusable, read
+from .images import Unusable, decode
 from .index import index
 from .listing import SHOWN, class_names, class_of, images_folder, places, summary
+from .packs import PackedFiles, facts_of
 from .subsets import choose, fingerprint
 
 
@@ -36,6 +37,8 @@ class FolderDataset:
         self.source = data.name
         self.split, _ = data.split(split)
         self.index = index(self.root / self.split, fields, runtime)
+        facts = facts_of(self.root / self.split)
+        self.packed = PackedFiles(self.root / self.split, facts) if facts else None
         stems, usable = self._usable(data.allow_missing)
         self.about = About.of(self.root)
         if self.about:
@@ -133,22 +136,39 @@ class FolderDataset:
         return str(self.path(index, self.index.fields[0]))
 
     def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
+        files = [field for field in fields if field != "label"]
         sample = {}
-        for field in fields:
-            if field == "label":
-                sample["label"] = torch.tensor(self.class_numbers[class_of(self._stem(index))])
-                continue
-            path = self.path(index, field)
+        for field, data in self._read(index, files):
             try:
-                sample[field] = read(path, field, self.max_pixels, self.units.get(field))
+                sample[field] = decode(data, field, self.max_pixels, self.units.get(field))
             except Unusable as error:
                 raise ValueError(
-                    f"{path} {error}. Repair it, or remove the sample; `python -m multimae.data.check {self.root}` "
-                    "finds all such files"
+                    f"{self.path(index, field)} {error}. Repair it, or remove the sample; `multimae data check --deep "
+                    f"{self.root}` finds all such files"
                 ) from None
+        if "label" in fields:
+            sample["label"] = torch.tensor(self.class_numbers[class_of(self._stem(index))])
+        return sample
+
+    def _read(self, index: int, fields: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """(field, what lies in its file). Raises ValueError with the name of a file that cannot be read, or is no more
+        what it was when the run began."""
+        row = self._row(index)
+        if self.packed:
+            yield from self.packed.read(self.index.samples[row], fields).items()
+            return
+        for field in fields:
+            path, size = self.path(index, field), int(self.index.sizes(field)[row])
+            try:
+                data = path.read_bytes()
             except OSError as error:
                 raise ValueError(f"{path} could not be read: {error.strerror or error}") from error
-        return sample
+            if len(data) != size:
+                raise ValueError(
+                    f"{path} has {len(data):,} bytes, and had {size:,} when this run began: a run learns from one set "
+                    "of files. Put it back, or begin anew with these"
+                )
+            yield field, data
 
 
 def _classes(stems: Iterable[str]) -> set[str]:

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 
 from ..modalities import FIELDS, Modality, named
+from . import packs
+from .decoders import decoded
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # by content, whatever the ending says
 GREY_16 = dict.fromkeys(("I;16", "I;16B", "I"), " (16-bit grey)")  # as PIL's versions name it
@@ -64,55 +66,76 @@ def open_image(file: IO[bytes], field: str, max_pixels: int) -> Image.Image:
 
 
 def read(path: Path, field: str, max_pixels: int, unit: float | None = None) -> torch.Tensor:
-    """What lies in a file of `field`: a photograph, numbers or classes, as the functions below say. `unit`: what one
-    more in the file means, where that is not what the modality declares.
+    """What lies in a file of `field`: see `decode`. Raises OSError of the system too."""
+    return decode(path.read_bytes(), field, max_pixels, unit)
 
-    Raises Unusable where the file is damaged or no such image, and OSError of the system.
+
+def decode(data: bytes, field: str, max_pixels: int, unit: float | None = None) -> torch.Tensor:
+    """What the bytes of a file of `field` hold: a photograph, numbers or classes, as the functions below say. `unit`:
+    what one more in the file means, where that is not what the modality declares.
+
+    Raises Unusable where the file is damaged or no such image.
     """
-    data = path.read_bytes()
+    kind = FIELDS[field]
+    pixels = pixels_of(data, field, max_pixels)
+    try:
+        return named(kind.files.read)(pixels, replace(kind, unit=unit) if unit else kind)
+    except ValueError as error:
+        raise Unusable(f"cannot be read as {kind.files.expected}: {error}") from None
+
+
+def pixels_of(data: bytes, field: str, max_pixels: int) -> np.ndarray:
+    """(H, W) or (H, W, channels), as they are in the file; of a photograph uint8 RGB. Raises Unusable."""
+    if data.startswith(packs.MARK):
+        return packs.decode(data)
     if data.startswith(PNG_START):
         _check_png(data)
+    with open_image(io.BytesIO(data), field, max_pixels) as image:
+        pixels = decoded(data, image, FIELDS[field].photograph)
+    return _by_pil(data, field, max_pixels) if pixels is None else pixels
+
+
+def _by_pil(data: bytes, field: str, max_pixels: int) -> np.ndarray:
+    """The pixels of any image that is allowed, of a photograph RGB. Raises Unusable."""
     kind, scan = FIELDS[field], _scan(data)
-    kind = replace(kind, unit=unit) if unit else kind
     watched = _Watched(data, *scan) if scan else None
     with open_image(watched or io.BytesIO(data), field, max_pixels) as image:
         if watched:
             watched.watching = True
         try:
-            tensor = named(kind.files.read)(image, kind)
+            pixels = np.array(image.convert("RGB") if kind.photograph else image)
         except (OSError, SyntaxError, ValueError) as error:
             raise Unusable(f"cannot be read as {kind.files.expected}: {error}") from None
     if watched:
         watched.judge()
-    return tensor
+    return pixels
 
 
-def photograph(image: Image.Image, kind: Modality) -> torch.Tensor:
+def photograph(pixels: np.ndarray, kind: Modality) -> torch.Tensor:
     """uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def numbers(image: Image.Image, kind: Modality) -> torch.Tensor:
+def numbers(pixels: np.ndarray, kind: Modality) -> torch.Tensor:
     """float32 (channels, H, W), in the unit that `kind` declares."""
-    values = np.array(image, dtype=np.float32)
+    values = pixels.astype(np.float32)
     if kind.zero:
         values -= np.float32(kind.zero)
     values *= np.float32(kind.unit)
     return torch.from_numpy(values[None] if values.ndim == 2 else values.transpose(2, 0, 1)[: kind.channels])
 
 
-def flags(image: Image.Image, kind: Modality) -> torch.Tensor:
+def flags(pixels: np.ndarray, kind: Modality) -> torch.Tensor:
     """float32 (1, H, W), of 0 and 1. Raises ValueError for other values than 0 and 255: a mask of 0 and 1 would be read
     as one of nothing."""
-    values = np.array(image)
-    if others := sorted(set(np.unique(values).tolist()) - {0, 255}):
+    if others := sorted(set(np.unique(pixels).tolist()) - {0, 255}):
         raise ValueError(f"it holds {others[0]}")
-    return torch.from_numpy((values == 255)[None].astype(np.float32))
+    return torch.from_numpy((pixels == 255)[None].astype(np.float32))
 
 
-def classes(image: Image.Image, kind: Modality) -> torch.Tensor:
+def classes(pixels: np.ndarray, kind: Modality) -> torch.Tensor:
     """uint8 (H, W)."""
-    return torch.from_numpy(np.array(image))
+    return torch.from_numpy(np.ascontiguousarray(pixels))
 
 
 def _reason(file: IO[bytes], error: Exception) -> str:

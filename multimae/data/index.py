@@ -25,7 +25,8 @@ from ..config import Runtime
 from ..files import locked, write_atomic
 from .images import Unusable, open_image, read
 from .listing import ENDINGS, Listing
-from .progress import Report
+from .packs import TABLE, check_shards, facts_of, table_of
+from .progress import Pace
 
 CHECKERS = 16  # threads: on a network file system they wait, they do not compute
 TOGETHER = 4096  # samples that are in the threads' hands
@@ -42,11 +43,12 @@ class Index:
     wrong with a sample, by its row.
     """
 
-    def __init__(self, samples: np.ndarray, facts: Mapping[str, Any], file: Path | None = None):
-        """`samples`: rows of stem, and of each field kind and size. `file`: where they lie."""
-        self.samples, self.facts, self.file = samples, facts, file
+    def __init__(
+        self, samples: np.ndarray, facts: Mapping[str, Any], file: Path | None = None, fields: tuple[str, ...] = ()
+    ):
+        """`samples`: rows of stem, and of each field kind and size. `file`: where they lie. `fields`: none are all."""
+        self.samples, self.facts, self.file, self.fields = samples, facts, file, fields or tuple(facts["files"])
         self.stems = samples["stem"]
-        self.fields: tuple[str, ...] = tuple(facts["files"])
         self.problems = {int(row): problem for row, problem in facts["problems"].items()}
 
     def sizes(self, field: str) -> np.ndarray:
@@ -60,19 +62,19 @@ class Index:
 
     def expected(self, folder: Path) -> str:
         """The paths of a sample in the folder of the split, in words."""
-        tops = {field: of["top"] for field, of in self.facts["files"].items()}
+        tops = {field: self.facts["files"][field]["top"] for field in self.fields}
         return ", ".join(f"{folder}/{top}<subfolder>/<stem>{ENDINGS[field][0]}" for field, top in tops.items())
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: of what lies in a file, where."""
-        return {"file": self.file} if self.file else vars(self)
+        return {"file": self.file, "fields": self.fields} if self.file else vars(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "samples" in state:
             vars(self).update(state)
             return
         until = time.monotonic() + PATIENCE
-        while (index := Index.at(state["file"])) is None:
+        while (index := Index.at(**state)) is None:
             if time.monotonic() > until:
                 raise OSError(
                     f"{state['file']} was written by the first process, and is not to be seen here: run folders must "
@@ -82,11 +84,11 @@ class Index:
         vars(self).update(vars(index))
 
     @classmethod
-    def at(cls, file: Path) -> "Index | None":
+    def at(cls, file: Path, fields: tuple[str, ...] = ()) -> "Index | None":
         """What was written to a file; None where nothing is, or a power cut left a part of it."""
         try:
             facts = json.loads(file.with_suffix(".json").read_text())
-            return cls(np.load(file, mmap_mode="r"), facts, file)
+            return cls(np.load(file, mmap_mode="r"), facts, file, fields)
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -100,6 +102,9 @@ class Index:
 def index(folder: Path, fields: Iterable[str] | None, runtime: Runtime) -> Index:
     """Of a split's folder. `fields` and what is raised: as of `Listing`."""
     listing = Listing(folder, fields)
+    if facts := facts_of(folder):
+        check_shards(folder, facts)
+        return Index(table_of(folder), facts, folder / TABLE, tuple(listing.found))
     place = hashlib.sha256(f"{folder.absolute()} {list(listing.found)} {runtime.max_pixels}".encode()).hexdigest()[:12]
     file = runtime.runs / ".cache" / "index" / f"{place}-{_digest(listing)}.npy"
     if found := Index.at(file):
@@ -153,20 +158,22 @@ def _made(listing: Listing, runtime: Runtime) -> Index:
         samples[f"{field} kind"], samples[f"{field} size"] = files.kinds, files.sizes
     problems = listing.missing()
     complete = [row for row, stem in enumerate(listing.stems) if stem not in problems]
-    report = Report(f"checking the samples of {listing.folder}", len(complete))
     by_row = {row: problems[stem] for row, stem in enumerate(listing.stems) if stem in problems} if problems else {}
-    with ThreadPoolExecutor(CHECKERS) as pool:
+    with Pace(f"checking the samples of {listing.folder}", len(complete)) as pace, ThreadPoolExecutor(CHECKERS) as pool:
         for start in range(0, len(complete), TOGETHER):
             rows = complete[start : start + TOGETHER]
             for row, problem in zip(rows, pool.map(partial(_check, listing, runtime.max_pixels), rows), strict=True):
                 if problem:
                     by_row[row] = problem
-            report.done(len(rows))
+            pace.done(len(rows))
     paths = {
         field: {"top": files.top, "suffixes": files.suffixes, "names": files.names}
         for field, files in listing.found.items()
     }
-    return Index(samples, {"files": paths, "problems": {str(row): by_row[row] for row in sorted(by_row)}})
+    return Index(
+        samples,
+        {"digest": _digest(listing), "files": paths, "problems": {str(row): by_row[row] for row in sorted(by_row)}},
+    )
 
 
 def _check(listing: Listing, max_pixels: int, row: int) -> str | None:

@@ -12,7 +12,7 @@ import functools
 import os
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +24,7 @@ import numpy as np
 from ..config import SCENES, ConfigError
 from ..config.settings import nearest
 from ..modalities import FIELDS, SOURCES
+from .packs import facts_of, table_of
 from .walking import JUNK, Pending, entries, is_folder, is_text, lacking, look, printable, start, status_of, walk
 
 ENDINGS = {field: kind.files.endings for field, kind in FIELDS.items()}  # of files that are read
@@ -31,6 +32,7 @@ PHOTOGRAPHS = next(field for field, kind in FIELDS.items() if kind.photograph)
 SHOWN = 20  # problems that are listed one by one
 LISTERS = 16  # threads: on a network file system they wait, they do not compute
 
+NEVER = np.zeros(0, np.int64)
 Found = tuple[str, int, int]  # path relative to the split, bytes, time of change
 
 
@@ -43,6 +45,9 @@ class Listing:
         self.folder = folder
         if lack := lacking(folder):
             raise ValueError(f"{folder} {lack}: expected a split's folder, with a subfolder for each modality")
+        if facts := facts_of(folder):
+            self._take(facts, fields)
+            return
         there = [field for field in ENDINGS if not lacking(folder / field)]
         wanted = [field for field in fields if field != "label"] if fields is not None else there
         self.plain = not SOURCES.keys() & there  # ImageNet: class folders, and nothing but photographs
@@ -50,14 +55,34 @@ class Listing:
             there, wanted = [PHOTOGRAPHS], wanted or [PHOTOGRAPHS]
         elif not wanted:
             wanted = there
-        lost = [str(folder / field) for field in wanted if field not in there]
-        if lost:
-            raise ValueError(f"{', '.join(lost)} not found: expected a folder for each modality of this run")
+        self._demand(wanted, there)
         columns = {field: self._column(field) for field in ENDINGS if field in wanted}
         # stem -> what lies there in place of a file that can be read
         self.faults = {stem: fault for column in columns.values() for stem, fault in column.faults.items()}
         self.stems = _union([*(column.stems for column in columns.values()), self.faults])
-        self.found = {field: FieldFiles(self._top(field), self.stems, column) for field, column in columns.items()}
+        self.found = {field: FieldFiles.of(self._top(field), self.stems, column) for field, column in columns.items()}
+
+    def _take(self, facts: Mapping[str, Any], fields: Iterable[str] | None) -> None:
+        """What the index of a packed split says."""
+        table, of = table_of(self.folder), facts["files"]
+        self.plain, self.faults = not any(files["top"] for files in of.values()), {}
+        self.stems = [stem.decode() for stem in table["stem"]]
+        wanted = [field for field in fields or of if field != "label"] or list(of)
+        self._demand(wanted, of)
+        self.found = {
+            field: FieldFiles(
+                stems=self.stems, **of[field], kinds=table[f"{field} kind"], sizes=table[f"{field} size"], times=NEVER
+            )
+            for field in of
+            if field in wanted
+        }
+
+    def _demand(self, wanted: Iterable[str], there: Collection[str]) -> None:
+        if lost := [str(self.folder / field) for field in wanted if field not in there]:
+            raise ValueError(f"{', '.join(lost)} not found: expected a folder for each modality of this run")
+
+    def expected(self) -> str:
+        return ", ".join(str(self.example(field, "<subfolder>/<stem>")) for field in self.found)
 
     def example(self, field: str, stem: str) -> Path:
         return self.folder / (self._top(field) + stem + ENDINGS[field][0])
@@ -148,7 +173,7 @@ def _leaf(field: str, pending: Pending) -> tuple[_Column, list[Pending]]:
                 column.names[plain + ending] = stem + ending
             stem = plain
             if not is_text(entry.name):
-                column.faults[stem] = f"{printable(entry.path)}: the name is not UTF-8; rename it"
+                column.faults[printable(stem)] = f"{printable(entry.path)}: the name is not UTF-8; rename it"
                 continue
         status = status_of(entry)
         if isinstance(status, str):
@@ -181,20 +206,28 @@ def places(stems: Sequence[str], some: Sequence[str]) -> np.ndarray:
     return np.array([rows[stem] for stem in some], np.int64)
 
 
+@dataclass(eq=False)
 class FieldFiles(Mapping[str, Found]):
     """The files of one field, by stem and by row: that of their stem among all of the split."""
 
-    def __init__(self, top: str, stems: list[str], column: _Column):
-        self.top, self.stems, self.names = top, stems, column.names
+    top: str  # what stands before a stem in a path: `rgb/`
+    stems: list[str]
+    suffixes: list[str]  # what follows it: `.JPEG`
+    names: dict[str, str]  # of those in another form of Unicode than here
+    kinds: np.ndarray  # which suffix,
+    sizes: np.ndarray  # how many bytes (-1: there is no file),
+    times: np.ndarray  # and when it was changed, in nanoseconds: (stems,)
+
+    @classmethod
+    def of(cls, top: str, stems: list[str], column: _Column) -> "FieldFiles":
         at: Any = slice(None) if len(column.stems) == len(stems) else places(stems, column.stems)
-        self.suffixes = sorted(set(column.suffixes))  # what makes a stem a path: `.JPEG`
-        kinds = {suffix: kind for kind, suffix in enumerate(self.suffixes)}
-        self.kinds = np.zeros(len(stems), np.int64)  # which suffix,
-        self.sizes = np.full(len(stems), -1, np.int64)  # how many bytes (-1: there is no file),
-        self.times = np.zeros(len(stems), np.int64)  # and when it was changed, in nanoseconds
-        self.kinds[at] = [kinds[suffix] for suffix in column.suffixes]
-        self.sizes[at] = column.sizes
-        self.times[at] = column.times
+        suffixes = sorted(set(column.suffixes))
+        kinds = {suffix: kind for kind, suffix in enumerate(suffixes)}
+        files = cls(top, stems, suffixes, column.names, *(np.full(len(stems), -1, np.int64) for _ in range(3)))
+        files.kinds[at] = [kinds[suffix] for suffix in column.suffixes]
+        files.sizes[at] = column.sizes
+        files.times[at] = column.times
+        return files
 
     def path(self, row: int) -> str:
         """Relative to the split."""
@@ -205,13 +238,21 @@ class FieldFiles(Mapping[str, Found]):
         row = bisect_left(self.stems, stem)
         if row == len(self.stems) or self.stems[row] != stem or self.sizes[row] < 0:
             raise KeyError(stem)
-        return self.path(row), int(self.sizes[row]), int(self.times[row])
+        return self.path(row), int(self.sizes[row]), int(self.times[row]) if len(self.times) else 0
 
     def __iter__(self) -> Iterator[str]:
         return (self.stems[row] for row in np.flatnonzero(self.sizes >= 0))
 
     def __len__(self) -> int:
         return int((self.sizes >= 0).sum())
+
+
+@functools.cache  # all stages of a study ask
+def fields_of(split: Path) -> tuple[str, ...]:
+    """Those that have a folder, or lie in a pack; without any, a split's own folders hold photographs."""
+    facts = facts_of(split)
+    there = facts["files"] if facts else (field for field in ENDINGS if not lacking(split / field))
+    return tuple(there) or (PHOTOGRAPHS,)
 
 
 # ---- classes
@@ -227,6 +268,8 @@ def class_names(split: Path) -> tuple[str, ...]:
 
     The one numbering there is, for training, evaluation, and the number of classes that planning counts.
     """
+    if facts := facts_of(split):
+        return tuple(facts["classes"])
     folders = class_folders(images_folder(split))
     return tuple(sorted(name for name, folder in folders.items() if any(True for _ in _images(folder))))
 
@@ -268,6 +311,8 @@ def images_folder(split: Path) -> Path:
 @functools.cache  # all stages of a study ask
 def count_images(folder: Path, limit: int) -> int:
     """How many images are in a folder; no more than `limit` are counted."""
+    if facts := facts_of(folder):
+        return min(limit, facts["samples"])
     return sum(1 for _ in zip(range(limit), _images(str(folder))))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..config import ConfigError
 from ..data.listing import ENDINGS, PHOTOGRAPHS, Listing
+from ..data.packs import facts_of
 from ..data.walking import lacking, printable
 from ..seeds import derive
 
@@ -17,12 +18,21 @@ def splits(folder: Path) -> list[str]:
     if lack := lacking(folder):
         raise ConfigError(f"{printable(folder)} {lack}: expected a folder of photographs")
     found = _folders(folder)
+    for name in found:
+        _not_packed(folder / name)
     if ready := [name for name in found if not lacking(folder / name / PHOTOGRAPHS)]:
         return ready
     where = f"expected {folder}/{TRAIN}/{PHOTOGRAPHS}/<class>/<name>{ENDINGS[PHOTOGRAPHS][0]}, where labels lie beside"
     raise ConfigError(
         f"{where}: to lay that out by links, without a copy, give --out NEW (a folder that is not there yet)"
     )
+
+
+def _not_packed(split: Path) -> None:
+    if facts_of(split):
+        raise ConfigError(
+            f"{split} is packed, and labels lie beside files: multimae data unpack first, label, pack again"
+        )
 
 
 def lay_out(source: Path, out: Path) -> None:
@@ -37,6 +47,7 @@ def lay_out(source: Path, out: Path) -> None:
     try:
         if TRAIN in (names := _folders(source)):
             for name in names:
+                _not_packed(source / name)
                 photographs = source / name / PHOTOGRAPHS
                 links[f"{name}/{PHOTOGRAPHS}"] = source / name if lacking(photographs) else photographs
         else:

@@ -43,7 +43,7 @@ class Estimate:
         if self.uncounted:
             text += f" ({self.uncounted} runs not: how many samples is not given)"
         hours = self.operations / GPU_RATE / 3600
-        text += f"\n  {hours:,.{1 if hours > 1 else 4}f} GPU-hours at {operations(GPU_RATE)}/s a GPU"
+        text += f"\n  {hours_text(hours)} GPU-hours at {operations(GPU_RATE)}/s a GPU"
         text += " (assumed: what the paper's epoch times come to on an A100)"
         rate = GPU_RATE if device == "GPU" else CORE_RATE
         text += f"\n  {duration(self.operations / rate / slots)} on {slots} {device}{'s' * (slots > 1)} of this machine"
@@ -71,20 +71,26 @@ def parts_text(study: Study, rows: Sequence[Row]) -> str:
         runs = runs_of(its)
         paper |= runs_of([row for row in its if not row.aside]) if part.published else {}
         name = part.heading if part.published else f"{part.title} (not in the paper)"
-        lines.append(f"  {_hours(runs):>10} GPU-hours  {counted(len(runs), 'run')}: {name}")
-    lines.append(f"  {_hours(paper):>10} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once")
+        lines.append(f"  {hours_text(gpu_hours(runs)):>10} GPU-hours  {counted(len(runs), 'run')}: {name}")
+    lines.append(
+        f"  {hours_text(gpu_hours(paper)):>10} GPU-hours  {counted(len(paper), 'run')}: all of the paper's, each once"
+    )
     return "\n".join(["\nWith what is done already, each as if alone:", *lines])
 
 
-def _hours(runs: Mapping[str, Run]) -> str:
-    hours = sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+def gpu_hours(runs: Mapping[str, Run]) -> float:
+    """At a GPU's assumed rate, of what is counted."""
+    return sum(run.operations or 0 for run in runs.values()) / GPU_RATE / 3600
+
+
+def hours_text(hours: float) -> str:
     return f"{hours:,.{1 if hours > 1 else 4}f}"
 
 
 def disk_text(configs: Sequence[RunConfig], together: int, files: int = FILES) -> str:
     """What runs need of a disk, `together` of them at the same time; `files`: of each run."""
     every = Runtime.model_fields["log_every_steps"].default
-    counted_steps = (c.total_steps(c.data.trained) for c in _trainings(configs) if c.data.trained)
+    counted_steps = (c.total_steps(n) for c in _trainings(configs) if (n := c.data.planned))
     kept = sum(PARAMETER * c.parameters() for c in configs) + sum(RECORD * n / every for n in counted_steps)
     largest = sorted((CHECKPOINT * c.parameters() for c in _trainings(configs)), reverse=True)[:together]
     text = f"  about {size(kept)} of disk in {counted(files * len(configs), 'file')}, and "

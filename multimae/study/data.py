@@ -9,18 +9,17 @@ from typing import Any
 
 from ..config import SCENES, ConfigError, RunConfig, TrainingConfig, Transfer
 from ..data import about
-from ..data.listing import class_names, count_images, images_folder, listed
+from ..data.listing import count_images, fields_of, images_folder, listed
 from ..data.subsets import contents, differing, folder_reads
 from ..data.walking import lacking, printable
 from ..files import sha256
 from ..modalities import PSEUDO
+from .lacks import classes
 from .planning import Plan
 from .study import Run
 
 MOST_TOLD = 5  # runs that a message lists
-
-
-_classes = functools.cache(class_names)  # all stages of a study ask
+VAL = "val"  # what a folder of one's own has beside `train`
 
 
 def own_folder(given: Iterable[str], recipes: Collection[str] = ()) -> Path | None:
@@ -80,36 +79,35 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
     # The recipe's number of images where there are as many, else all of them, however many can be read.
     for what, (data, split) in config.reads.items():
         name, limit = data.split(split)
-        images = _images(folder / name)
+        if what == "eval" and lacking(folder / name) and "val" not in config.reads:
+            name = VAL
+        # A third split, where weights are selected on a second one: a run lacks it where it is not there.
+        images = None if name not in (data.train_split, VAL) and lacking(folder / name) else _images(folder / name)
         edits[_setting(what, "split")] = name
-        edits[_setting(what, "samples")] = limit if limit and count_images(images, limit) == limit else None
-    train = folder / config.data.train_split
+        edits[_setting(what, "samples")] = limit if limit and images and count_images(images, limit) == limit else None
+    own = config.own_data(classes(folder / config.data.train_split))
     said = about.About.of(folder)
-    try:
-        own = config.own_data(_classes(train))
-        return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
-    except ConfigError as error:
-        raise ConfigError(f"--data: {images_folder(train)}: {error}") from None
+    return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
 
 
 def _there(folder: Path, config: RunConfig) -> tuple[str, ...]:
     """Its inputs, from a network's predictions where the folder has those and no others."""
-    train = folder / config.data.train_split
-    pseudo = {name: field for name, field in PSEUDO.items() if not lacking(train / field)}
-    inputs: tuple[str, ...] = getattr(config, "inputs", ())
-    return tuple(pseudo.get(source, source) if lacking(train / source) else source for source in inputs)
+    there = fields_of(folder / config.data.train_split)
+    pseudo = {name: field for name, field in PSEUDO.items() if name not in there and field in there}
+    return tuple(pseudo.get(source, source) for source in getattr(config, "inputs", ()))
 
 
 def lacks_truth(folder: Path, config: RunConfig) -> str:
     """What a transfer would predict, where a folder has pseudo labels and no truth to learn from: the transfer stays on
     its recipe's data, as the paper's do. Empty: it has, or is to be told what it lacks."""
     train = folder / config.data.train_split
-    if not isinstance(config, Transfer) or all(lacking(train / field) for field in PSEUDO.values()):
+    there = set(fields_of(train))
+    if not isinstance(config, Transfer) or there.isdisjoint(PSEUDO.values()):
         return ""
     truth = config.truth_field
-    if truth in PSEUDO and lacking(train / truth) and not lacking(train / PSEUDO[truth]):
+    if truth not in there and PSEUDO.get(truth) in there:
         return truth
-    return "class folders" if truth == "label" and not _classes(train) else ""
+    return "class folders" if truth == "label" and not classes(train) else ""
 
 
 def _setting(what: str, of: str) -> str:
@@ -133,11 +131,11 @@ def check_sizes(folder: Path, stages: Iterable[tuple[str, Run]]) -> None:
         for stage, config in ((stage, run.config) for stage, run in stages):
             for what, (data, split) in config.reads.items():
                 name, asked = data.split(split)
-                there, classes = count_images(_images(folder / name), asked or 1), len(_classes(folder / name))
+                there, kinds = count_images(_images(folder / name), asked or 1), len(classes(folder / name))
                 if asked and there < asked:
                     told[f"{stage}.{_setting(what, 'samples')}={there}"] = f"not {asked}: there are no more"
-                elif asked and asked < classes:
-                    told[f"{stage}.{_setting(what, 'samples')}={classes}"] = f"at least: {asked} leave out classes"
+                elif asked and asked < kinds:
+                    told[f"{stage}.{_setting(what, 'samples')}={kinds}"] = f"at least: {asked} leave out classes"
             if not isinstance(config, TrainingConfig):
                 continue
             batch, (name, asked) = config.batch_size, config.data.split("train")
@@ -243,6 +241,12 @@ def absent_data(plan: Plan, roots: Mapping[str, Path]) -> list[str]:
     """What to tell of folders that are still to be read and are not on this machine."""
     lacks = {name: lacking(Path(roots[name])) for name in _read(plan) if name in roots}
     return [f"--data {name}={roots[name]}: the folder {lack}" for name, lack in lacks.items() if lack]
+
+
+def assumed_sizes(plan: Plan) -> list[str]:
+    """What to tell of data that are taken whole, and of which costs are counted by a usual number."""
+    taken = {e.run.config.data.name: e.run.config.data.planned for e in plan.todo if not e.run.config.data.trained}
+    return [f"costs are counted for {n:,} training images of '{name}', all there are" for name, n in taken.items() if n]
 
 
 def _read(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from ..record.state import Status
 from ..redact import HIDDEN
 from ..units import duration, operations
 from .cost import Estimate
+from .lacks import short
 from .planning import Entry, Event, Extra, Plan
 from .status import read_all
 
@@ -253,7 +254,8 @@ def _table(cells: list[Line], signatures: bool = True, room: int | None = None) 
 
 def _state(status: Status) -> Text:
     mark, style = MARKS[status.state]
-    return Text(f"{mark} {status.reason if status.state == 'running' and status.reason else status.state}", style=style)
+    doing = status.reason if status.state == "running" else short(status.reason)
+    return Text(f"{mark} {doing or status.state}", style=style)
 
 
 def _figures(status: Status) -> tuple:

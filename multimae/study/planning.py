@@ -20,6 +20,7 @@ from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
 from ..record.reading import FolderError, usable
 from ..record.state import Status, Traces
+from .lacks import lacks, short
 from .links import link
 from .status import Scheduler, read, read_all
 from .study import Row, Run, Study, runs_of
@@ -39,6 +40,11 @@ class Wanted:
     scheduler: Scheduler | None = None
     among: tuple[Row, ...] = ()  # rows that may have runs which those need
     files: Collection[str] = ()  # names of weights that are given
+    own: Path | None = None  # the folder of one's own that all stages read
+
+    def lacks(self, run: Run) -> str:
+        """Why a run can never begin with what is given; empty where it can."""
+        return lacks(run, self.files, self.own)
 
     def folder(self, signature: str) -> RunFolder:
         return RunFolder.of(self.runs, signature)
@@ -80,9 +86,13 @@ class Plan:
         return [self.entries[need] for need in run.needs if need in self.entries]
 
     def lacking(self) -> list[Entry]:
-        """Those that wait for weights which are not given, and for nothing else."""
-        files = self.wanted.files
-        return [e for e in self.entries.values() if e.status.state != "done" and e.run.config.lacks_weights(files)]
+        """Those that wait for what is not given, weights or data, and those that start from them."""
+        found: dict[str, Entry] = {}
+        for signature, entry in self.entries.items():
+            waits = self.wanted.lacks(entry.run) or found.keys() & entry.run.needs
+            if entry.status.state != "done" and waits:
+                found[signature] = entry
+        return list(found.values())
 
     def count(self, *states: str) -> int:
         return sum(entry.status.state in states for entry in self.entries.values())
@@ -123,8 +133,8 @@ def plan(wanted: Wanted, retry_failed: bool = False, redo: frozenset[str] = froz
             action = "redo"
         # A job that waits for others never starts where one of them will not be done, and the scheduler says so late.
         waits = [entry.run.signature for entry in needed] if status.job and status.state == "waiting" else []
-        found = [obstacle(need, made.entries.get(need), wanted) for need in (run.needs if action else waits)]
-        found += [run.config.lacks_weights(wanted.files)] if action else []
+        found: list[str | None] = [wanted.lacks(run)] if action else []
+        found += [obstacle(need, made.entries.get(need), wanted) for need in (run.needs if action else waits)]
         if reason := next((reason for reason in found if reason), None):
             status, action = replace(status, state="blocked", reason=reason), None
         made.entries[signature] = Entry(run, folders[signature], status, action)
@@ -175,7 +185,7 @@ def obstacle(needed: str, entry: Entry | None, wanted: Wanted) -> str | None:
     if status.state == "done":
         return folder.weights_problem
     if entry:
-        return f"{entry.run.label} {status.state}"
+        return f"{entry.run.label} {status.reason if short(status.reason) else status.state}"
     why = f": {status.reason}" if status.state == "refused" else ", which is not done, and none of these rows makes it"
     return f"needs {needed}{why}"
 

@@ -49,8 +49,8 @@ class Reading:
 class Results:
     """The runs of a study's rows, each asked once what it does.
 
-    `trials`: of each seed, all rows of the study. `files`: names of weights that are given; what needs others is
-    blocked.
+    `trials`: of each seed, all rows of the study. `files`: names of weights that are given, `own`: the folder of one's
+    own that all stages read; what needs others is blocked.
     """
 
     def __init__(
@@ -59,13 +59,14 @@ class Results:
         trials: Sequence[Sequence[Row]],
         scheduler: Scheduler | None = None,
         files: Collection[str] = (),
+        own: Path | None = None,
     ):
         self.runs, self.trials = runs, trials
         configs = [config for rows in trials for row in rows for config in row.stages.values()]
         self.configs = {config.signature: config for config in configs}
         rows = tuple(row for trial in trials for row in trial)
         # As a launcher sees them, which knows what is blocked, and by what.
-        wanted = Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler, files=files)
+        wanted = Wanted(Study("", "", lambda scale: rows), "", rows, runs, scheduler=scheduler, files=files, own=own)
         self.statuses = {signature: entry.status for signature, entry in plan(wanted).entries.items()}
 
     def among(self, trials: Sequence[Sequence[Row]]) -> "Results":

@@ -78,7 +78,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """`rows` is a function of the scale: `smoke`, `laptop`, `mini` or `paper`."""
+    """`rows` is a function of the scale: `smoke`, `laptop`, `mini`, `lab` or `paper`."""
 
     name: str  # of the file in sweeps/
     title: str

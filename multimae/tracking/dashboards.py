@@ -157,8 +157,8 @@ def note(outline: Outline, experiment: str, of: Sequence[Dashboard]) -> str:
     links = " · ".join(f"[{view.title}]({view.link(experiment)})" for view in of)
     return (
         f"{OURS}{links}\n\n{outline.title}\n\nRows of the table are parent runs, with the results of their stages as "
-        "`stage/metric`; the runs of the stages are nested in them. Numbers of the scales smoke, laptop and mini are "
-        "not comparable with the paper's."
+        "`stage/metric`; the runs of the stages are nested in them. Numbers of the scales smoke, laptop, mini and lab "
+        "are not comparable with the paper's."
     )
 
 

@@ -80,7 +80,7 @@ def test_the_example_names_every_key_or_its_default(monkeypatch):
         ("sbatch: {time: 3}", "'time' is said by the key time_limit"),
         ("sbatch: {job_name: x}", "'job_name' is set by the launcher"),
         ("sbatch: {exclusive: false}", "'exclusive' is false; leave it out"),
-        ("scale: huge", "scale: .*'smoke', 'laptop', 'mini' or 'paper'"),
+        ("scale: huge", "scale: .*'smoke', 'laptop', 'mini', 'lab' or 'paper'"),
         ("stages: [pretrain]", "stages: .*dictionary"),
         ("stages: {pretrain: 2}", "pretrain: expected a mapping"),
         ("- partition", "expected a mapping of settings, found list"),

@@ -235,7 +235,7 @@ def test_a_file_that_breaks_later_is_named(root):
     config = Pretrain(batch_size=5, model=Model(image_size=32, patch_size=8), masking=Dirichlet(visible_tokens=8))
     dataset = opened(root)
     truncate(root / "train" / "rgb" / "n02" / "c.jpg")
-    with pytest.raises(ValueError, match=r"rgb/n02/c\.jpg cannot be read"):
+    with pytest.raises(ValueError, match=r"rgb/n02/c\.jpg has \d+ bytes, and had"):
         next(train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0))
 
 

@@ -114,8 +114,8 @@ def test_numbers_are_in_the_unit_that_is_declared():
     )
     image = picture(0, (5, 7))
     expected = np.array(image)[..., :2].transpose(2, 0, 1) / 127.5 - 1
-    np.testing.assert_allclose(numbers(image, kind), expected, atol=1e-6)
-    assert numbers(image.convert("L"), kind).shape == (1, 5, 7)
+    np.testing.assert_allclose(numbers(np.array(image), kind), expected, atol=1e-6)
+    assert numbers(np.array(image.convert("L")), kind).shape == (1, 5, 7)
 
 
 def test_part_of_a_jpeg_is_missing(tmp_path):

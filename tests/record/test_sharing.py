@@ -204,7 +204,7 @@ def test_scenes_that_cannot_be_rendered_into_a_colleagues_cache(place):
     RenderedScenes("train", 2, 16, place)
     assert by_another_user(lambda: RenderedScenes("train", 2, 16, place)) == ""  # they are there
     told = by_another_user(lambda: RenderedScenes("train", 3, 16, place))
-    assert told.startswith("ValueError: scenes are to be rendered into") and "where you may not write" in told
+    assert told.startswith("CannotRender: scenes are to be rendered into") and "where you may not write" in told
     assert np.load(next(place.rglob("*.rgb.npy"))).shape == (2, 16, 16, 3)
 
 

@@ -1,9 +1,9 @@
 """What preparing a data set is made of: pieces that are there whole or not at all. No torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..about import About
 
@@ -13,6 +13,9 @@ class Writer(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """A file below the destination, whole or not at all. Raises ValueError for a name that leads out of it."""
+
+    def keep(self, name: str, file: Path) -> None:
+        """The same, of a file that is taken as it is: a hard link where that can be, else a copy."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,13 @@ class Piece:
 
 
 class Maker(Protocol):
-    """A data set that can be prepared."""
+    """A data set that can be prepared. One that is a dataclass may have the fields `partial: bool` (the user takes what
+    is there) and `classes: tuple[str, ...]` (of which the user wants no others), which --partial and --classes set. One
+    that takes files as they are says `as_they_are = True`: what its pieces read is what they need on the disk."""
 
-    about: About  # as it is when all of it is there
+    @property
+    def about(self) -> About:
+        """As it is when all of it is there."""
 
     def expected(self) -> str:
         """What is to lie in the source, and where its makers publish it: lines for --help and for errors."""
@@ -37,3 +44,19 @@ class Maker(Protocol):
     def pieces(self, source: Path) -> list[Piece]:
         """All there is to make, in a fixed order; fast: heads and lists are read, images are not. Raises ConfigError
         that says what is missing, what was found instead, and where its makers publish it."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A data set as it should be once it is prepared."""
+
+    about: About
+    classes: Mapping[str, Mapping[str, int]]  # split -> class folder -> samples, where that is known
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A maker whose source says more than can be known without it, such as the names of classes."""
+
+    def whole(self, source: Path) -> Whole:
+        """Takes the place of `about`. Raises ConfigError."""

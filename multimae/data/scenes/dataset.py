@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,10 @@ import torch
 from ...config import SCENES
 from ...files import Locked, locked, write_atomic
 from ...modalities import SOURCES
+from ...units import size as bytes_text
+from ..progress import Pace
 from . import composing, targets
+from .cache import holds, outdated, shared_as
 from .standins import STANDINS
 
 BLOCK = 512  # scenes in a file; several processes render different blocks at the same time
@@ -24,7 +26,10 @@ INTERLEAVED = {"rgb", "normals"}  # stored (height, width, channels), which resi
 # Fields of numbers: what is stored for 0 and for 1. Of depth, metres; the part of a normal along an axis is -1 to 1.
 ENDS = {"depth": (0, 1), "normals": (-127, 127)}
 BLUR = 4  # px: the side of the squares that a pseudo label cannot tell apart
-REPORT_SECONDS = 5.0
+
+
+class CannotRender(ValueError):
+    """Scenes are not there, and may not be written."""
 
 
 class RenderedScenes:
@@ -50,10 +55,12 @@ class RenderedScenes:
         self.class_names: Sequence[str] = self.standin.labels
         self.semseg_names: Sequence[str] = self.standin.classes
         self.semseg_classes: int | None = len(self.semseg_names)
-        rendered = f"{source}-v{self.standin.version}-{size}px"
+        rendered = name_of(source, size)
         dense = f"-targets{targets.VERSION}" * (not set(targets.NAMES).isdisjoint(fields))
         self.fingerprint = f"{rendered}-{split}-{count}{dense}"
-        self.folder = Path(cache) / rendered / split
+        self.cache = Path(cache)
+        self.folder = self.cache / rendered / split
+        self.rendered = 0  # scenes, by this process
         try:
             self._render_missing()
         except OSError as error:
@@ -128,29 +135,39 @@ class RenderedScenes:
         if not todo:
             return
         with contextlib.suppress(PermissionError):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with shared_as(self.cache):
+                self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise ValueError(
+            raise CannotRender(
                 f"scenes are to be rendered into {self.folder}, where you may not write: share that folder with your "
                 "group (`chmod -R g+rwX`), or choose another: `cache` in a profile, or --runtime cache=DIR"
             )
-        report = _Report(f"rendering scenes ({self.split}, {self.size} px)", sum(map(len, todo)))
+        what = f"rendering scenes ({self.split}, {self.size} px)"
+        with Pace(f"{what} into {self.cache}", sum(map(len, todo))) as pace, shared_as(self.cache):
+            self._render_all(todo, pace)
+        if self.rendered:
+            print(f"{what}: done; {self.cache} holds {bytes_text(holds(self.cache))}", file=sys.stderr, flush=True)
+        if old := outdated(self.cache, {name: standin.version for name, standin in STANDINS.items()}):
+            print(f"note: {old}", file=sys.stderr, flush=True)
+
+    def _render_all(self, todo: Iterable[range], pace: Pace) -> None:
         others = []
         for block in todo:
             try:
                 with self._alone(block):
-                    self._render(block, report)
+                    self._render(block, pace)
             except Locked:
                 others.append(block)
         if others:
-            print(f"{report.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
+            print(f"{pace.what}: waiting for other processes that render too", file=sys.stderr, flush=True)
         for block in others:
             with self._alone(block, math.inf):
-                self._render(block, report)
+                self._render(block, pace)
 
-    def _render(self, block: range, report: "_Report") -> None:
+    def _render(self, block: range, pace: Pace) -> None:
         if not (fields := self._missing(block)):
-            report.done(len(block))
+            pace.done(len(block))
             return
         parts = []
         together = max(1, BATCH_PIXELS // self.size**2)
@@ -164,10 +181,16 @@ class RenderedScenes:
             for field in INTERLEAVED.intersection(images):
                 images[field] = images[field].transpose(0, 2, 3, 1)
             parts.append(images)
-            report.done(len(batch))
+            self.rendered += len(batch)
+            pace.done(len(batch))
         for field in fields:
             whole = np.concatenate([part[field] for part in parts])
             write_atomic(self._file(block, field), partial(np.save, arr=whole))
+
+
+def name_of(source: str, size: int) -> str:
+    """Of the folder of a data set's scenes."""
+    return f"{source}-v{STANDINS[source].version}-{size}px"
 
 
 def _ends(field: str, dtype: np.dtype) -> tuple[int, int] | None:
@@ -189,18 +212,3 @@ def _whole(path: Path) -> bool:
     except (FileNotFoundError, EOFError, ValueError):
         return False
     return True
-
-
-class _Report:
-    """Says on standard error how far a long piece of work is."""
-
-    def __init__(self, what: str, total: int):
-        self.what, self.total, self.count = what, total, 0
-        self.start = self.last = time.monotonic()
-
-    def done(self, count: int) -> None:
-        self.count += count
-        now = time.monotonic()
-        if now - self.last > REPORT_SECONDS:
-            self.last = now
-            print(f"{self.what}: {self.count} of {self.total}", file=sys.stderr, flush=True)
