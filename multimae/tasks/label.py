@@ -101,10 +101,10 @@ class LabelTask:
         mine = batches[shard.index :: shard.count]
         with ThreadPoolExecutor(max(READERS, self.runtime.workers)) as pool:
             read, writing = self._read(pool, mine), list[Future]()
-            for done in range(0, len(batches), shard.count):
+            for first in range(0, len(batches), shard.count):
                 if photographs := next(read, None):
                     writing += self._label(pool, photographs)
-                progress(min(done + shard.count, len(batches)), len(batches))
+                progress(sum(map(len, batches[: first + shard.count])), len(self.blocks[piece]))
             for file in writing:
                 file.result()
         return []

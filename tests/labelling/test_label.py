@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from image_files import picture
+from image_files import cut_inside, picture, png_header
 from PIL import Image
 from tiny_networks import depth_anything, mask2former
 
+import multimae.label
 from multimae.config import ConfigError, Runtime
 from multimae.data import subsets
 from multimae.data.about import About
@@ -145,8 +146,6 @@ def test_what_is_gone_is_made_again_and_what_is_added_is_labelled(networks, phot
     assert not plan.todo and not gone(plan, labelling)
     lost = photographs / "val/pseudo_depth/class0/000.png"
     lost.unlink()
-    import multimae.label
-
     multimae.label._labels.cache_clear()
     (entry,) = planned(wanted, labelling).todo
     assert entry.action == "redo"
@@ -179,3 +178,57 @@ def test_photographs_that_lie_otherwise_are_linked(networks, tmp_path):
     shutil.copytree(flat, tmp_path / "imagenet/val/n01")
     labelling = asked(classes.parents[1], "--depth", str(networks["depth"]), "--out", str(tmp_path / "of_imagenet"))
     assert (tmp_path / "of_imagenet/train/rgb").resolve() == classes.parent
+
+
+BAD = {
+    "a part is missing": (cut_inside, "is damaged"),
+    "16 bits": (lambda path: Image.fromarray(np.ones((9, 9), np.uint16)).save(path, "PNG"), "found mode I;16"),
+    "30,000 px": (
+        lambda path: png_header(path, 30_000, 30_000),
+        "has 30000 x 30000 pixels; max_pixels=100000000 allows",
+    ),
+    "oblong": (lambda path: picture(0, (3, 400)).save(path), "is 400 x 3: one side may be 100 times the other"),
+    "a GIF by another name": (lambda path: picture(0).save(path, "GIF"), "it is no JPEG, PNG, WEBP"),
+    "nothing in it": (lambda path: path.write_bytes(b""), "it is empty"),
+}
+
+
+def test_photographs_that_cannot_be_read_are_named_or_left_out(networks, photographs, tmp_path):
+    words = ("--depth", str(networks["depth"]), "--split", "val")
+    folder = photographs / "val/rgb/class0"
+    Image.new("RGB", (1, 1), "red").save(folder / "dot.jpg")
+    carry_out(asked(photographs, *words), tmp_path / "runs")
+    with Image.open(photographs / "val/pseudo_depth/class0/dot.png") as label:
+        assert label.size == (1, 1)
+    for number, (given, (make, told)) in enumerate(BAD.items()):
+        shutil.rmtree(folder.parents[1] / "pseudo_depth")
+        bad = folder / "bad.jpg"
+        picture(3, (60, 60)).save(bad, quality=95)
+        make(bad)
+        runs = tmp_path / f"runs{number}"
+        for cached in (multimae.label.listed, multimae.label.contents, subsets.listed):
+            cached.cache_clear()
+        with pytest.raises((ConfigError, RunFailed), match=told) as error:
+            carry_out(asked(photographs, *words), runs)
+        assert "bad.jpg" in str(error.value), given
+        carry_out(asked(photographs, *words, "--skip-damaged"), runs)
+        assert len(contents(photographs)) == 3, given
+        assert not (photographs / "val/pseudo_depth/class0/bad.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(networks, photographs, tmp_path, monkeypatch):
+    """As root every folder can be: the system's answer is made up."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    labelling = asked(photographs, "--depth", str(networks["depth"]), "--split", "val")
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="No space left on device"):
+        patch.setattr(label, "write_atomic", full)
+        carry_out(labelling, tmp_path / "runs")
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="cannot take labels .*--out NEW"):
+        patch.setattr("multimae.labelling.provenance.write_atomic", full)
+        (photographs / "val/pseudo_depth/labels.yaml").unlink()
+        carry_out(labelling, tmp_path / "others")
+    carry_out(labelling, tmp_path / "runs")  # goes on
+    assert len(contents(photographs)) == 2
