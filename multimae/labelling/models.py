@@ -37,11 +37,11 @@ WHERE = {
     False: """\
   depth-anything/Depth-Anything-V2-Small-hf   99 MB, Apache-2.0; the larger ones are CC-BY-NC-4.0
   Intel/dpt-hybrid-midas                      490 MB, Apache-2.0 (the paper's for Hypersim); --{name}-gives disparity
-  omnidata_dpt_depth_v2.ckpt                  1.9 GB, of Omnidata (the paper's; research only), in a folder with the
-                                              two .json of Intel/dpt-hybrid-midas; --{name}-gives relative""",
+  omnidata_dpt_depth_v2.ckpt                  1.9 GB, of Omnidata (the paper's; its data are for research only), in a
+                                              folder with the two .json of Intel/dpt-hybrid-midas;
+                                              --{name}-gives relative""",
     True: """\
-  facebook/mask2former-swin-small-coco-panoptic   276 MB, the paper's; licence "other" (its code: MIT; trained on COCO)
-  facebook/mask2former-swin-tiny-coco-panoptic    190 MB, likewise""",
+  facebook/mask2former-swin-small-coco-panoptic   276 MB (the paper's); licence "other", its code MIT; of COCO""",
 }
 GET = "where there is a network: hf download NAME --local-dir DIR"
 
