@@ -119,7 +119,7 @@ class Labelling:
             raise ConfigError(f"expected a network for one modality or more:\n{told}\n  or `{EMBEDDED}` of either")
         networks, how = {}, {}
         for name, word in words.items():
-            found = None if word == EMBEDDED else network(Path(os.path.expanduser(word)), name)
+            found = None if word == EMBEDDED else network(_absolute(word), name)
             networks[name] = found
             if name in NUMBERS:
                 how[name] = {"kind": _gives(found, getattr(args, f"{name}_gives"), name)}
@@ -199,18 +199,23 @@ class Labelling:
 def laid_out(folder: Path, out: Path | None) -> Path:
     """The folder in which labels lie: `folder`, or with `out` that, with links to the photographs, or to embedded ones.
     Raises ConfigError."""
-    folder = Path(os.path.expanduser(folder))
+    new = _absolute(out) if out else None
     if str(folder) in SCENES:
-        if out is None:
+        if new is None:
             raise ConfigError(f"{folder} are embedded: say where their photographs are to be written, with --out NEW")
         from .labelling.embedded import photographs
 
-        photographs(str(folder), out, {"train": TRAIN, "val": TESTED})
-        return out
-    if out is None:
-        return folder
-    layout.lay_out(folder, Path(os.path.expanduser(out)))
-    return Path(os.path.expanduser(out))
+        photographs(str(folder), new, {"train": TRAIN, "val": TESTED})
+        return new
+    if new is None:
+        return _absolute(folder)
+    layout.lay_out(_absolute(folder), new)
+    return new
+
+
+def _absolute(path: Path | str) -> Path:
+    """Links stay: another node may resolve them otherwise."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def _gives(found: NetworkFolder | None, said: str | None, name: str) -> str:

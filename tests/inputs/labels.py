@@ -167,7 +167,7 @@ CASES = [
          prepare=photos(lambda folder: (folder / "photos/train/rgb/cat/9.jpg").symlink_to("gone"))),
     Case("a split without photographs", DEPTH, "val/rgb has no photographs",
          prepare=photos(lambda folder: [file.unlink() for file in (folder / "photos/val/rgb/cat").iterdir()])),
-    Case("a split that is not there", DEPTH + " --split test", "--split: photos has train, val; found 'test'",
+    Case("a split that is not there", DEPTH + " --split test", "photos has train, val; found 'test'",
          prepare=photos()),
     Case("labels of nobody", DEPTH, "0.png lies there already, and no labels.yaml says", prepare=photos(foreign)),
     Case("labels of another network", DEPTH, "has labels of old, and these would be others", prepare=photos(other_network)),
