@@ -123,7 +123,7 @@ class LabelTask:
         """Batch by batch; an empty one where all labels are there."""
         ahead: deque[list[Future]] = deque()
         for batch in batches:
-            todo = not all(_there(self._file(index)) for index in batch)
+            todo = not all(map(self._labelled, batch))
             ahead.append([pool.submit(self._photograph, index) for index in batch] if todo else [])
             if len(ahead) > AHEAD:
                 yield _results(ahead.popleft())
@@ -169,8 +169,16 @@ class LabelTask:
         inner = self.data.path(index, self.field).relative_to(self.data.root / self.data.split / self.field)
         return self.folder / inner.with_suffix(self.kind.files.endings[0])
 
+    def _labelled(self, index: int) -> bool:
+        """Whether its labels are there, and not those of a photograph that has been replaced since."""
+        try:
+            label, photograph = os.stat(self._file(index)), os.stat(self.data.path(index, self.field))
+        except OSError:
+            return False
+        return label.st_size > 0 and label.st_mtime_ns >= photograph.st_mtime_ns
+
     def _draw(self) -> None:
-        first = [index for block in self.blocks.values() for index in block if _there(self._file(index))][:SHOWN]
+        first = [index for block in self.blocks.values() for index in block if self._labelled(index)][:SHOWN]
         if not first:
             return
         photographs = [self.data.sample(index, (self.field,))[self.field] for index in first]
@@ -218,13 +226,6 @@ class Trained:
 
 def _results(futures: list[Future]) -> list[Photograph]:
     return [photograph for future in futures if (photograph := future.result()) is not None]
-
-
-def _there(file: Path) -> bool:
-    try:
-        return os.stat(file).st_size > 0
-    except OSError:
-        return False
 
 
 def _orientation(path: Path) -> int:

@@ -150,12 +150,17 @@ def test_what_is_gone_is_made_again_and_what_is_added_is_labelled(networks, phot
     (entry,) = planned(wanted, labelling).todo
     assert entry.action == "redo"
     picture(7).save(photographs / "val/rgb/class0/new.jpg")
+    kept = photographs / "val/pseudo_depth/class1/001.png"
+    replaced = kept.read_bytes()
+    picture(9, (33, 35)).save(photographs / "val/rgb/class1/001.jpg")
     for cached in (multimae.label.listed, multimae.label.contents, subsets.listed):
         cached.cache_clear()
     before = labelling.study(1).build("smoke")[0].stages["pseudo_depth"].signature
     carry_out(asked(photographs, *words), tmp_path / "runs")
     assert lost.exists() and (photographs / "val/pseudo_depth/class0/new.png").exists()
     assert before != entry.run.signature
+    with Image.open(kept) as now:
+        assert now.size == (35, 33) and kept.read_bytes() != replaced
 
 
 def test_photographs_that_lie_otherwise_are_linked(networks, tmp_path):
