@@ -338,7 +338,7 @@ class Profile(Resources):
                 f"{where}: signal_seconds {self.signal_seconds} is not less than the time limit of "
                 f"{resources.minutes} min: the job would be asked to stop as it starts"
             )
-        if resources.cpus_per_task < runtime.workers + 1:
+        if runtime.workers and resources.cpus_per_task < runtime.workers + 1:
             notes.append(
                 f"{where}: cpus_per_task {resources.cpus_per_task} for a process and its {runtime.workers} data "
                 f"workers; cpus_per_task: {runtime.workers + 1} gives each a CPU"

@@ -38,7 +38,8 @@ class Runtime(Section):
     activation_checkpointing: bool = False
     compile: bool = False
     threads: Annotated[Count, Field(le=1024)] | None = None  # of a process on the CPU; None: torch's choice
-    workers: Annotated[Whole, Field(ge=0, le=1024)] = 0  # data-loading processes for each training process
+    # Data-loading processes for each training process. None: with a GPU, a core each of those that it may use; else 0
+    workers: Annotated[Whole, Field(ge=0, le=1024)] | None = None
     eval_batch_size: Annotated[Count, Field(le=10**6)] = 64  # samples of a process at a time in an evaluation
     max_pixels: Count = 100_000_000  # of an image file: a larger one is refused before it fills the memory
     checkpoint_minutes: Annotated[Positive, Field(le=10**6)] = 15.0

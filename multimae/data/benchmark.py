@@ -1,14 +1,19 @@
-"""Images per second on one core: rendering scenes, reading scenes, and reading a folder of JPEG and PNG at 224 px.
+"""Images per second: rendering scenes, reading scenes, and reading a folder of JPEG and PNG at 224 px, as pre-training
+does; and what the reading of that folder is made of.
 
 The folder holds 500 x 375 images: a rendered scene with film grain as JPEG of quality 92, its depth as 16-bit and its
-classes as 8-bit PNG. The same files also go through a plain pipeline of torchvision's transforms, in turns with ours,
-so that a busy machine slows both alike. Times are processor time of one thread.
+classes as 8-bit PNG. The same files also go through PIL alone, and through a plain pipeline of torchvision's
+transforms. All take turns, so that a busy machine slows them alike. Times are processor time of one thread; with
+workers, what passes by the clock, which other work on the machine lengthens.
 """
 
+import os
+import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,70 +27,150 @@ from torchvision.transforms import v2
 from ..config import SCENES, Dirichlet, Folder, Model, Pretrain, Runtime, Scenes
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..shards import Shard
+from . import decoders
 from .datasets import open_dataset
+from .imagefolder import FolderDataset
+from .images import decode
 from .loaders import train_batches
+from .pixels import standardized
 from .scenes import composing
 from .scenes.rendering import render
 from .transforms import PretrainTransform
 
 FILES = 12  # different samples in the folder; each is read many times
 BATCH = 12
-TURNS = 7
+TURNS = 9
+WORKERS = (1, 2)
+READ_AHEAD = 2  # batches that a worker has ready, as torch's DataLoader does it
 FIELDS = ("rgb", "depth", "semseg")
 
 
 def benchmark(console: Console) -> dict[str, float]:
-    """Measure, print a table, and return images per second by name."""
+    """Measure, print tables, and return images per second by name."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            rates = _measure(Path(folder))
+            _write_folder(Path(folder) / "images")
+            runtime = Runtime(runs=Path(folder), data_roots={"images": Path(folder) / "images"})
+            rates = _rates(runtime)
+            stages = _stages(runtime)
     finally:
         torch.set_num_threads(threads)
-    table = Table("Data, one thread", "images/s", title="Images per second and core (median of turns)")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}")
+    load = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    table = Table("Data", "images/s", "quartiles", title=f"Images per second (median of {TURNS} turns; load {load})")
+    for name, turns in rates.items():
+        low, median, high = statistics.quantiles(turns, n=4)
+        table.add_row(name, f"{median:,.0f}", f"{low:,.0f} - {high:,.0f}")
     console.print(table)
-    return rates
+    whole = sum(stages.values())
+    table = Table("An image of the folder", "us", "share", title="Processor time of each part, alone (median)")
+    for name, seconds in stages.items():
+        table.add_row(name, f"{1e6 * seconds:,.0f}", f"{seconds / whole:.0%}")
+    console.print(table)
+    return {name: statistics.median(turns) for name, turns in rates.items()}
 
 
-def _measure(folder: Path) -> dict[str, float]:
-    _write_folder(folder / "images")
-    runtime = Runtime(runs=folder, data_roots={"images": folder / "images"})
+def _rates(runtime: Runtime) -> dict[str, list[float]]:
+    """Images per second of each turn."""
     indices = iter(range(10**9))
 
     def rendering() -> None:
         render([composing.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
 
+    folder = _loading("images", 224, runtime)
     work: dict[str, Callable[[], object]] = {
         "scenes rendered, 64 px": rendering,
         "scenes read, 64 px to 32 px": _loading("scenes", 32, runtime),
         "scenes read, 64 px to 64 px": _loading("scenes", 64, runtime),
-        "folder read, 500 x 375 to 224 px": _loading("images", 224, runtime),
-        "the same, plain torchvision v2": _plain(folder / "images" / "train"),
+        "folder read, 500 x 375 to 224 px": folder,
+        "the same, PIL alone": _by_pil(folder),
+        "the same, plain torchvision v2": _plain(runtime.data_roots["images"] / "train"),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    workers = {count: _loading("images", 224, runtime, count) for count in WORKERS}
+    rates: dict[str, list[float]] = {}
     for turn in range(TURNS + 1):
         for name, run in work.items():
             start = time.process_time()
             run()
             if turn:  # the first warms up
-                seconds[name].append(time.process_time() - start)
-    return {name: BATCH / statistics.median(times) for name, times in seconds.items()}
+                rates.setdefault(name, []).append(BATCH / (time.process_time() - start))
+        for count, run in workers.items():
+            for _ in range(READ_AHEAD * count):  # while others had their turn
+                run()
+            start = time.perf_counter()
+            for _ in range(2 * READ_AHEAD * count):
+                run()
+            rate = 2 * READ_AHEAD * count * BATCH / (time.perf_counter() - start)
+            if turn:
+                rates.setdefault(f"the folder, {count} worker{'s' * (count > 1)}, by the clock", []).append(rate)
+    return rates
 
 
-def _loading(name: str, size: int, runtime: Runtime) -> Callable[[], object]:
-    """What reads a batch of pre-training as the engine gets it, without workers."""
-    config = Pretrain(
+def _stages(runtime: Runtime) -> dict[str, float]:
+    """Seconds of an image in each part of reading the folder."""
+    config = _config("images", 224)
+    dataset = open_dataset(config.data, "train", runtime, FIELDS)
+    assert isinstance(dataset, FolderDataset)
+    transform = PretrainTransform(config, train=True)
+    paths = [{field: dataset.path(index, field) for field in FIELDS} for index in range(FILES)]
+    files = [{field: path.read_bytes() for field, path in sample.items()} for sample in paths]
+    samples = [dataset.sample(index, FIELDS) for index in range(FILES)]
+    height, width = samples[0][FIELDS[0]].shape[-2:]
+    views = [transform.view((height, width), random.Random(index)) for index in range(FILES)]
+
+    def seen(field: str, index: int) -> torch.Tensor | np.ndarray:
+        kind, image = MODALITIES[field], samples[index][field]
+        return views[index].numbers(image, kind) if kind.channels else views[index].classes(image, kind.stride)
+
+    stages: dict[str, list[Callable[[], object]]] = {
+        "files read": [path.read_bytes for sample in paths for path in sample.values()]
+    }
+    for field in FIELDS:
+        kind = MODALITIES[field]
+        stages[f"{field} decoded"] = [partial(decode, sample[field], field, runtime.max_pixels) for sample in files]
+        stages[f"{field} cropped and resized"] = [partial(seen, field, index) for index in range(FILES)]
+        if kind.standardize:
+            images = [view.numbers(sample[field], kind) for view, sample in zip(views, samples, strict=True)]
+            stages[f"{field} standardised"] = [partial(standardized, image, kind) for image in images]
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
+    for _ in range(TURNS):
+        for name, calls in stages.items():
+            start = time.process_time()
+            for call in calls:
+                call()
+            seconds[name].append((time.process_time() - start) / FILES)
+    return {name: statistics.median(turns) for name, turns in seconds.items()}
+
+
+def _config(name: str, size: int) -> Pretrain:
+    return Pretrain(
         batch_size=BATCH,
         data=Scenes(train_samples=512) if name in SCENES else Folder(name=name),
         model=Model(image_size=size, patch_size=8),
         masking=Dirichlet(visible_tokens=4),
     )
+
+
+def _loading(name: str, size: int, runtime: Runtime, workers: int = 0) -> Callable[[], object]:
+    """What reads a batch of pre-training as the engine gets it."""
+    config = _config(name, size)
     dataset = open_dataset(config.data, "train", runtime, FIELDS)
-    batches = train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], first_step=0)
+    batches = train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0, workers)
     return lambda: next(batches)
+
+
+def _by_pil(run: Callable[[], object]) -> Callable[[], object]:
+    """The same as if nothing faster were installed."""
+
+    def slowly() -> object:
+        kept, decoders.rust = decoders.rust, None
+        try:
+            return run()
+        finally:
+            decoders.rust = kept
+
+    return slowly
 
 
 def _write_folder(root: Path) -> None:

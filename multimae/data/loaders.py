@@ -2,6 +2,7 @@
 epoch and the sample alone: workers, processes and interruptions change nothing."""
 
 import random
+import threading
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -17,6 +18,7 @@ from ..seeds import derive
 from ..shards import Batch, Shard
 from .datasets import Dataset
 from .transforms import Transform
+from .workers import Watch
 
 
 def train_batches(
@@ -28,7 +30,7 @@ def train_batches(
     workers: int = 0,
 ) -> Iterator[list[Batch]]:
     """Endless: for each optimizer step from `first_step` on, one batch for each of `shards`. `index`, int64 (batch,),
-    says which sample each row is."""
+    says which sample each row is. Workers begin with the call, before the first batch is asked for."""
     steps = config.steps_per_epoch(len(dataset))
     rows = [shard.rows(config.batch_size) for shard in shards]
 
@@ -88,6 +90,7 @@ class _Fetch(data.Dataset[Any]):
                 f"{', '.join(dataset.fields)}; missing: {', '.join(missing)}"
             )
         self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.watch = Watch(0, dataset.name)
 
     def __getitems__(self, keys: list[tuple[int | None, int]]) -> Batch | ValueError:
         try:
@@ -103,6 +106,7 @@ class _Fetch(data.Dataset[Any]):
 
     def _one(self, epoch: int | None, index: int) -> dict[str, Tensor]:
         rng = None if epoch is None else random.Random(derive(self.seed, "augment", epoch, index))
+        self.watch.reads(index)
         sample = self.dataset.sample(index, self.transform.fields)
         try:
             return self.transform(sample, rng)
@@ -111,14 +115,29 @@ class _Fetch(data.Dataset[Any]):
 
 
 def _load(fetch: _Fetch, batches, workers: int) -> Iterator[Batch]:
-    """Raises ValueError with the name of a sample that cannot be used."""
+    """Raises ValueError with the name of a sample that cannot be used, and WorkerLost."""
+    fetch.watch = Watch(workers, fetch.dataset.name)
     loader = data.DataLoader(
         fetch, batch_sampler=batches, num_workers=workers, collate_fn=_as_is, pin_memory=torch.cuda.is_available()
     )  # fmt: skip
-    for batch in loader:
-        if isinstance(batch, ValueError):
-            raise batch
-        yield batch
+    return _batches(iter(loader), fetch.watch, workers)
+
+
+def _batches(loaded: Iterator[Any], watch: Watch, workers: int) -> Iterator[Batch]:
+    ended = threading.Event()
+    if workers:
+        threading.Thread(target=watch.tell_slow, args=(ended,), daemon=True).start()
+    try:
+        while True:
+            with watch.waiting():
+                batch = next(loaded, None)
+            if batch is None:
+                return
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch
+    finally:
+        ended.set()
 
 
 def _as_is(batch: Any) -> Any:

@@ -67,9 +67,8 @@ class Training:
 
     def run(self) -> str:
         self.start()
-        batches = self.task.batches(self.step, self.shards, self.runtime.workers)
         while self.step < self.total_steps:
-            signal, due = self.train_step(batches)
+            signal, due = self.train_step(self.batches)
             if self.step % self.runtime.log_every_steps == 0 or self.step == self.total_steps:
                 self.log_step()
             if self.step % self.steps_per_epoch == 0:
@@ -100,6 +99,7 @@ class Training:
             load_module(self.task.module, tensors)
             self.step, self.nonfinite = resumed, checkpoint.progress["nonfinite"]
             self.meter.load(checkpoint.progress["meter"])
+        self.batches = self.task.batches(self.step, self.shards, self.runtime.workers)  # read ahead of what follows
         self.optimizer = DistributedOptimizer(self.task, self.config, self.runtime, self.processes)
         if tensors:
             self.optimizer.load(tensors)

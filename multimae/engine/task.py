@@ -48,8 +48,9 @@ class Task(Protocol):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """torch's parameter groups, each with `weight_decay` and `lr_scale` (a factor on the scheduled lr)."""
 
-    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[Batch]]:
-        """One item an optimizer step, from `first_step` on, without end: a batch of CPU tensors for each shard."""
+    def batches(self, first_step: int, shards: list[Shard], workers: int | None) -> Iterator[list[Batch]]:
+        """One item an optimizer step, from `first_step` on, without end: a batch of CPU tensors for each shard. Workers
+        (None: as many as the task chooses) begin with the call."""
 
     def prepare(self, batch: Batch, device: "torch.device", step: int, shard: Shard) -> Any:
         """What `module` takes: the batch on the device, normalised, masked, mixed."""

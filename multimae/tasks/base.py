@@ -10,6 +10,7 @@ from ..data.about import check
 from ..data.datasets import Dataset, open_dataset
 from ..data.loaders import eval_batches, train_batches
 from ..data.sharing import of_first
+from ..data.workers import chosen
 from ..metrics import Better
 from ..shards import Batch, Shard
 
@@ -37,7 +38,8 @@ class ImageTask:
             self.eval_set = self.sets["eval"] = open_dataset(config.data, "eval", runtime, config.fields)
             self.train_samples = len(self.train_set)
 
-    def batches(self, first_step: int, shards: list[Shard], workers: int) -> Iterator[list[Batch]]:
+    def batches(self, first_step: int, shards: list[Shard], workers: int | None) -> Iterator[list[Batch]]:
+        workers = chosen(self.runtime) if workers is None else workers
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
 
     def eval_batches(self, dataset: Dataset, shard: Shard) -> Iterator[tuple[Batch, int]]:
@@ -46,7 +48,7 @@ class ImageTask:
         Every process computes as many batches as the others, so the last may be all padding: then one row is computed,
         because sharded parameters are gathered together, and none counts.
         """
-        size, workers = self.runtime.eval_batch_size, self.runtime.workers
+        size, workers = self.runtime.eval_batch_size, chosen(self.runtime)
         for batch in eval_batches(dataset, self.transforms[False], size, shard, workers):
             rows = batch["real"].nonzero().flatten()
             count = len(rows)

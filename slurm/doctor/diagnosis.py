@@ -80,6 +80,8 @@ class Diagnosis:
         asked, workers = self.resources.cpus_per_task, self.runtime.workers
         counts = [place["cpus"] for place in self._seen("place").values()]
         fewest = min(counts, default=asked)
+        if workers is None:  # they are chosen by the CPUs
+            workers = max(1, fewest - 1)
         if fewest < asked:
             yield bad(
                 f"a process is bound to {fewest} CPUs, not to the {asked} of cpus_per_task",

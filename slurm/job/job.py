@@ -47,7 +47,7 @@ class ClusterJob(Job):
         share(self.runtime.runs)
         attempt = Attempt.of(self.folder, JobProcess.here())
         try:
-            attempt.tell_few_cpus(self.runtime.workers)
+            attempt.tell_few_cpus(self.runtime.workers or 0)
             if attempt.first:
                 attempt.begin(self.restarts_without_progress)
             store = meet(attempt.place, attempt.files, 60 * self.runtime.timeout_minutes)
