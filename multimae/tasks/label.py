@@ -99,7 +99,7 @@ class LabelTask:
         self.labeller.to(device)
         batches = self._batches(self.blocks[piece])
         mine = batches[shard.index :: shard.count]
-        with ThreadPoolExecutor(max(READERS, self.runtime.workers)) as pool:
+        with ThreadPoolExecutor(max(READERS, self.runtime.workers or 0)) as pool:
             read, writing = self._read(pool, mine), list[Future]()
             for first in range(0, len(batches), shard.count):
                 if photographs := next(read, None):
