@@ -117,10 +117,13 @@ class Invocation:
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data and weights that cannot be what the runs read."""
-        roots = self.runtime.data_roots
+        roots, told = self.runtime.data_roots, list[str]()
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if self.own:
             study_data.check_sizes(self.own, ((stage_of(entry), entry.run) for entry in planned.todo))
+            for stage, config in stages_of(self.everything).items():
+                if lack := study_data.lacks_truth(self.own, config):
+                    told.append(f"{stage}: {self.own} has no {lack} to learn from, so it stays on {config.data.name}")
         study_data.other_settings(planned, everywhere)
         notes = study_data.other_data(planned, roots)
         study_data.other_weights(planned, self.files)
@@ -130,7 +133,7 @@ class Invocation:
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
             raise ConfigError("; ".join(wrong))
-        return [*notes, *unknown, *absent]
+        return [*told, *notes, *unknown, *absent]
 
     def cluster(self, profile: Profile) -> Cluster:
         return Cluster(profile, self.args.runs, self.runtime.data_roots, self.runtime.weights)

@@ -92,7 +92,8 @@ class Recorder:
                 f"{now['images_per_second']:.0f} images/s  loss {now['loss']:.4f}  left {duration(now['seconds_left'])}"
             )
         elif state == "working" and now.get("seconds_left") is not None:
-            self._log.show(f"piece {now['step']}/{now['total_steps']}  left {duration(now['seconds_left'])}")
+            rate = f"{now['images_per_second']:.1f} images/s  " if now.get("images_per_second") else ""
+            self._log.show(f"piece {now['step']}/{now['total_steps']}  {rate}left {duration(now['seconds_left'])}")
 
     def end(self, kind: str, **fields: Any) -> None:
         """The last record of an attempt (finished, interrupted or failed), and its last heartbeat. Raises RunFailed."""

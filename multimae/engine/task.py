@@ -65,7 +65,7 @@ class Task(Protocol):
         """Prediction pictures by name. Called by all processes; the first one's are kept."""
 
 
-Progress = Callable[[int, int], None]  # (done, of all) of whatever a piece counts
+Progress = Callable[[int, int], None]  # (images done, of all) of a piece
 
 
 class Work(Protocol):
