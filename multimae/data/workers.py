@@ -13,8 +13,8 @@ import torch
 from torch.utils import data
 
 from ..config import Runtime
+from ..config.runtime import MOST_WORKERS
 
-MOST = 16  # chosen for a process, however many cores it has: more hold memory, and rarely read faster
 SLOW = 60.0  # seconds that a batch is waited for before it is told; then twice as many, and so on
 
 
@@ -35,7 +35,7 @@ def chosen(runtime: Runtime) -> int:
         mine = min(mine, granted)
     elif together := _number("LOCAL_WORLD_SIZE"):
         mine //= together
-    return min(MOST, max(1, mine - 1))
+    return min(MOST_WORKERS, max(1, mine - 1))
 
 
 def cores() -> int:
