@@ -28,9 +28,10 @@ class Feed:
     kind: str  # of the data: a key of CORE_SECONDS
     cores: int  # of the process
     readers: int  # of those, which read
+    asked: bool  # by the runtime, for as many workers
     takes: float
-    each: float  # gives a core
-    packed: float  # gave a core from a pack
+    each: float  # that a core gives
+    packed: float  # that it would give from a pack
 
     @classmethod
     def of(
@@ -46,7 +47,7 @@ class Feed:
         kind = "scenes" if isinstance(config.data, Scenes) else "pack" if root and _packed(root, config) else "folder"
         takes = min(GPU_RATE / config.flops().training, config.batch_size / processes / LEAST_STEP)
         each, packed = (_rate(of, config) for of in (kind, "pack"))
-        return cls(where, kind, cores, readers, takes, each, packed)
+        return cls(where, kind, cores, readers, runtime.workers is not None, takes, each, packed)
 
     @property
     def gives(self) -> float:
@@ -57,17 +58,18 @@ class Feed:
         return math.ceil(self.takes / each) + 1
 
     def text(self, option: str) -> str:
-        whose = f"{counted(self.cores, 'core')} {'give' if self.cores > 1 else 'gives'} {self.gives:,.0f}"
-        photographs = ", measured at 500 x 375 px" if self.kind != "scenes" else ""
+        reads = f" with {counted(self.readers, 'data worker')}" if self.readers < self.cores - 1 else ""
+        whose = f"{counted(self.cores, 'core')}{reads} {'give' if self.cores > 1 else 'gives'} {self.gives:,.0f}"
+        of = "scene" if self.kind == "scenes" else f"{self.kind}, measured at 500 x 375 px"
+        needed, packed = (max(self.cores, self.needs(each)) for each in (self.each, self.packed))
         text = (
             f"{self.where}: a GPU takes {self.takes:,.0f} images/s ({operations(GPU_RATE)}/s, assumed), and its {whose}"
         )
-        text += (
-            f" (one reads {self.each:,.0f} from a {self.kind.removesuffix('s')}{photographs}): it would wait for data. "
-        )
-        text += option.format(self.needs(self.each))
-        if self.kind == "folder" and (fewer := self.needs(self.packed)) < self.needs(self.each):
-            text += f", or {fewer} with a pack (`multimae data pack`)"
+        text += f" (one reads {self.each:,.0f} from a {of}): it would wait for data. {option.format(needed)}"
+        if self.asked or needed - 1 > MOST_WORKERS:
+            text += f" with runtime.workers {self.needs(self.each) - 1}"
+        if self.kind == "folder" and packed < needed:
+            text += f", or {packed} with a pack (`multimae data pack`)"
         return text
 
 

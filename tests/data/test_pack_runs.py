@@ -37,7 +37,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def words(place: Path, data: str, runs: str, *settings: str) -> list[str]:
-    runtime = ("threads=1", "log_every_steps=1", "checkpoint_minutes=0.0001", "device=cpu", *settings)
+    runtime = ("threads=1", "log_every_steps=1", "device=cpu", *settings)
     said = ["run", str(place / "config.yaml"), "--no-track", "--data", f"rooms={place / data / 'rooms'}"]
     return [*said, "--runs", str(place / runs), *(word for setting in runtime for word in ("--runtime", setting))]
 
@@ -74,7 +74,7 @@ def multimae(rank: int, last: int, words: list[str]) -> None:
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_a_killed_run_goes_on_from_folder_or_pack_to_the_bit(place, processes):
     def launch(data: str, name: str, last: int = 0, workers: int = 0) -> list[int]:
-        said = words(place, data, f"{name}-{processes}", f"workers={workers}")
+        said = words(place, data, f"{name}-{processes}", f"workers={workers}", "checkpoint_minutes=0.0001")
         return in_children(multimae, last, said, processes=processes)
 
     assert launch("folder", "undisturbed") == [0] * processes

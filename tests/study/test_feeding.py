@@ -51,6 +51,8 @@ def test_a_line_says_what_mends_it(tmp_path):
     cores = int(re.search(r"(\d+) cores feed it", note)[1])
     enough, less = (replace(feed(cores=n, workers=n), takes=slow.takes) for n in (cores, cores - 1))
     assert feeding([enough], MEND) == [] != feeding([less], MEND)
+    (few,) = feeding([replace(feed(cores=16, workers=2), takes=slow.takes)], MEND)
+    assert "16 cores with 2 data workers give" in few and f"16 cores feed it with runtime.workers {cores - 1}" in few
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / FACTS).write_text(json.dumps({"version": VERSION}))
     packed = feed(root=tmp_path)
