@@ -185,12 +185,12 @@ def test_what_a_training_costs(tmp_path):
 
 def test_runs_that_waited_for_data_are_named_below_a_table(tmp_path):
     for row, waited in zip(ROWS, (0.34, 0.02, None)):
-        measured(tmp_path, row, classify=50.0)
-        run = SyntheticRun(tmp_path, row.stages["classify"])
-        run.beat("finished", waited=waited)
-    table, frame = built(tmp_path, CLASSIFY, replace(CLASSIFY, key="again"))
-    told = f"Bound by data, for which they waited: row 5 (run {ROWS[0].stages['classify'].signature}, 34% of its time)."
-    assert tables.text(table, frame).count("Bound by data") == 1 and told in tables.text(table, frame)
+        measured(tmp_path, row, classify=50.0, pretrain=1.0)
+        SyntheticRun(tmp_path, row.stages["pretrain"]).beat("finished", waited=waited)
+    pretrain = ROWS[0].stages["pretrain"].signature
+    told = f"Bound by data, for which they waited: row 5 (run {pretrain}, 34% of its time)."
+    text = tables.text(*built(tmp_path, CLASSIFY, EPOCH, LOSS))
+    assert text.count("Bound by data") == 1 and told in text
 
 
 def test_the_flops_of_an_image_need_no_run(tmp_path):
