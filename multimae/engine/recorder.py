@@ -58,6 +58,11 @@ class Recorder:
         if self.processes.main:
             self._log.say(text)
 
+    def show(self, text: str) -> None:
+        """Tell a person how far it is: replaced by what is shown next."""
+        if self.processes.main:
+            self._log.show(text)
+
     def start(self, **fields: Any) -> None:
         """The first record of an attempt, and environment.json."""
         if not self.processes.main:

@@ -8,7 +8,8 @@ import torch
 from ..config import ConfigError, Evaluate, Runtime, Transfer, load
 from ..data.datasets import Dataset, open_dataset
 from ..shards import Shard
-from .transfer import Progress, TransferTask, load_trained
+from .base import Progress
+from .transfer import TransferTask, load_trained
 
 
 class EvaluateTask:
