@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from .config import ConfigError, Folder, RunConfig, Runtime, TrainingConfig
+from .data import about
 from .data.datasets import Dataset
 from .data.imagefolder import FolderDataset
 from .data.listing import SHOWN
@@ -142,6 +143,8 @@ def learnt_from(config: RunConfig, runtime: Runtime, folder: RunFolder) -> None:
         return
     if lacking(Path(root)) and str(Path(root).absolute()) == begun.get("root"):  # its data were cleared away
         return
+    if isinstance(config, TrainingConfig):
+        about.check(config, Path(root))  # which may have come to say it since
     try:
         sets = {
             what: FolderDataset(Path(root), data, split, runtime, begun["fields"])

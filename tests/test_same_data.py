@@ -12,8 +12,8 @@ from training import tiny_table
 from analysis import tables
 from multimae import run
 from multimae.cli import main
-from multimae.config import Classify, ConfigError, Pretrain, Runtime, build
-from multimae.data import listing, subsets
+from multimae.config import Classify, ConfigError, Depth, Pretrain, Runtime, build
+from multimae.data import about, listing, subsets
 from multimae.record.folder import RunFolder
 from multimae.study import data as study_data
 from multimae.study import planning
@@ -83,6 +83,21 @@ def test_a_run_that_is_done_is_not_taken_for_one_on_other_data(here):
         again(here / "other" / "pets")
     shutil.rmtree(here / "pets")
     assert again(here / "pets") == "finished"  # its data were cleared away since
+
+
+def test_what_a_data_set_came_to_say_of_itself_holds_for_runs_that_are_done(here):
+    """Their numbers are of another unit."""
+    config = Depth().edit({"data": {"name": "pets"}, "masked": False})
+    made = SyntheticRun(here / "runs", config)
+    made.journal.write("data", root=str(here / "pets"), fields=["rgb"], learnt=[])
+    made.finish()
+    about.About(name="pets", fields={"depth": {"unit": 0.001}}).write(here / "pets")
+    with pytest.raises(ConfigError, match="data.depth_unit is .*dataset.yaml says 0.001"):
+        run.learnt_from(config, Runtime(runs=here / "runs", data_roots={"pets": here / "pets"}), made.folder)
+    plan = planning.plan(wanted(STUDY, [Row("deep", {"depth": config})], here / "runs"))
+    assert plan.entries[config.signature].status.state == "done"
+    with pytest.raises(ConfigError, match="deep depth: data.depth_unit is"):
+        study_data.other_settings(plan, {"pets": here / "pets"})
 
 
 def test_planning_compares_a_folder_at_another_place(here):

@@ -424,6 +424,10 @@ def test_own_data_goes_to_every_stage(images):
         assert row.stages["classify"].needs == (row.stages["pretrain"].signature,)
     assert runtime_from(args).data_roots == {"pets": images}
 
+    (images / "dataset.yaml").write_text("name: pets\nfields: {depth: {unit: 0.001}, semseg: {classes: [a, b]}}\n")
+    row = rows_of(args)[0]
+    assert row.stages["pretrain"].data.depth_unit == 0.001 and row.stages["segment"].classes == 2
+
 
 def test_own_data_may_lie_in_ones_home(images, monkeypatch):
     monkeypatch.setenv("HOME", str(images.parent))

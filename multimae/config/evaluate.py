@@ -39,6 +39,18 @@ class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:Evaluat
                     f"init: run {source.signature} is of the task {source.task}, and only a transfer can be evaluated "
                     "on other data, such as classify or segment"
                 )
+            self._check_unit(source)
+
+    def _check_unit(self, source: Transfer) -> None:
+        """Of the data set that the transfer read, which has one unit."""
+        mine, its = self.data, source.data
+        if not (isinstance(mine, Folder) and isinstance(its, Folder) and mine.name == its.name):
+            return
+        if mine.depth_unit != its.depth_unit and its.units.keys() & source.fields:
+            raise ConfigError(
+                f"data.depth_unit is {mine.depth_unit:g}, and run {source.signature} read '{its.name}' with "
+                f"{its.depth_unit:g}: give --set data.depth_unit={its.depth_unit!r}"
+            )
 
     def images(self) -> int | None:
         return self.data.eval_samples

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from ..config import Segment, TrainingConfig
 from ..config.fields import Positive, Text, Whole
 from ..config.schema import Section, validate
+from ..config.sections import SplitName
 from ..config.settings import ConfigError, read_mapping
 from ..files import write_atomic
 from ..modalities import FIELDS, IGNORE
@@ -41,7 +42,7 @@ class About(Section):
     name: Text
     home: Text | None = None  # where its makers publish it
     fields: dict[str, FieldFacts] = {}  # by the name of their folder; those that need saying
-    splits: dict[str, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
+    splits: dict[SplitName, Annotated[Whole, Field(ge=0)]] = {}  # how many samples each has
     categories: dict[str, Text] = {}  # class folder -> what a person calls it
     notes: tuple[Text, ...] = ()  # what a reader should know of how it was made
 
@@ -66,10 +67,14 @@ class About(Section):
     def of(cls, folder: Path) -> "About | None":
         """What stands in a data set's folder; None where nothing does. Raises ConfigError."""
         file = folder / FILE
+        if file.is_symlink() and not file.exists():
+            raise ConfigError(f"{file} is a link to {file.readlink()}, which is not there; mend or remove it")
         try:
-            return validate(cls, read_mapping(file))
+            values = read_mapping(file)
         except FileNotFoundError:
             return None
+        try:
+            return validate(cls, values)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
 
@@ -77,14 +82,22 @@ class About(Section):
 def check(config: TrainingConfig, folder: Path) -> None:
     """Raises ConfigError where a run's settings say other than the data set in a folder does."""
     about = About.of(folder)
-    for key, value in settings(about, config).items() if about else ():
+    for key, (given, value) in contradictions(about, config).items() if about else ():
+        raise ConfigError(
+            f"{key} is {given}, and {folder / FILE} says {value}: give --set {key}={value} (of a study: --set "
+            f"STAGE.{key}={value}), or correct that file"
+        )
+
+
+def contradictions(about: About, config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """What a run's settings say, and what the data set says, by setting; of those that differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, value in settings(about, config).items():
         given: Any = functools.reduce(getattr, key.split("."), config)
         same = math.isclose(given, value, rel_tol=1e-6) if isinstance(value, float) else given == value
         if not same and not (key.startswith("model.") and given > value):  # classes that do not occur do no harm
-            raise ConfigError(
-                f"{key} is {given}, and {folder / FILE} says {value}: give --set {key}={value} (of a study: --set "
-                f"STAGE.{key}={value}), or correct that file"
-            )
+            found[key] = given, value
+    return found
 
 
 def settings(about: About, config: TrainingConfig) -> dict[str, Any]:

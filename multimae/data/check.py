@@ -100,15 +100,15 @@ def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -
     findings = Findings()
     surveys: dict[str, Survey] = {}
     for what, mend in expected.contradictions:
-        findings.add(Level.WRONG, "settings", what, mend)
-    packed = {folder: its for folder in sorted(root.iterdir()) if folder.is_dir() and (its := facts_of(folder))}
-    for folder, its in packed.items():
-        with Pace(f"{folder}: looking at shards", its["samples"]) as pace:
-            judge_pack(folder, its, sample is None, findings, pace.done)
-    if packed:
-        return findings, surveys
+        findings.add(Level.STOPS, "settings", what, mend)
+    packed: dict[str, int] = {}  # samples of the splits that are
     for listing in open_splits(root, expected, findings):
         split = str(listing.folder.relative_to(root))
+        if its := facts_of(listing.folder):
+            packed[split] = its["samples"]
+            with Pace(f"{listing.folder}: looking at shards", its["samples"]) as pace:
+                judge_pack(listing.folder, split, its, sample is None, findings, pace.done)
+            continue
         judge_listing(listing, split, expected, findings)
         if not listing.stems:
             continue
@@ -120,7 +120,7 @@ def check(root: Path, expected: Expected, max_pixels: int, sample: int | None) -
         judge_values(found, split, expected, findings)
     train = next((split for split in (*expected.reads, "train") if split in surveys), "train")
     judge_classes(root, surveys, train, expected, findings)
-    judge_splits(surveys, expected, findings)
+    judge_splits({split: found.whole for split, found in surveys.items()} | packed, expected, findings)
     judge_copies(surveys, findings)
     return findings, surveys
 

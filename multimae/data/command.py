@@ -4,6 +4,7 @@ What follows a subcommand is its own: each has its own --help. No torch.
 """
 
 import argparse
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
         function = pkgutil.resolve_name(f"multimae.{COMMANDS[arguments[0]][1]}")
-        return function(arguments[1:])
+        try:
+            code = function(arguments[1:])
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # who read has seen enough, such as `head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
     parser = argparse.ArgumentParser(prog="multimae data", description=__doc__.splitlines()[0].partition(": ")[2])
     commands = parser.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
     for name, (what, _) in COMMANDS.items():

@@ -51,7 +51,7 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
             )
         name, samples = data.split(split)
         fields = tuple(fields) if fields is not None else RenderedScenes.usual
-        return _scenes(data, name, samples or 0, fields, runtime)
+        return open_scenes(data, name, samples or 0, fields, runtime)
     assert isinstance(data, Folder)
     if data.name not in runtime.data_roots:
         known = ", ".join([*SCENES, *sorted(runtime.data_roots)])
@@ -61,7 +61,7 @@ def open_dataset(data: Data, split: str, runtime: Runtime, fields: Iterable[str]
     return of_first(lambda: FolderDataset(runtime.data_roots[data.name], data, split, runtime, fields))
 
 
-def _scenes(data: Scenes, split: str, count: int, fields: tuple[str, ...], runtime: Runtime) -> RenderedScenes:
+def open_scenes(data: Scenes, split: str, count: int, fields: tuple[str, ...], runtime: Runtime) -> RenderedScenes:
     """Of the user's cache on this machine, where `runtime.cache` names no other; where that cannot be written, or where
     they already lie beside the runs, of there."""
 

@@ -19,6 +19,7 @@ from .index import index
 from .listing import SHOWN, class_names, class_of, images_folder, places, summary
 from .packs import PackedFiles, facts_of
 from .subsets import choose, fingerprint
+from .walking import lacking
 
 
 class FolderDataset:
@@ -107,6 +108,11 @@ class FolderDataset:
 
     def _number_classes(self, train: Path, whole: bool) -> None:
         """Take the classes, and so their numbers, from the training folder. `whole`: each must have a sample here."""
+        if lack := lacking(train):
+            raise ValueError(
+                f"{train} {lack}, and its class folders number the classes; where those are another data set's, as of "
+                f"ImageNet's variants: ln -s OTHER/{train.name} {train}"
+            )
         names, found = class_names(train), set(self.class_names)
         folder = self.root / self.split
         if unknown := sorted(found - set(names)):

@@ -120,7 +120,10 @@ def index(folder: Path, fields: Iterable[str] | None, runtime: Runtime) -> Index
             made = made.write(file)
             _clear(file, place)
         except OSError as error:
-            print(f"note: the next start checks the images again: {file.parent}: {error.strerror}", file=sys.stderr)
+            print(
+                f"note: the next start checks the images again: {file.parent}: {error.strerror or error}",
+                file=sys.stderr,
+            )
         return made
 
 

@@ -30,6 +30,7 @@ from .listing import class_of
 from .progress import Pace
 from .workers import cores
 
+UNPACKED = ".unpacked"  # in the folder that is unpacked into: of which pack
 WORK = ".packing"  # in the pack: what is known of shards until all are there
 EXAMPLES = """\
 examples:
@@ -113,14 +114,17 @@ def _command(args: argparse.Namespace, make: Any) -> int:
 
 
 def _splits(root: Path) -> list[Path]:
-    """Raises ConfigError where there is none."""
+    """The folders in a data set's, or what its `dataset.yaml` says lies in them (`fog/3`). Raises ConfigError where
+    there is none."""
     try:
-        found = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        found = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError as error:
         raise ConfigError(f"{root} cannot be listed: {error.strerror}; expected the folder of a data set") from None
     if not found:
         raise ConfigError(f"{root} has no folder in it: expected splits, such as {root / 'train'}")
-    return found
+    said = about.About.of(root)
+    inner = [root / split for split in (said.splits if said else ()) if "/" in split and (root / split).is_dir()]
+    return sorted([*(path for path in found if not any(path in split.parents for split in inner)), *inner])
 
 
 # ---- packing
@@ -175,7 +179,7 @@ def pack(args: argparse.Namespace) -> None:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     for split, found in parts.items():
-        _finish(split, args.pack / split.name, found)
+        _finish(args.pack / split.relative_to(args.folder), found)
     if (text := args.folder / about.FILE).exists():
         write_atomic(args.pack / about.FILE, text.read_bytes())
     shutil.rmtree(args.pack / WORK, ignore_errors=True)
@@ -197,7 +201,7 @@ def _parts(found: Index, split: Path, args: argparse.Namespace) -> list[Part]:
     if not len(found.stems):
         raise ValueError(f"{split} has no samples; move the folder away if it is none of the data set's splits")
     sizes = sum(found.sizes(field) for field in found.fields)
-    place = args.pack / split.name
+    place = args.pack / split.relative_to(args.folder)
     begun, now = place / WORK / "source.json", json.dumps([found.facts["digest"], args.shard_mb, args.labels])
     if begun.exists() and begun.read_text() != now:
         raise ValueError(
@@ -282,7 +286,7 @@ def _add(out: _Hashed, part: Part, row: int, field: str, sample: np.void) -> Non
     out.write(bytes(-len(data) % tarfile.BLOCKSIZE))
 
 
-def _finish(source: Path, place: Path, parts: Sequence[Part]) -> None:
+def _finish(place: Path, parts: Sequence[Part]) -> None:
     """The index of a split, when all shards are there."""
     found = parts[0].index
     table = np.concatenate([np.load(part.notes) for part in parts])
@@ -303,9 +307,14 @@ def unpack(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.folder} is no pack: expected {args.folder / 'train' / packs.FACTS}")
     for split, facts in found.items():
         packs.check_shards(split, facts)
+    _begin(args.pack, hashlib.sha256(json.dumps([*found.values()]).encode()).hexdigest())
     total = sum(facts["samples"] for facts in found.values())
     with Pace(f"unpacking {args.folder}", total) as pace, ProcessPoolExecutor(args.jobs) as pool:
-        pieces = [(split, args.pack / split.name, rows) for split, facts in found.items() for rows in _pieces(facts)]
+        pieces = [
+            (split, args.pack / split.relative_to(args.folder), rows)
+            for split, facts in found.items()
+            for rows in _pieces(facts)
+        ]
         try:
             for (_, _, rows), _ in zip(pieces, pool.map(_unpack, pieces)):
                 pace.done(len(rows))
@@ -315,6 +324,15 @@ def unpack(args: argparse.Namespace) -> None:
     if (text := args.folder / about.FILE).exists():
         write_atomic(args.pack / about.FILE, text.read_bytes())
     print(f"{args.pack}: {total:,} samples")
+
+
+def _begin(place: Path, pack: str) -> None:
+    """Raises ConfigError where files lie that are not of this pack: they would be taken for its own."""
+    begun = place / UNPACKED
+    hidden = all(path.name.startswith(".") for path in place.iterdir())
+    if not (begun.read_text() == pack if begun.exists() else hidden):
+        raise ConfigError(f"{place} holds something else than this pack: give a folder that is empty, or not there yet")
+    write_atomic(begun, pack)
 
 
 def _pieces(facts: dict[str, Any]) -> Iterator[range]:

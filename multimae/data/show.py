@@ -64,9 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth-unit", type=above_zero, metavar="METRES", help="of one step in a file of depth: 0.001")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: named after DIR and split)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of samples of a folder (default: %(default)s)")
-    parser.add_argument(
-        "--cache", type=Path, default=Runtime().runs / ".cache", help="of rendered scenes (default: %(default)s)"
-    )
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="of rendered scenes (default: as of a run)")
     return parser
 
 
@@ -82,7 +80,8 @@ def _open(args: argparse.Namespace) -> tuple[str, TrainingConfig, Lying | Render
         config = config or recipe("pretrain", "smoke")
         assert isinstance(config, TrainingConfig)
         size = config.data.render_size if isinstance(config.data, Scenes) else Scenes().render_size
-        lying = RenderedLying(args.data, args.split, args.samples, size, args.cache, config.fields)
+        data, runtime = Scenes.model_validate({"name": args.data, "render_size": size}), Runtime(cache=args.cache)
+        lying = RenderedLying(data, args.split, args.samples, runtime, config.fields)
         return args.recipe or "smoke/pretrain", config, lying
     root = Path(args.data)
     expected = expect(root, (args.recipe, config) if config else None, args.depth_unit)

@@ -85,9 +85,9 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
         images = None if name not in (data.train_split, VAL) and lacking(folder / name) else _images(folder / name)
         edits[_setting(what, "split")] = name
         edits[_setting(what, "samples")] = limit if limit and images and count_images(images, limit) == limit else None
-    own = config.own_data(classes(folder / config.data.train_split))
-    said = about.About.of(folder)
-    return edits | own | (about.settings(said, config) if said and isinstance(config, TrainingConfig) else {})
+    edits |= config.own_data(classes(folder / config.data.train_split))
+    said, turned = about.About.of(folder), config.edit(edits)  # from embedded scenes, perhaps, which have no units
+    return edits | (about.settings(said, turned) if said and isinstance(turned, TrainingConfig) else {})
 
 
 def _there(folder: Path, config: RunConfig) -> tuple[str, ...]:
@@ -222,10 +222,11 @@ def other_weights(plan: Plan, files: Mapping[str, Path]) -> None:
 
 
 def other_settings(plan: Plan, roots: Mapping[str, Path]) -> None:
-    """Raises ConfigError for a run whose settings say other than the data set that it is to read says of itself."""
-    for entry in plan.todo:
+    """Raises ConfigError for a run, done or not, whose settings say other than the data set that it reads says of
+    itself."""
+    for entry in plan.entries.values():
         config = entry.run.config
-        if isinstance(config, TrainingConfig) and config.data.name in roots:
+        if isinstance(config, TrainingConfig) and config.data.name in roots and entry.status.state != "refused":
             try:
                 about.check(config, Path(roots[config.data.name]))
             except ConfigError as error:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from ..config import ConfigError, Evaluate, Runtime, Transfer, load
+from ..data.about import check
 from ..data.datasets import Dataset, open_dataset
+from ..data.sharing import of_first
 from ..shards import Shard
 from .base import Progress
 from .transfer import TransferTask, load_trained
@@ -27,6 +29,8 @@ class EvaluateTask:
         transfer = load(file)
         if not isinstance(transfer, Transfer):
             raise ConfigError(f"init: run {signature} is of the task {transfer.task}, which is no transfer")
+        if root := runtime.data_roots.get(config.data.name):
+            of_first(lambda: check(transfer.model_copy(update={"data": config.data}), root))
         self.transfer: TransferTask = load_trained(transfer, folder / "weights.safetensors", runtime)
         self.sets: dict[str, Dataset] = {"eval": open_dataset(config.data, "eval", runtime, transfer.fields)}
 

@@ -263,6 +263,18 @@ def test_a_transfer_starts_from_the_encoder_that_it_has():
         transfer.edit({"model.heads": 6}).check_needs(needed)
 
 
+def test_an_evaluation_reads_the_data_of_a_transfer_in_its_unit():
+    transfer = c.build({"task": "depth", "data": {"name": "rooms", "depth_unit": 0.001}})
+    evaluate = c.build({"task": "evaluate", "init": f"run:{transfer.signature}", "data": {"name": "rooms"}})
+    needed = {transfer.signature: transfer}
+    with pytest.raises(c.ConfigError, match="read 'rooms' with 0.001: give --set data.depth_unit=0.001"):
+        evaluate.check_needs(needed)
+    for good in ({"data.depth_unit": 0.001}, {"data.name": "halls"}):
+        evaluate.edit(good).check_needs(needed)
+    needed = {transfer.signature: c.build({"task": "classify", "data": {"name": "rooms", "depth_unit": 0.001}})}
+    evaluate.check_needs(needed)  # which reads no depth
+
+
 BEST = {"selection": {"kind": "best"}, "eval_every_epochs": 1}
 
 

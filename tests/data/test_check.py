@@ -233,7 +233,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, list[str]]] = {
         "--for paper/depth",
         [
             "stops training: test: is not there, and paper/depth reads it",
-            "settings: paper/depth reads depth as 0.000152588 m a step, and dataset.yaml says 0.001 -> "
+            "settings: paper/depth has data.depth_unit=0.000152588, and dataset.yaml says 0.001 -> "
             "--set data.depth_unit=0.001",
             "train: has 12 whole samples, and paper/depth asks for 795",
         ],
@@ -264,10 +264,22 @@ def test_sound_data_have_no_problem(tmp_path, capsys):
     code, printed = check(rooms(tmp_path), capsys)
     assert code == 0 and "0 problems, 0 notes" in printed, printed
     assert re.search(r"depth: 12 files .*; median 2.5\d m, 1% to 99%: 1.\d+ to 4.\d+ m; 1.0% unknown", printed)
-    pretrain = f"--for smoke/pretrain {OWN} --set model.semseg_classes=4 --set model.semseg_unlabelled=true"
+    pretrain = f"--for smoke/pretrain {OWN} --set data.depth_unit=0.001 --set model.semseg_unlabelled=true"
     for options in ("--deep", "--sample 3", pretrain):
         code, printed = check(tmp_path, capsys, *options.split())
         assert code == 0, printed
+
+
+def test_a_recipe_is_held_to_what_the_run_would_refuse_and_no_more(tmp_path, capsys):
+    """Pre-training reads an unlabelled 0 as a class; classes that do not occur do no harm."""
+    every(rooms(tmp_path), "*/semseg/*/*.png", lambda labels: np.where(labels == 255, 0, labels + 1).astype(np.uint8))
+    said(tmp_path, semseg=", semseg: {classes: [floor, wall, box, ball], first: 1}")
+    for count, shown in ((5, ""), (14, ""), (4, "has model.semseg_classes=4, and dataset.yaml says 5")):
+        words = f"--for smoke/pretrain {OWN} --set data.depth_unit=0.001 --set model.semseg_classes={count}"
+        code, printed = check(tmp_path, capsys, *words.split())
+        assert code == bool(shown) and shown in printed, printed
+    code, printed = check(tmp_path, capsys, *f"--for smoke/pretrain {OWN}".split())
+    assert code == 1 and "stops training: settings: smoke/pretrain has data.depth_unit=0.00195315" in printed
 
 
 def test_options_stand_in_for_what_the_data_say_of_themselves(tmp_path, capsys):

@@ -152,10 +152,15 @@ def test_pseudo_labels_have_a_unit_of_their_own(root):
         ("name: x\nfields: {deep: {unit: 1}}", "no field of a sample is deep"),
         ("name: x\nfields: {depth: {unit: -1}}", "fields.depth.unit"),
         ("name: x\nsplits: {train: -3}", "splits.train"),
+        ("name: x\nsplits: {../other/train: 3}", "splits"),
         ("name: x\nunits: 3", "unknown key 'units'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(root, text, said):
     (root / "dataset.yaml").write_text(text)
     with pytest.raises(ConfigError, match=said):
+        opened(root)
+    (root / "dataset.yaml").unlink()
+    (root / "dataset.yaml").symlink_to("gone")  # a data set that says nothing would be read in another unit
+    with pytest.raises(ConfigError, match="is a link to gone, which is not there"):
         opened(root)

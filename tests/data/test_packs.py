@@ -145,6 +145,31 @@ def test_unpacking_gives_the_folder_back(folder, tmp_path, labels):
             assert np.array_equal(np.array(Image.open(there)), np.array(Image.open(here)))
 
 
+def test_splits_within_folders_are_packed_as_such(folder, tmp_path, capsys):
+    """As ImageNet-C's are: `fog/3`."""
+    shutil.copytree(folder / "train", tmp_path / "c/fog/3")
+    shutil.copytree(folder / "val", tmp_path / "c/val")
+    (tmp_path / "c/dataset.yaml").write_text("name: c\nsplits: {fog/3: 12}\n")
+    place = packed(tmp_path / "c", tmp_path / "pack")
+    assert packs.facts_of(place / "fog/3")["samples"] == 12 and not packs.facts_of(place / "fog")
+    assert Listing(place / "fog/3", None).stems == Listing(tmp_path / "c/fog/3", None).stems
+    assert check.main([str(place)]) == 0
+    assert packing.main_unpack([str(place), str(tmp_path / "back")]) == 0
+    assert len(list((tmp_path / "back/fog/3/rgb").rglob("*.*"))) == 12
+    (place / "fog/3/00000.tar").unlink()
+    capsys.readouterr()
+    assert check.main([str(place)]) == 1 and "fog/3: 1 of 1 shards" in capsys.readouterr().out
+
+
+def test_unpacking_leaves_other_files_alone(folder, small, tmp_path, capsys):
+    """It goes on with its own, and takes nobody else's for them."""
+    for _ in range(2):
+        assert packing.main_unpack([str(small), str(tmp_path / "back")]) == 0
+    shutil.copytree(folder, tmp_path / "other")
+    assert packing.main_unpack([str(small), str(tmp_path / "other")]) == 2
+    assert "holds something else than this pack" in capsys.readouterr().err
+
+
 def test_packing_goes_on_where_it_was_killed(folder, small, tmp_path):
     """And a shard that was lost or torn is made again, alone."""
     again = tmp_path / "again"
@@ -270,7 +295,11 @@ def test_a_disk_that_is_full_loses_nothing(folder, tmp_path):
 )
 def test_check_says_which_shard_is_not_whole(small, capsys, damage, options, said):
     assert check.main([str(small), "--deep"]) == 0
-    damage(small / "train/00001.tar")
     capsys.readouterr()
+    assert check.main([str(small), "--for", "paper/depth"]) == 1
+    told = capsys.readouterr().out
+    assert "test: is not there, and paper/depth reads it" in told and "has no folder mask_valid" in told
+    assert "train: has 12 whole samples, and paper/depth asks for 795" in told
+    damage(small / "train/00001.tar")
     assert check.main([str(small), *options]) == 1
     assert re.search(rf"1 of \d shards are not what was packed\n.*00001.tar {said}", capsys.readouterr().out)

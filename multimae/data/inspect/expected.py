@@ -4,9 +4,9 @@ import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...config import ConfigError, Folder, Model, RunConfig
+from ...config import ConfigError, Folder, Model, RunConfig, TrainingConfig
 from ...modalities import FIELDS, SOURCES
-from ..about import FILE, About
+from ..about import FILE, About, contradictions
 from ..listing import lacking
 
 IN_METRES = Folder().units  # fields whose unit a data set states -> metres, where none does
@@ -73,19 +73,12 @@ def expect(
     about = About.of(folder)
     facts = about.fields if about else {}
     name, config = recipe or ("", None)
-    units, numbers, contradictions = {}, {}, []
+    units, numbers = {}, {}
     for of_field, standard in IN_METRES.items():
         said = facts[of_field].unit if of_field in facts else None
         if said and depth_unit and said != depth_unit and SOURCES[of_field] == of_field:
             raise ConfigError(f"--depth-unit {depth_unit:g}: {folder / FILE} says {said:g}; mend it there")
         reads = config.data.units.get(of_field) if config and isinstance(config.data, Folder) else None
-        if said and reads and config and of_field in config.fields and said != reads and _metric(config):
-            contradictions.append(
-                (
-                    f"{name} reads {of_field} as {reads:g} m a step, and {FILE} says {said:g}",
-                    f"--set data.{SOURCES[of_field]}_unit={said!r}",
-                )
-            )
         candidates = (
             (said, FILE),
             (depth_unit, "--depth-unit"),
@@ -101,11 +94,14 @@ def expect(
         if names:
             if classes and classes != len(names) and SOURCES[of_field] == of_field:
                 raise ConfigError(f"--classes {classes}: {folder / FILE} names {len(names)}; mend it there")
-            numbers[of_field] = replace(
-                of_run or Classes(len(names), first, FILE), count=len(names), first=first, by=FILE, names=names
-            )
-            if of_run and (of_run.count, of_run.first) != (len(names), first):
-                contradictions.append(_other_classes(of_field, of_run, len(names), first))
+            numbers[of_field] = Classes(len(names), first, FILE, names)
+            if of_run and not of_run.truth:  # a run reads it as it is: an unlabelled 0 is a class like others
+                numbers[of_field] = Classes(first + len(names), 0, FILE, ("unlabelled",) * first + names)
+            if of_run:
+                of_file = numbers[of_field]
+                numbers[of_field] = replace(
+                    of_run, count=of_file.count, first=of_file.first, by=FILE, names=of_file.names
+                )
         elif classes:
             numbers[of_field] = replace(of_run or Classes(classes, first, ""), count=classes, by="--classes")
         elif of_run:
@@ -120,7 +116,7 @@ def expect(
         reads=_reads(config) if config else {},
         size=config.model.image_size // 2 if config and hasattr(config, "model") else 32,
         by=name,
-        contradictions=tuple(contradictions),
+        contradictions=_contradictions(about, name, config) if about and isinstance(config, TrainingConfig) else (),
         about=about,
         metric=config is None or _metric(config),
     )
@@ -130,6 +126,17 @@ def _reads(config: RunConfig) -> dict[str, int]:
     """Of embedded scenes' splits and numbers a folder need have none."""
     splits = (data.split(what) for data, what in config.reads.values() if isinstance(data, Folder))
     return {split: count or 0 for split, count in splits}
+
+
+def _contradictions(about: About, name: str, config: TrainingConfig) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (f"{name} has {key}={_shown(given)}, and {FILE} says {_shown(value)}", f"--set {key}={value}")
+        for key, (given, value) in contradictions(about, config).items()
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _metric(config: RunConfig) -> bool:
@@ -144,14 +151,6 @@ def _classes_of(of_field: str, name: str, config: RunConfig) -> Classes:
         return Classes(config.classes, int(config.zero_is_unlabelled), name, truth=True)  # type: ignore[attr-defined]
     setting, unlabelled = f"model.{modality}_classes", getattr(model, f"{modality}_unlabelled")
     return Classes(getattr(model, f"{modality}_classes"), 0, name, unlabelled=unlabelled, setting=setting)
-
-
-def _other_classes(of_field: str, of_run: Classes, count: int, first: int) -> tuple[str, str]:
-    what = f"{of_run.by} reads {of_run.count} classes from {of_run.first} on, and {FILE} names {count} from {first} on"
-    mend = f"--set {of_run.setting}={count}"
-    if of_run.truth and of_run.first != first:
-        mend += f" --set zero_is_unlabelled={str(bool(first)).lower()}"
-    return f"{of_field}: {what}", mend
 
 
 # ---- options

@@ -15,23 +15,23 @@ NAME, LONG = 100, b"././@LongLink"  # bytes of a name in a tar's header, and wha
 
 
 def judge_pack(
-    split: Path, facts: Mapping[str, Any], deep: bool, findings: Findings, done: Callable[[int], None]
+    folder: Path, split: str, facts: Mapping[str, Any], deep: bool, findings: Findings, done: Callable[[int], None]
 ) -> None:
     """`deep` reads all of every shard. `done` is told of samples. Raises OSError of the file system."""
-    table, shards = table_of(split), facts["shards"]
+    table, shards = table_of(folder), facts["shards"]
     numbers, rows = np.unique(table["shard"], return_index=True)
     if len(table) != facts["samples"] or len(numbers) != len(shards):
         said = f"{FACTS} says {facts['samples']:,} in {len(shards)}"
         what = f"has {len(table):,} samples in {len(numbers)} shards, and {said}"
-        findings.add(Level.STOPS, split.name, what, "its two files are of two packs: copy both again")
+        findings.add(Level.STOPS, split, what, "its two files are of two packs: copy both again")
         return
     wrong = []
     for shard, row in zip(shards, rows):
-        path = split / shard["name"]
+        path = folder / shard["name"]
         if problem := _wrong(path, shard, table["stem"][row], deep):
             wrong.append(f"{path} {problem}")
         done(shard["samples"])
-    findings.among(Level.STOPS, split.name, len(shards), "shards", "are not what was packed", MEND, wrong)
+    findings.among(Level.STOPS, split, len(shards), "shards", "are not what was packed", MEND, wrong)
 
 
 def _wrong(path: Path, shard: Mapping[str, Any], first: bytes, deep: bool) -> str:

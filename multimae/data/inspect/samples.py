@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import SCENES_SPLITS, ConfigError, Runtime
+from ...config import SCENES_SPLITS, ConfigError, Runtime, Scenes
 from ...modalities import FIELDS
 from ...seeds import derive
+from ..datasets import open_scenes
 from ..images import Unusable, read
 from ..listing import Listing, class_names, class_of, lacking
+from ..packs import facts_of
 from ..scenes.dataset import RenderedScenes
 from .expected import Expected
 
@@ -81,6 +83,8 @@ def opened(root: Path, split: str, count: int, seed: int, expected: Expected) ->
     if lack := lacking(root / split):
         there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "nothing"
         raise ConfigError(f"{root / split} {lack}: give a split with --split; there is {there}")
+    if facts_of(root / split):
+        raise ConfigError(f"{root / split} is packed: show the folder it was made of, or `multimae data unpack` it")
     listing = Listing(root / split, None)
     if not (files := drawn(listing, count, seed, "show", split)):
         raise ConfigError(
@@ -93,11 +97,11 @@ def opened(root: Path, split: str, count: int, seed: int, expected: Expected) ->
 class RenderedLying:
     """The first scenes of an embedded data set."""
 
-    def __init__(self, source: str, split: str, count: int, size: int, cache: Path, fields: Sequence[str]):
+    def __init__(self, data: Scenes, split: str, count: int, runtime: Runtime, fields: Sequence[str]):
         if split not in SCENES_SPLITS:
-            raise ConfigError(f"--split {split}: {source} have {', '.join(SCENES_SPLITS)}")
+            raise ConfigError(f"--split {split}: {data.name} have {', '.join(SCENES_SPLITS)}")
         every = tuple(dict.fromkeys([*(f for f in FIELDS if f in RenderedScenes.usual), "label", *fields]))
-        self.scenes = RenderedScenes(split, count, size, cache, every, source)
+        self.scenes = open_scenes(data, split, count, every, runtime)
         self.fields = every
 
     def __len__(self) -> int:

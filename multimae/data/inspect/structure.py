@@ -9,6 +9,7 @@ from ...config import SCENES_SPLITS, ConfigError
 from ...modalities import FIELDS, MASK
 from ..about import FILE
 from ..listing import PHOTOGRAPHS, Listing, images_folder
+from ..packs import facts_of
 from ..walking import lacking
 from .expected import Expected
 from .findings import Findings, Level
@@ -29,14 +30,18 @@ def open_splits(root: Path, expected: Expected, findings: Findings) -> Iterable[
             f"{', '.join(SCENES_SPLITS)}, or with one for each modality in them, such as {root / 'train' / PHOTOGRAPHS}"
         )
     splits = list(expected.reads) or list(dict.fromkeys([*expected.splits, *there_are]))
-    if not expected.reads and (others := [name for name in folders if name not in splits]):
+    if not expected.reads and (
+        others := [name for name in folders if not any(split.split("/")[0] == name for split in splits)]
+    ):
         findings.add(Level.NOTE, "others", "taken for no split, and not looked at", "fine where they are none", others)
     there = {split: _fields(root / split) or [PHOTOGRAPHS] for split in splits if not lacking(root / split)}
     for split in splits:
         if split not in there:
             by = expected.by if split in expected.reads else FILE
             findings.add(Level.STOPS, split, f"is not there, and {by} reads it", f"make {root / split}")
-    some = set().union(*there.values())
+    # A split that the data set does not speak of, such as a link to ImageNet's own, does not say what others lack.
+    its = [split for split in there if split in expected.splits] or there
+    some = {name for split in its for name in there[split]}
     wanted = [name for name in FIELDS if name in (expected.fields if expected.fields is not None else some)]
     for split, fields in there.items():
         for name in wanted:
@@ -51,7 +56,8 @@ def open_splits(root: Path, expected: Expected, findings: Findings) -> Iterable[
 
 
 def _fields(split: Path) -> list[str]:
-    return [name for name in FIELDS if not lacking(split / name)]
+    facts = facts_of(split)
+    return [name for name in FIELDS if (name in facts["files"] if facts else not lacking(split / name))]
 
 
 def judge_listing(listing: Listing, split: str, expected: Expected, findings: Findings) -> None:
@@ -203,18 +209,19 @@ def _subfolders(folder: Path) -> Sequence[str]:
 # ---- splits
 
 
-def judge_splits(surveys: Mapping[str, Survey], expected: Expected, findings: Findings) -> None:
-    for split, found in surveys.items():
+def judge_splits(samples: Mapping[str, int], expected: Expected, findings: Findings) -> None:
+    """`samples`: how many of each are whole."""
+    for split, whole in samples.items():
         said, asked = expected.splits.get(split), expected.reads.get(split)
-        if said is not None and said != found.whole:
+        if said is not None and said != whole:
             findings.add(
-                Level.WRONG, split, f"has {found.whole:,} whole samples, and {FILE} says {said:,}",
+                Level.WRONG, split, f"has {whole:,} whole samples, and {FILE} says {said:,}",
                 "prepare the data set again: it is the same command, and makes what is missing"
-                if found.whole < said else f"remove what is not of it, or mend `splits` in {FILE}",
+                if whole < said else f"remove what is not of it, or mend `splits` in {FILE}",
             )  # fmt: skip
-        if asked and asked > found.whole:
+        if asked and asked > whole:
             findings.add(
-                Level.STOPS, split, f"has {found.whole:,} whole samples, and {expected.by} asks for {asked:,}",
+                Level.STOPS, split, f"has {whole:,} whole samples, and {expected.by} asks for {asked:,}",
                 "--set data.train_samples=null --set data.eval_samples=null, for all there are",
             )  # fmt: skip
 
@@ -222,7 +229,7 @@ def judge_splits(surveys: Mapping[str, Survey], expected: Expected, findings: Fi
 def judge_copies(surveys: Mapping[str, Survey], findings: Findings) -> None:
     names = {found.folder: split for split, found in surveys.items()}
     copies: dict[tuple[str, ...], Some] = {}
-    for group in twins(surveys.values()):
+    for group in twins(surveys.values()) if surveys else ():
         splits = tuple(sorted({names[found.folder] for found, _ in group}))
         extra = len(group) - 1 if len(splits) == 1 else len(group)
         some = copies.setdefault(splits, Some())

@@ -83,6 +83,9 @@ def _prepare(args: argparse.Namespace) -> int:
         raise ConfigError(f"SOURCE {source} {lack}. Expected a folder with:\n{kind.expected()}")
     if root.exists() and root.resolve() == source.resolve():
         raise ConfigError(f"SOURCE and DEST are both {source}: give a folder of its own to what is made")
+    there = next(folder for folder in (root, *root.absolute().parents) if os.path.lexists(folder))
+    if lack := lacking(there):
+        raise ConfigError(f"DEST {there} {lack}: give a folder, or a path at which one can be made")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected 1 or more, found {args.jobs}")
     _say(f"reading what is in {source}")
@@ -90,6 +93,11 @@ def _prepare(args: argparse.Namespace) -> int:
     whole = kind.whole(source) if isinstance(kind, Telling) else Whole(kind.about, {})
     made, sources = Made(root, args.name), sources_of(source)
     made.check(sources, {piece.name: piece.bytes for piece in pieces})
+    if args.classes and (others := sorted(made.pieces.keys() - {piece.name for piece in pieces})):
+        raise ConfigError(
+            f"--classes: {root} was made with others too, such as {others[0]}: give them as well, or choose another "
+            "folder for a part"
+        )
     todo = [piece for piece in pieces if piece.name not in made.pieces]
     if args.dry_run:
         _plan(args, whole, pieces, todo)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ...config import ConfigError
 from ...files import Locked, locked
+from ...units import size
 from .journal import Made, Stamp
 from .pieces import Piece
 from .writing import HIDDEN, FolderWriter, Halted, Interrupted
@@ -70,8 +71,8 @@ def check_room(root: Path, todo: Sequence[Piece]) -> None:
     free = free_bytes(root)
     if need > free:
         raise ConfigError(
-            f"{root} has {free / 1e9:,.1f} GB free, and what is to be written there takes {need / 1e9:,.1f} GB: "
-            "make room, or choose another folder"
+            f"{root} has {size(free)} free, and what is to be written there takes {size(need)}: make room, or choose "
+            "another folder"
         )
 
 

@@ -65,7 +65,8 @@ class RenderedScenes:
             self._render_missing()
         except OSError as error:
             raise OSError(
-                f"{self.folder} cannot take rendered scenes ({error.strerror}); choose another folder with `cache`"
+                f"{self.folder} cannot take rendered scenes ({error.strerror or error}); choose another folder with "
+                "`cache`"
             ) from error
         self._map()
 

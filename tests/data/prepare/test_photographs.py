@@ -12,7 +12,9 @@ from published import TRAIN, VAL, WNIDS, WORDS, jpeg, tar, write
 
 from multimae.config import ConfigError, Folder, Runtime
 from multimae.data.about import About
+from multimae.data.check import check
 from multimae.data.datasets import open_dataset
+from multimae.data.inspect.expected import expect
 from multimae.data.prepare.ade20k import ADE20K
 from multimae.data.prepare.command import main
 from multimae.data.prepare.counting import as_found, count, differences
@@ -126,6 +128,14 @@ def test_some_classes_and_later_the_others(tmp_path):
     assert part.categories == {WNIDS[0]: WORDS[0]} and not part.fields and "A part of it" in part.notes[-1]
 
 
+def test_fewer_classes_than_are_made_take_no_description_away(tmp_path, capsys):
+    words = ["imagenet", str(published.imagenet(tmp_path / "in")), str(tmp_path / "out"), "--jobs", "1", "--classes"]
+    assert main([*words, ",".join(WNIDS[:2])]) == 0
+    assert main([*words, WNIDS[0]]) == 2
+    assert f"was made with others too, such as train/rgb/{WNIDS[1]}: give them as well" in capsys.readouterr().err
+    assert (tmp_path / "out/dataset.yaml").is_file()
+
+
 def link(name: str, target: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = tarfile.SYMTYPE, target
@@ -233,6 +243,7 @@ def test_mistakes_in_words(tmp_path, capsys):
         (["imagent", source, root], "no data set that can be prepared is 'imagent'; did you mean 'imagenet'? There"),
         (["imagenet", root, root], f"SOURCE {root} is not there. Expected a folder with:\nILSVRC2012_img_train.tar"),
         (["imagenet", source, source], "SOURCE and DEST are both"),
+        (["imagenet", source, f"{source}/ILSVRC2012_img_val.tar"], "img_val.tar is no folder: give a folder"),
         (["imagenet", source, root, "--jobs", "0"], "--jobs: expected 1 or more, found 0"),
         (["imagenet", source, root, "--classes", "tench"], "--classes: expected a file, or WordNet ids"),
         (["imagenet", source, root, "--classes", "n00000001"], "--classes: 1 of 1 are not in"),
@@ -289,13 +300,18 @@ def test_a_zip_that_is_damaged(tmp_path):
 
 
 def test_variants_are_numbered_by_the_training_split_of_imagenet(tmp_path, photographs):
-    imagenet = made(IMAGENET, published.imagenet(tmp_path / "in"), tmp_path / "imagenet")
+    imagenet = made(IMAGENET, published.imagenet(tmp_path / "in", labels=True), tmp_path / "imagenet")
     one = "0.003001_balloon _ balloon_0.4695473.jpg"  # as its makers name them
     files = {"imagenet-a/README.txt": b"", f"imagenet-a/n01443537/{one}": jpeg(1), "imagenet-a/._x": b""}
     write(tmp_path / "a/imagenet-a.tar", tar(files))
     root = made(IMAGENET_A, tmp_path / "a", tmp_path / "imagenet-a")
     assert below(root) == {f"val/rgb/n01443537/{one}": jpeg(1)}
+    with pytest.raises(ValueError, match=f"ln -s OTHER/train {root}/train"):
+        opened(root, "eval", ("rgb", "label"))
     (root / "train").symlink_to(imagenet / "train")  # as the note says
+    IMAGENET_A.about.model_copy(update={"splits": {"val": 1}}).write(root)
+    findings, _ = check(root, expect(root), 10**8, None)  # what ImageNet has besides, the variant does not lack
+    assert not [finding.text for finding in findings.found.values() if "has no folder" in finding.what]
     dataset = opened(root, "eval", ("rgb", "label"))
     assert len(dataset) == 1 and dataset.sample(0, ("label",))["label"] == 1
     assert dataset.class_names == WNIDS and dataset.lacks == ("n01440764", "n02105855")
