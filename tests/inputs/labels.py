@@ -15,7 +15,7 @@ from . import Case
 LABEL = "python -m multimae.label photos --dry-run "
 DEPTH = LABEL + "--depth net"
 SEMSEG = LABEL + "--semseg net"
-PLANNED = "smoke scale · 2 runs.*at a time on this machine"
+PLANNED = r"smoke scale · 2\s+runs.*at a time on this machine"
 COCO = {i: f"stuff {i}" for i in range(133)} | {
     0: "person", 2: "car", 56: "chair", 79: "toothbrush", 80: "banner", 88: "flower", 120: "cabinet-merged",
 }  # fmt: skip
