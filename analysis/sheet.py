@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from multimae.record.epochs import DATA_BOUND
 from multimae.study import Measure, Table
 from multimae.study.lacks import short
 from multimae.study.measures import Derived
@@ -219,6 +220,7 @@ def _notes(table: Table, frame: pd.DataFrame) -> list[str]:
     lines = _states(frame)
     for text in dict.fromkeys(text for _, text in told):
         lines.append(f"{_listed(key for key, its in told if its == text)}: {text}")
+    lines += _bound(frame)
     lines += [f"The best constant prediction: {', '.join(constant)}."] if constant else []
     if published:
         lines.append("diff: ours - paper.")
@@ -244,6 +246,13 @@ def _states(frame: pd.DataFrame) -> list[str]:
         what = "; ".join(f"{_listed(names)} {_listed(keys)}" for keys, names in alike.items())
         lines.append(f"{what} {state}{': ' if reason else ''}{reason}")
     return lines
+
+
+def _bound(frame: pd.DataFrame) -> list[str]:
+    """Which runs waited for data so long that they would have been faster by much."""
+    slow = frame[frame["waited"] >= DATA_BOUND].drop_duplicates("signature")
+    runs = (f"{cell.row} (run {cell.signature}, {cell.waited:.0%} of its time)" for cell in slow.itertuples())
+    return [f"Bound by data, for which they waited: {_listed(runs)}."] if len(slow) else []
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -39,7 +39,8 @@ def build(table: Table, scale: str, results: Results, only: Collection[str] = ()
     was published) and constant (what the best constant prediction has; NaN where that is not known), all in `unit`,
     grey (whether the cell stands beside the comparison), conditions ({name: value}; where a value follows from others,
     {their key: theirs}), learnt (settings and fingerprint of the data that each run it comes from was trained on, then
-    of the runs that `init` leads back to). The others lead to the run, and are empty where a value follows from others,
+    of the runs that `init` leads back to), waited (for data, of the run's time from 0 to 1; NaN where that is not
+    known). The others lead to the run, and are empty where a value follows from others,
     or where there is none yet: signature, folder, config, journal, weights (of a run that trains, its newest
     checkpoint) and commit (with `-dirty` where there were uncommitted changes).
 
@@ -80,6 +81,7 @@ def build(table: Table, scale: str, results: Results, only: Collection[str] = ()
                     "grey": bool(row.aside) or cell.key in row.grey,
                     "conditions": {s.key: s.conditions for s in sources} if cell.parts else cell.conditions,
                     "learnt": tuple(source.learnt for source in sources),
+                    "waited": _waited(results, cell.signature) if cell.state == "done" else None,
                     **origins[cell.signature],
                 }
             )
@@ -87,7 +89,7 @@ def build(table: Table, scale: str, results: Results, only: Collection[str] = ()
         raise ConfigError(f"Table {table.name}: no row has a run of {', '.join(m.key for m in table.measures)}")
     names = list(rows)
     cells.sort(key=lambda cell: names.index(cell["row"]))
-    return pd.DataFrame(cells).astype({"paper": float, "value": float, "constant": float})
+    return pd.DataFrame(cells).astype({"paper": float, "value": float, "constant": float, "waited": float})
 
 
 def show(table: Table, frame: pd.DataFrame, form: str = "text", **how: Any) -> str:
@@ -97,6 +99,11 @@ def show(table: Table, frame: pd.DataFrame, form: str = "text", **how: Any) -> s
 
 def text(table: Table, frame: pd.DataFrame) -> str:
     return show(table, frame)
+
+
+def _waited(results: Results, signature: str) -> float | None:
+    status = results.statuses.get(signature)
+    return status.heartbeat.get("waited") if status else None
 
 
 def _origin(folder: RunFolder) -> dict[str, str]:

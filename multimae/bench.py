@@ -255,15 +255,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="torch.compile the step")
+    parser.add_argument("--consume", type=whole(1, 1_000_000), metavar="N",
+                        help="data: instead, how long one who takes N images/s waits for 1 to all cores")  # fmt: skip
     args, _ = parse_arguments(parser, argv)
     if args.what == "memory" and args.device.type != "cuda":
         parser.error(f"memory: measured on a CUDA device only; found --device {args.device}")
+    if args.consume and args.what != "data":
+        parser.error(f"--consume: of `multimae bench data`; found {args.what}")
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console(width=None if sys.stdout.isatty() else 170)
     if args.what in ("all", "step"):
         bench_steps(args, console)
-    if args.what in ("all", "data"):
+    if args.consume:
+        from .data.consumer import consume
+
+        consume(args.consume, console)
+    elif args.what in ("all", "data"):
         from .data.benchmark import benchmark
 
         benchmark(console)

@@ -167,6 +167,8 @@ SOURCES = {
     for source in ((name,) if kind.photograph else (name, f"pseudo_{name}"))
 }
 
+PSEUDO = {modality: source for source, modality in SOURCES.items() if source != modality}  # what a network predicted
+
 FIELDS = {source: MODALITIES[name] for source, name in SOURCES.items()} | DENSE | {MASK.name: MASK}  # of a sample
 
 

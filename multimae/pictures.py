@@ -9,11 +9,12 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .modalities import IGNORE, MODALITIES, RGB_MEAN, RGB_STD, named
+from .modalities import IGNORE, MODALITIES, RGB_MEAN, RGB_STD, Modality, named
 
 TILE = 128  # px, at least
 GAP, CAPTION, GREY = 4, 16, 0.6
 BLOCKS_ACROSS = 3
+LARGE = 256  # px, of a photograph beside its labels
 
 Tile = np.ndarray  # (height, width, 3) float in [0, 1]
 
@@ -61,6 +62,31 @@ def classification_sheet(
     blocks = [[[_tile(name, image[i], image[i])]] for i in range(len(image))]
     captions = [[f"{names[p]} / {names[t]}"] for p, t in zip(predicted.tolist(), labels.tolist())]
     return _sheet(blocks, captions, across=8)
+
+
+def label_sheet(photographs: Sequence[Tensor], labels: Sequence[Tensor], kind: Modality, name: str) -> Image.Image:
+    """Each photograph, uint8 (3, H, W), of any size, beside its labels: numbers (channels, H, W) or classes (H, W)."""
+    blocks = []
+    for photograph, label in zip(photographs, labels, strict=True):
+        shown = named(kind.draw)(_fitted(label), _fitted(label))
+        blocks.append([[_square(_fitted(photograph).permute(1, 2, 0).numpy() / 255), _square(shown)]])
+    return _sheet(blocks, ["photograph", name], across=2)
+
+
+def _fitted(image: Tensor) -> Tensor:
+    """Pixels of an image (..., H, W), so few that its longer side is LARGE at most."""
+    rows, columns = (torch.linspace(0, n - 1, max(1, round(n * min(1, LARGE / max(image.shape[-2:]))))).round().long()
+                     for n in image.shape[-2:])  # fmt: skip
+    return image[..., rows[:, None], columns]
+
+
+def _square(tile: Tile) -> Tile:
+    (height, width), side = tile.shape[:2], max(tile.shape[:2])
+    canvas = np.ones((side, side, 3))
+    canvas[:height, :width] = tile
+    # The tiles of a sheet are of one size.
+    at = (np.arange(LARGE) * side) // LARGE
+    return canvas[at[:, None], at]
 
 
 def palette(classes: int) -> np.ndarray:

@@ -221,14 +221,16 @@ def fingerprint(source: Path | nn.Module) -> str:
 
 
 def read(source: Source) -> State:
-    """The state dict in a checkpoint (`.safetensors`, or a torch file whose entry `model` or whole is the state dict).
+    """The state dict in a checkpoint (`.safetensors`, or a torch file whose entry `model` or `state_dict`, or whole, is
+    the state dict).
 
     No code in a file is run: a torch file may hold tensors, plain values and the argparse.Namespace of a training run.
     Raises ValueError for a file that is damaged, or holds anything else.
     """
     found = source if isinstance(source, Mapping) else _read_file(Path(source))
-    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
-        found = found["model"]
+    for entry in ("model", "state_dict"):
+        if isinstance(found, Mapping) and isinstance(found.get(entry), Mapping):
+            found = found[entry]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         name = source if isinstance(source, Path | str) else "source"
         raise ValueError(f"{name}: expected a state dict of tensors, or one under 'model'")

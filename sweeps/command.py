@@ -23,10 +23,12 @@ from multimae.study import data as study_data
 from multimae.study.arguments import all_rows, runtime_from, study_words, variant
 from multimae.study.cost import Estimate, disk_text, parts_text
 from multimae.study.display import Progress, print_plan, print_scripts, print_status, watching
+from multimae.study.feeding import Feed, feeding
 from multimae.study.local import Local, gpus
 from multimae.study.outline import write_outlines
 from multimae.study.results import Results
 from multimae.tracking import following, mend
+from multimae.units import counted
 from slurm import scheduler
 from slurm.jobs import Slurm
 from slurm.profile import Profile, load_profile
@@ -117,10 +119,13 @@ class Invocation:
 
     def data_notes(self, planned: planning.Plan) -> list[str]:
         """What cannot be told from here. Raises ConfigError for data and weights that cannot be what the runs read."""
-        roots = self.runtime.data_roots
+        roots, told = self.runtime.data_roots, list[str]()
         everywhere = {**(self.profile.data_roots if self.profile else {}), **roots}
         if self.own:
             study_data.check_sizes(self.own, ((stage_of(entry), entry.run) for entry in planned.todo))
+            for stage, config in stages_of(self.everything).items():
+                if lack := study_data.lacks_truth(self.own, config):
+                    told.append(f"{stage}: {self.own} has no {lack} to learn from, so it stays on {config.data.name}")
         study_data.other_settings(planned, everywhere)
         notes = study_data.other_data(planned, roots)
         study_data.other_weights(planned, self.files)
@@ -130,7 +135,7 @@ class Invocation:
         wrong = unknown + ([] if self.profile else absent)  # the nodes of a cluster may have what is not here
         if wrong and not self.args.dry_run:
             raise ConfigError("; ".join(wrong))
-        return [*notes, *unknown, *absent]
+        return [*told, *notes, *unknown, *absent]
 
     def cluster(self, profile: Profile) -> Cluster:
         return Cluster(profile, self.args.runs, self.runtime.data_roots, self.runtime.weights)
@@ -280,6 +285,8 @@ class Command(Invocation):
                 print(SLOW.format(runs=slow), file=sys.stderr)
         if self.args.dry_run:
             configs = [entry.run.config for entry in planned.todo]
+            for note in self.feeding(planned):
+                print(f"note: {note}", file=sys.stderr)
             cost = Estimate.of([entry.run for entry in planned.todo]).text(self.slots, "GPU" if gpus() else "core")
             cost += f"\n{disk_text(configs, self.slots)}" if configs else ""
             print_plan(self.console, planned, cost + self.parts())
@@ -294,6 +301,13 @@ class Command(Invocation):
             return 130
         code = progress.report()
         return self.table() or code
+
+    def feeding(self, planned: planning.Plan) -> list[str]:
+        """What to tell of this machine's cores and GPUs, of which each run has one."""
+        roots, cores = self.runtime.data_roots, cpus() // self.slots
+        entries = [(entry.run.cells[0][1], entry.run.config) for entry in planned.todo] if gpus() else []
+        feeds = [Feed.of(f"stage {s}", c, roots.get(c.data.name), cores, 1, self.runtime) for s, c in entries]
+        return feeding(feeds, f"{{}} cores a run feed it; here {counted(self.slots, 'run')} (--jobs) share {cpus()}")
 
     def parts(self) -> str:
         return f"\n{parts_text(self.study, self.everything)}" if self.study.parts else ""

@@ -24,6 +24,7 @@ from multimae.study import (
     Table,
     Throughput,
     Utilization,
+    Waiting,
 )
 from sweeps.command import main
 
@@ -51,6 +52,7 @@ tables = (
             visible,
             epoch,
             Throughput("images_per_second", stage="pretrain"),
+            Waiting("waiting", stage="pretrain"),
             PeakMemory("memory", stage="pretrain"),
             BusyCores("cores", stage="pretrain"),
             ImageFlops("image_flops", stage="pretrain"),

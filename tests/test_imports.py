@@ -34,7 +34,8 @@ LIBRARY = {
     "data": BASE,
     "metrics": BASE,
     "pictures": BASE,
-    "tasks": BASE | MODEL | {"data", "metrics", "pictures"},
+    "labelling": BASE | {"data", "weights"},
+    "tasks": BASE | MODEL | {"data", "labelling", "metrics", "pictures"},
     "record": BASE,
     "engine": BASE | {"precision", "record", "speed"},
     "run": BASE | {"data", "engine", "record", "tasks"},
@@ -42,6 +43,7 @@ LIBRARY = {
     "export": BASE | MODEL | {"data", "precision", "record", "tasks", "tracking"},
     "study": BASE | {"data", "record", "run"},
     "search": BASE | {"record", "study"},
+    "label": BASE | {"data", "labelling", "record", "study", "tracking"},
     "bench": BASE | MODEL | {"data", "precision", "speed"},
     "cli": BASE | {"bench", "data", "export", "record", "run", "tracking"},
     "__main__": {"cli"},
@@ -126,7 +128,7 @@ def test_planning_imports_nothing_heavy(options, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["multimae.cli", "multimae.tracking", "multimae.study.local", "sweeps.alpha_ablation"]
+    "module", ["multimae.cli", "multimae.tracking", "multimae.study.local", "multimae.label", "sweeps.alpha_ablation"]
 )
 def test_the_launchers_side_imports_nothing_heavy(module):
     assert not modules_after(f"import {module}").intersection(HEAVY)

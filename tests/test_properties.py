@@ -38,6 +38,7 @@ BASES = {
         "data.eval_split": "test",
     },
     "evaluate": {"init": "run:0123456789"},
+    "label": {"network": "run:0123456789"},
 }
 SMALL = {
     "model.image_size": 32, "model.patch_size": 8, "model.dim": 16, "model.depth": 2, "model.heads": 2,

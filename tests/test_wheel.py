@@ -97,7 +97,7 @@ def test_what_needs_no_torch_works_from_an_installation(site, tmp_path):
 
     where = "import multimae, slurm, sweeps, analysis as a; print(multimae.__path__, slurm.__path__, a.__path__)"
     assert run("-c", where).count(str(site)) == 3
-    assert run("-c", "from multimae.config import recipes; print(recipes())").count("smoke/") == 8
+    assert run("-c", "from multimae.config import recipes; print(recipes())").count("smoke/") == 9
     assert "python -m sweeps.alpha_ablation --cluster PROFILE" in run(*STUDY, "--help")
     assert "Would run 14 runs" in run(*STUDY, "--dry-run")
     assert "Table 10" in run("-m", "sweeps.alpha_ablation", "--table", "--runs", ".")

@@ -102,10 +102,12 @@ class ToyTask:
             x = x * math.inf
         return x.to(device), batch["y"].to(device)
 
-    def evaluate(self, module, device, shard, split="eval"):
+    def evaluate(self, module, device, shard, split="eval", progress=None):
         """On the split called val; called test, where val selects weights."""
         assert not module.training
         torch.rand(3)  # an evaluation may draw what it likes
+        if progress:
+            progress(self.train_samples // 2, self.train_samples)
         error = float((self.model(self.x.to(device)) - self.y.to(device)).square().mean())
         if split == "val":
             error = self.validation[int(module.seen)]  # in steps, where there is one micro-batch

@@ -12,6 +12,8 @@ from .fields import Count, Name, Number, PathTo, Positive, Text, Whole
 from .schema import Section
 from .settings import ConfigError, nearest, pairs
 
+# Workers that are chosen for a process, however many cores it has: more hold memory, and rarely read faster.
+MOST_WORKERS = 16
 OF_SPEED = {"zero_stage", "activation_checkpointing", "compile", "alone"}
 
 

@@ -11,8 +11,9 @@ from ..modalities import IGNORE, MODALITIES, SOURCES, TARGETS
 from .fields import Count, Fraction, Name, NotNegative, Number, Positive, Share, Size, Text, Whole, between
 from .schema import Choice, Section
 
-# The data that are made, not read from a folder: in place of ImageNet and ADE20K, Hypersim, NYUv2 and Taskonomy.
-SceneName = Literal["scenes", "scenes_hypersim", "scenes_nyuv2", "scenes_taskonomy"]
+# The data that are made, not read from a folder: in place of ImageNet and ADE20K, Hypersim, NYUv2 and Taskonomy; and
+# what the embedded labellers alone learn from.
+SceneName = Literal["scenes", "scenes_hypersim", "scenes_nyuv2", "scenes_taskonomy", "scenes_labeller"]
 SCENES = get_args(SceneName)
 SCENES_SPLITS = ("train", "val", "test")
 MOST_SCENES = 10_000_000  # some 300 GB at 64 px

@@ -1,5 +1,5 @@
-"""Images per second: rendering scenes, reading scenes, and reading a folder of JPEG and PNG at 224 px, as pre-training
-does; and what the reading of that folder is made of.
+"""Images per second: rendering scenes, reading scenes, and reading a folder of JPEG and PNG, or its pack, at 224 px, as
+pre-training does; and what the reading of both is made of.
 
 The folder holds 500 x 375 images: a rendered scene with film grain as JPEG of quality 92, its depth as 16-bit and its
 classes as 8-bit PNG. The same files also go through PIL alone, and through a plain pipeline of torchvision's
@@ -7,12 +7,15 @@ transforms. All take turns, so that a busy machine slows them alike. Times are p
 workers, what passes by the clock, which other work on the machine lengthens.
 """
 
+import contextlib
+import io
 import os
 import random
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +30,8 @@ from torchvision.transforms import v2
 from ..config import SCENES, Dirichlet, Folder, Model, Pretrain, Runtime, Scenes
 from ..modalities import MODALITIES, RGB_MEAN, RGB_STD
 from ..shards import Shard
-from . import decoders
+from ..units import counted
+from . import decoders, packing
 from .datasets import open_dataset
 from .imagefolder import FolderDataset
 from .images import decode
@@ -47,28 +51,43 @@ FIELDS = ("rgb", "depth", "semseg")
 
 def benchmark(console: Console) -> dict[str, float]:
     """Measure, print tables, and return images per second by name."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _write_folder(Path(folder) / "images")
-            runtime = Runtime(runs=Path(folder), data_roots={"images": Path(folder) / "images"})
-            rates = _rates(runtime)
-            stages = _stages(runtime)
-    finally:
-        torch.set_num_threads(threads)
-    load = " ".join(f"{load:.1f}" for load in os.getloadavg())
-    table = Table("Data", "images/s", "quartiles", title=f"Images per second (median of {TURNS} turns; load {load})")
+    with images() as runtime:
+        rates = _rates(runtime)
+        stages = {name: _stages(name, runtime) for name in ("folder", "pack")}
+    table = Table("Data", "images/s", "quartiles", title=f"Images per second (median of {TURNS} turns; {load()})")
     for name, turns in rates.items():
         low, median, high = statistics.quantiles(turns, n=4)
         table.add_row(name, f"{median:,.0f}", f"{low:,.0f} - {high:,.0f}")
     console.print(table)
-    whole = sum(stages.values())
-    table = Table("An image of the folder", "us", "share", title="Processor time of each part, alone (median)")
-    for name, seconds in stages.items():
-        table.add_row(name, f"{1e6 * seconds:,.0f}", f"{seconds / whole:.0%}")
+    table = Table("Part of an image", title="Processor time of each part, alone (median)")
+    for name in stages:
+        table.add_column(f"{name}, us", justify="right")
+        table.add_column("share", justify="right")
+    for part in stages["folder"]:
+        cells = [(parts[part], parts[part] / sum(parts.values())) for parts in stages.values()]
+        table.add_row(part, *(text for seconds, share in cells for text in (f"{1e6 * seconds:,.0f}", f"{share:.0%}")))
     console.print(table)
     return {name: statistics.median(turns) for name, turns in rates.items()}
+
+
+def load() -> str:
+    return "load " + " ".join(f"{load:.1f}" for load in os.getloadavg())
+
+
+@contextlib.contextmanager
+def images(copies: int = 1) -> Iterator[Runtime]:
+    """The data sets `folder` and `pack`, of the same FILES * `copies` samples; meanwhile torch has one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            root = Path(place)
+            _write_folder(root / "folder", copies)
+            with contextlib.redirect_stdout(io.StringIO()):
+                packing.main([str(root / "folder"), str(root / "pack")])
+            yield Runtime(runs=root, data_roots={name: root / name for name in ("folder", "pack")})
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _rates(runtime: Runtime) -> dict[str, list[float]]:
@@ -78,16 +97,17 @@ def _rates(runtime: Runtime) -> dict[str, list[float]]:
     def rendering() -> None:
         render([composing.scene("train", next(indices)) for _ in range(BATCH)], 64, FIELDS)
 
-    folder = _loading("images", 224, runtime)
+    folder = loading("folder", 224, runtime)
     work: dict[str, Callable[[], object]] = {
         "scenes rendered, 64 px": rendering,
-        "scenes read, 64 px to 32 px": _loading("scenes", 32, runtime),
-        "scenes read, 64 px to 64 px": _loading("scenes", 64, runtime),
+        "scenes read, 64 px to 32 px": loading("scenes", 32, runtime),
+        "scenes read, 64 px to 64 px": loading("scenes", 64, runtime),
         "folder read, 500 x 375 to 224 px": folder,
         "the same, PIL alone": _by_pil(folder),
-        "the same, plain torchvision v2": _plain(runtime.data_roots["images"] / "train"),
+        "the same, plain torchvision v2": _plain(runtime.data_roots["folder"] / "train"),
+        "its pack": loading("pack", 224, runtime),
     }
-    workers = {count: _loading("images", 224, runtime, count) for count in WORKERS}
+    workers = {(name, count): loading(name, 224, runtime, count) for count in WORKERS for name in ("folder", "pack")}
     rates: dict[str, list[float]] = {}
     for turn in range(TURNS + 1):
         for name, run in work.items():
@@ -95,7 +115,7 @@ def _rates(runtime: Runtime) -> dict[str, list[float]]:
             run()
             if turn:  # the first warms up
                 rates.setdefault(name, []).append(BATCH / (time.process_time() - start))
-        for count, run in workers.items():
+        for (name, count), run in workers.items():
             for _ in range(READ_AHEAD * count):  # while others had their turn
                 run()
             start = time.perf_counter()
@@ -103,18 +123,21 @@ def _rates(runtime: Runtime) -> dict[str, list[float]]:
                 run()
             rate = 2 * READ_AHEAD * count * BATCH / (time.perf_counter() - start)
             if turn:
-                rates.setdefault(f"the folder, {count} worker{'s' * (count > 1)}, by the clock", []).append(rate)
+                rates.setdefault(f"the {name}, {counted(count, 'worker')}, by the clock", []).append(rate)
     return rates
 
 
-def _stages(runtime: Runtime) -> dict[str, float]:
-    """Seconds of an image in each part of reading the folder."""
-    config = _config("images", 224)
+def _stages(name: str, runtime: Runtime) -> dict[str, float]:
+    """Seconds of an image in each part of reading a data set."""
+    config = _config(name, 224)
     dataset = open_dataset(config.data, "train", runtime, FIELDS)
     assert isinstance(dataset, FolderDataset)
     transform = PretrainTransform(config, train=True)
-    paths = [{field: dataset.path(index, field) for field in FIELDS} for index in range(FILES)]
-    files = [{field: path.read_bytes() for field, path in sample.items()} for sample in paths]
+
+    def read(index: int) -> dict[str, bytes]:
+        return dict(dataset.read(index, FIELDS))
+
+    files = [read(index) for index in range(FILES)]
     samples = [dataset.sample(index, FIELDS) for index in range(FILES)]
     height, width = samples[0][FIELDS[0]].shape[-2:]
     views = [transform.view((height, width), random.Random(index)) for index in range(FILES)]
@@ -123,9 +146,7 @@ def _stages(runtime: Runtime) -> dict[str, float]:
         kind, image = MODALITIES[field], samples[index][field]
         return views[index].numbers(image, kind) if kind.channels else views[index].classes(image, kind.stride)
 
-    stages: dict[str, list[Callable[[], object]]] = {
-        "files read": [path.read_bytes for sample in paths for path in sample.values()]
-    }
+    stages: dict[str, list[Callable[[], object]]] = {"files read": [partial(read, index) for index in range(FILES)]}
     for field in FIELDS:
         kind = MODALITIES[field]
         stages[f"{field} decoded"] = [partial(decode, sample[field], field, runtime.max_pixels) for sample in files]
@@ -143,18 +164,18 @@ def _stages(runtime: Runtime) -> dict[str, float]:
     return {name: statistics.median(turns) for name, turns in seconds.items()}
 
 
-def _config(name: str, size: int) -> Pretrain:
+def _config(name: str, size: int, batch: int = BATCH) -> Pretrain:
     return Pretrain(
-        batch_size=BATCH,
+        batch_size=batch,
         data=Scenes(train_samples=512) if name in SCENES else Folder(name=name),
         model=Model(image_size=size, patch_size=8),
         masking=Dirichlet(visible_tokens=4),
     )
 
 
-def _loading(name: str, size: int, runtime: Runtime, workers: int = 0) -> Callable[[], object]:
+def loading(name: str, size: int, runtime: Runtime, workers: int = 0, batch: int = BATCH) -> Callable[[], object]:
     """What reads a batch of pre-training as the engine gets it."""
-    config = _config(name, size)
+    config = _config(name, size, batch)
     dataset = open_dataset(config.data, "train", runtime, FIELDS)
     batches = train_batches(dataset, PretrainTransform(config, train=True), config, [Shard()], 0, workers)
     return lambda: next(batches)
@@ -173,7 +194,7 @@ def _by_pil(run: Callable[[], object]) -> Callable[[], object]:
     return slowly
 
 
-def _write_folder(root: Path) -> None:
+def _write_folder(root: Path, copies: int) -> None:
     grain = np.random.default_rng(0)
     for field in FIELDS:
         (root / "train" / field / "scene").mkdir(parents=True)
@@ -186,6 +207,10 @@ def _write_folder(root: Path) -> None:
         Image.fromarray(rgb).save(root / "train" / "rgb" / "scene" / f"{index}.jpg", quality=92)
         Image.fromarray(depth).save(root / "train" / "depth" / "scene" / f"{index}.png")
         Image.fromarray(images["semseg"]).save(root / "train" / "semseg" / "scene" / f"{index}.png")
+        for field, ending in zip(FIELDS, ("jpg", "png", "png"), strict=True):
+            first = root / "train" / field / "scene" / f"{index}.{ending}"
+            for copy in range(1, copies):
+                shutil.copy(first, first.with_stem(str(index + copy * FILES)))
 
 
 def _plain(split: Path) -> Callable[[], None]:

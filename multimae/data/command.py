@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 COMMANDS = {  # what each is, and the function that takes its arguments
     "prepare": ("the archives that a data set's makers publish -> a folder for --data", "data.prepare.command:main"),
+    "label": ("predict depth and semantic labels of photographs by off-the-shelf networks", "label:main"),
     "check": ("say what is wrong with a folder, before a training finds it", "data.check:main"),
     "show": ("look at samples as training sees them", "data.show:main"),
     "pack": ("some hundred large files in place of millions, for file systems that many share", "data.packing:main"),

@@ -144,7 +144,7 @@ class FolderDataset:
     def sample(self, index: int, fields: Iterable[str]) -> dict[str, torch.Tensor]:
         files = [field for field in fields if field != "label"]
         sample = {}
-        for field, data in self._read(index, files):
+        for field, data in self.read(index, files):
             try:
                 sample[field] = decode(data, field, self.max_pixels, self.units.get(field))
             except Unusable as error:
@@ -156,7 +156,7 @@ class FolderDataset:
             sample["label"] = torch.tensor(self.class_numbers[class_of(self._stem(index))])
         return sample
 
-    def _read(self, index: int, fields: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, index: int, fields: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(field, what lies in its file). Raises ValueError with the name of a file that cannot be read, or is no more
         what it was when the run began."""
         row = self._row(index)

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import shutil
 import sys
 import tarfile
@@ -29,6 +28,7 @@ from .images import Unusable, pixels_of
 from .index import Index, index
 from .listing import class_of
 from .progress import Pace
+from .workers import cores
 
 UNPACKED = ".unpacked"  # in the folder that is unpacked into: of which pack
 WORK = ".packing"  # in the pack: what is known of shards until all are there
@@ -83,9 +83,8 @@ def _unpack_parser() -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--jobs", type=int, default=min(cores, 16), metavar="N", help="processes (default: %(default)s)"
+        "--jobs", type=int, default=min(cores(), 16), metavar="N", help="processes (default: %(default)s)"
     )
     most = Runtime.model_fields["max_pixels"].default
     parser.add_argument("--max-pixels", type=int, default=most, metavar="N", help="of an image (default: %(default)s)")

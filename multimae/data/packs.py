@@ -6,7 +6,8 @@
 
 A shard is an ordinary tar archive. A photograph is in it as it was; a PNG of numbers or classes is `.zpx`: its pixels,
 compressed without loss, some times as fast to read (see `encode`). Names and sizes of the originals stand in the index,
-so a pack has the fingerprint of its folder, and a run that was begun on one goes on with the other. Imports no torch.
+so a pack has the fingerprint of its folder, and a run that was begun on one goes on with the other. Imports no torch
+before pixels are read.
 """
 
 import functools
@@ -57,6 +58,8 @@ def _decompressor() -> Any:
 
 def decode(data: bytes) -> np.ndarray:
     """What `encode` was given. Raises TornPack."""
+    import torch
+
     mark, width, channels, height, columns = HEAD.unpack_from(data)
     count = height * columns * (channels or 1)
     if mark != MARK or width not in (1, 2):
@@ -65,9 +68,10 @@ def decode(data: bytes) -> np.ndarray:
     if planes.size != width * count:
         raise TornPack(f"{planes.size} bytes, not {width * count}")
     steps = planes.reshape(width, count)
-    values = steps[0] if width == 1 else (steps[1].astype(np.uint16) << 8) | steps[0]
-    rows = values.reshape(height, columns, channels or 1)
-    pixels = np.cumsum(rows, axis=1, dtype=rows.dtype)
+    values = steps[0].copy() if width == 1 else np.left_shift(steps[1], 8, dtype=np.uint16) | steps[0]
+    # Torch adds up several times as fast as numpy. It adds no uint16, of which int16 has the same bits.
+    rows = torch.from_numpy(values if width == 1 else values.view(np.int16)).view(height, columns, channels or 1)
+    pixels = torch.cumsum(rows, 1, dtype=rows.dtype).numpy().view(values.dtype)
     return pixels if channels else pixels[..., 0]
 
 

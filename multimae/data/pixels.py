@@ -32,13 +32,16 @@ def positive(image: Tensor) -> Tensor | None:
 
 
 def standardize_depth(depth: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean 0 and variance 1 over the values between the 10 % and 90 % quantiles (paper Section 3.4)."""
+    """Mean 0 and variance 1 over the values between the 10 % and 90 % quantiles (paper Section 3.4); over all, where
+    those do not differ."""
     values = depth.numpy()
     known = values.ravel() if valid is None else values[valid.numpy()]
     low, high = (int(q * len(known)) for q in DEPTH_QUANTILES)
     if high - low < 2:
         return torch.zeros_like(depth)
     kept = np.partition(known, (low, high - 1))[low:high]
+    if kept[0] == kept[-1]:  # all one, as the sky is that a network cut off: the rest would be anything
+        kept = known
     mean = kept.mean()
     kept = kept - mean
     return torch.from_numpy((values - mean) / np.sqrt(kept @ kept / (len(kept) - 1) + np.float32(STANDARDIZE_EPS)))

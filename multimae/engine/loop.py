@@ -20,6 +20,7 @@ from ..files import write_atomic
 from ..precision import autocast
 from ..record.folder import RunFolder
 from ..shards import Batch, Shard
+from ..units import duration
 from .attempt import see_through
 from .best import BestWeights
 from .checkpoint import Checkpoint, CheckpointError, Checkpoints
@@ -261,8 +262,15 @@ class Training:
         began = time.monotonic()
         seed_everything(self.config.seed)
         shard = Shard(self.processes.rank, self.processes.count)
+
+        def progress(done: int, of: int) -> None:
+            rate = done / (time.monotonic() - began)
+            left = (of - done) / rate
+            self.beat("evaluating", rate, left)
+            self.recorder.show(f"evaluating {done:,}/{of:,}  {rate:.0f} images/s  left {duration(left)}")
+
         with self.optimizer.whole() as module, autocast(self.config.precision, self.device):
-            results = self.task.evaluate(module, self.device, shard, split)
+            results = self.task.evaluate(module, self.device, shard, split, progress)
         for result in results:
             now = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": time.monotonic() - began}
             self.recorder.write("eval", **now, **result, **about)
@@ -333,16 +341,17 @@ class Training:
         self.optimizer.load_weights(self.task.model, weights)
         return {"selected_step": step}, weights
 
-    def beat(self, state: str) -> None:
+    def beat(self, state: str, rate: float | None = None, more: float = 0.0) -> None:
+        """`rate`: images/s, if not that of training; `more`: seconds until the steps go on."""
         speed = self.meter.run
         self.recorder.beat(
             state,
             step=self.step,
             total_steps=self.total_steps,
             epoch=self.step / self.steps_per_epoch,
-            images_per_second=self.meter.window.images_per_second,
+            images_per_second=self.meter.window.images_per_second if rate is None else rate,
             loss=self.loss,
-            seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps),
+            seconds_left=(self.total_steps - self.step) * speed.seconds / max(1, speed.steps) + more,
         )
 
 

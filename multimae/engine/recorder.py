@@ -58,6 +58,11 @@ class Recorder:
         if self.processes.main:
             self._log.say(text)
 
+    def show(self, text: str) -> None:
+        """Tell a person how far it is: replaced by what is shown next."""
+        if self.processes.main:
+            self._log.show(text)
+
     def start(self, **fields: Any) -> None:
         """The first record of an attempt, and environment.json."""
         if not self.processes.main:
@@ -92,7 +97,8 @@ class Recorder:
                 f"{now['images_per_second']:.0f} images/s  loss {now['loss']:.4f}  left {duration(now['seconds_left'])}"
             )
         elif state == "working" and now.get("seconds_left") is not None:
-            self._log.show(f"piece {now['step']}/{now['total_steps']}  left {duration(now['seconds_left'])}")
+            rate = f"{now['images_per_second']:.1f} images/s  " if now.get("images_per_second") else ""
+            self._log.show(f"piece {now['step']}/{now['total_steps']}  {rate}left {duration(now['seconds_left'])}")
 
     def end(self, kind: str, **fields: Any) -> None:
         """The last record of an attempt (finished, interrupted or failed), and its last heartbeat. Raises RunFailed."""

@@ -56,16 +56,22 @@ class Task(Protocol):
         """What `module` takes: the batch on the device, normalised, masked, mixed."""
 
     def evaluate(
-        self, module: "torch.nn.Module", device: "torch.device", shard: Shard, split: str = "eval"
+        self,
+        module: "torch.nn.Module",
+        device: "torch.device",
+        shard: Shard,
+        split: str = "eval",
+        progress: "Progress | None" = None,
     ) -> list[dict[str, Any]]:
         """Called by all processes, in eval mode and without gradients. Returns, reduced over them, a list of
-        {"dataset", "split", "n", "fingerprint", "metrics": {name: float}}; of the split "val", one."""
+        {"dataset", "split", "n", "fingerprint", "metrics": {name: float}}; of the split "val", one. `progress`: to be
+        called now and then, with samples."""
 
     def pictures(self, module: "torch.nn.Module", device: "torch.device") -> "dict[str, Image]":
         """Prediction pictures by name. Called by all processes; the first one's are kept."""
 
 
-Progress = Callable[[int, int], None]  # (done, of all) of whatever a piece counts
+Progress = Callable[[int, int], None]  # (images done, of all) of a piece
 
 
 class Work(Protocol):

@@ -67,7 +67,8 @@ class Working:
             share = self.step + done / max(1, of)
             took = self.seconds + time.monotonic() - began
             left = (len(self.pieces) - share) * took / share if share else None
-            self.recorder.beat("working", step=self.step, total_steps=len(self.pieces), seconds_left=left)
+            rate = {"images_per_second": done / (time.monotonic() - began)} if done else {}
+            self.recorder.beat("working", step=self.step, total_steps=len(self.pieces), seconds_left=left, **rate)
 
         progress(0, 1)
         seed_everything(self.config.seed, self.step)

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import SCENES, ConfigError, RunConfig, TrainingConfig
+from ..config import SCENES, ConfigError, RunConfig, TrainingConfig, Transfer
 from ..data import about
-from ..data.listing import count_images, images_folder, listed
+from ..data.listing import count_images, fields_of, images_folder, listed
 from ..data.subsets import contents, differing, folder_reads
 from ..data.walking import lacking, printable
 from ..files import sha256
+from ..modalities import PSEUDO
 from .lacks import classes
 from .planning import Plan
 from .study import Run
@@ -69,7 +70,12 @@ def _telling() -> Iterator[None]:
 
 
 def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
+    if lacks_truth(folder, config):
+        return {}
     edits: dict[str, Any] = {"data.name": folder.name}
+    if (inputs := _there(folder, config)) != getattr(config, "inputs", ()):
+        edits["inputs"] = list(inputs)
+        config = config.edit({"inputs": list(inputs)})
     # The recipe's number of images where there are as many, else all of them, however many can be read.
     for what, (data, split) in config.reads.items():
         name, limit = data.split(split)
@@ -82,6 +88,26 @@ def _edits(folder: Path, config: RunConfig) -> dict[str, Any]:
     edits |= config.own_data(classes(folder / config.data.train_split))
     said, turned = about.About.of(folder), config.edit(edits)  # from embedded scenes, perhaps, which have no units
     return edits | (about.settings(said, turned) if said and isinstance(turned, TrainingConfig) else {})
+
+
+def _there(folder: Path, config: RunConfig) -> tuple[str, ...]:
+    """Its inputs, from a network's predictions where the folder has those and no others."""
+    there = fields_of(folder / config.data.train_split)
+    pseudo = {name: field for name, field in PSEUDO.items() if name not in there and field in there}
+    return tuple(pseudo.get(source, source) for source in getattr(config, "inputs", ()))
+
+
+def lacks_truth(folder: Path, config: RunConfig) -> str:
+    """What a transfer would predict, where a folder has pseudo labels and no truth to learn from: the transfer stays on
+    its recipe's data, as the paper's do. Empty: it has, or is to be told what it lacks."""
+    train = folder / config.data.train_split
+    there = set(fields_of(train))
+    if not isinstance(config, Transfer) or there.isdisjoint(PSEUDO.values()):
+        return ""
+    truth = config.truth_field
+    if truth not in there and PSEUDO.get(truth) in there:
+        return truth
+    return "class folders" if truth == "label" and not classes(train) else ""
 
 
 def _setting(what: str, of: str) -> str:

@@ -39,6 +39,7 @@ METRICS = {
     "average_rank": Quantity("rank", "lower"),
     "epoch_minutes": Quantity("minutes", "lower"),
     "images_per_second": Quantity("images/s", "higher"),
+    "waiting": Quantity("%", "lower"),
     "memory": Quantity("GiB", "lower"),
     "cores": Quantity("cores"),
     "image_flops": Quantity("GFLOP", "lower"),

@@ -1,5 +1,5 @@
-"""Measures of what a training costs: the time, rate, memory and utilization of its epochs, and the FLOPs of an image.
-Imports no torch."""
+"""Measures of what a training costs: the time, rate, memory and utilization of its epochs, what they waited for data,
+and the FLOPs of an image. Imports no torch."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -91,6 +91,17 @@ class Throughput(OfEpochs):
 
     def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
         return epoch.record.get("images_per_second")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting(OfEpochs):
+    """% of the time of an epoch that the process which waited longest waited for data."""
+
+    metric: str = "waiting"
+
+    def number(self, epoch: Epoch, config: TrainingConfig) -> float | None:
+        share = epoch.record.get("data_share")
+        return None if share is None else 100 * share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the tasks share: the splits of a run's data, batch by batch, and how a result is reported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ..data.sharing import of_first
 from ..data.workers import chosen
 from ..metrics import Better
 from ..shards import Batch, Shard
+
+Progress = Callable[[int, int], None]  # (samples done, of how many), of all processes together
 
 
 class ImageTask:
@@ -42,18 +44,24 @@ class ImageTask:
         workers = chosen(self.runtime) if workers is None else workers
         return train_batches(self.train_set, self.transforms[True], self.config, shards, first_step, workers)
 
-    def eval_batches(self, dataset: Dataset, shard: Shard) -> Iterator[tuple[Batch, int]]:
-        """(a batch of `dataset` without padding, how many of its rows count).
+    def eval_batches(
+        self, dataset: Dataset, shard: Shard, progress: Progress | None = None
+    ) -> Iterator[tuple[Batch, int]]:
+        """(a batch of `dataset` without padding, how many of its rows count). `progress` is called after each, with
+        what all processes have done.
 
         Every process computes as many batches as the others, so the last may be all padding: then one row is computed,
         because sharded parameters are gathered together, and none counts.
         """
-        size, workers = self.runtime.eval_batch_size, chosen(self.runtime)
+        size, workers, done = self.runtime.eval_batch_size, chosen(self.runtime), 0
         for batch in eval_batches(dataset, self.transforms[False], size, shard, workers):
             rows = batch["real"].nonzero().flatten()
             count = len(rows)
             rows = rows if count else torch.zeros(1, dtype=torch.long)
             yield {key: value[rows] for key, value in batch.items()}, count
+            done = min(done + size * shard.count, len(dataset))
+            if progress:
+                progress(done, len(dataset))
 
     def examples(self, count: int) -> Batch:
         """The first samples of the evaluation split, for pictures."""

@@ -10,7 +10,8 @@ from ..data.about import check
 from ..data.datasets import Dataset, open_dataset
 from ..data.sharing import of_first
 from ..shards import Shard
-from .transfer import Progress, TransferTask, load_trained
+from .base import Progress
+from .transfer import TransferTask, load_trained
 
 
 class EvaluateTask:

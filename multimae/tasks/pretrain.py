@@ -15,7 +15,7 @@ from ..patches import Patches
 from ..pictures import prediction_sheet
 from ..seeds import derive
 from ..shards import Shard
-from .base import ImageTask, result
+from .base import ImageTask, Progress, result
 
 PICTURES = 6
 
@@ -80,7 +80,14 @@ class PretrainTask(ImageTask):
         generator = torch.Generator(device).manual_seed(derive(self.config.seed, *key))
         return sample_visible(counts, samples, masking.visible_tokens, masking.alpha, generator)
 
-    def evaluate(self, module: nn.Module, device: torch.device, shard: Shard, split: str = "eval") -> list[dict]:
+    def evaluate(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        shard: Shard,
+        split: str = "eval",
+        progress: Progress | None = None,
+    ) -> list[dict]:
         """The losses on a split, under masks that are the same at every evaluation.
 
         Each is the mean over the samples that have a masked token of its modality, as in training; of classes, one with
@@ -89,7 +96,7 @@ class PretrainTask(ImageTask):
         """
         means, dataset = MeanLosses(self.config.targets, device), self.sets[split]
         visible = self.masks(len(dataset), torch.device("cpu"), "eval")
-        for batch, count in self.eval_batches(dataset, shard):
+        for batch, count in self.eval_batches(dataset, shard, progress):
             masks = visible and {m: mask[batch["index"]].to(device) for m, mask in visible.items()}
             images = normalize(batch, device)
             losses, counted = module((images, masks, None)), self._counted(masks, count)

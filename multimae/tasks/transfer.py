@@ -21,9 +21,7 @@ from ..model.encoder import Encoder, Images
 from ..model.heads import Head
 from ..shards import Batch, Shard
 from ..weights import fingerprint, load_encoder, pretrained_vit, read
-from .base import ImageTask, result
-
-Progress = Callable[[int, int], None]  # (samples done, of how many), of all processes together
+from .base import ImageTask, Progress, result
 
 
 class TransferModel(nn.Module):
@@ -135,9 +133,14 @@ class TransferTask(ImageTask, ABC):
         return normalize(batch, device), batch[self.truth].to(device)
 
     def evaluate(
-        self, module: nn.Module, device: torch.device, shard: Shard, split: str = "eval"
+        self,
+        module: nn.Module,
+        device: torch.device,
+        shard: Shard,
+        split: str = "eval",
+        progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
-        return [self.evaluate_on(self.sets[split], device, shard)]
+        return [self.evaluate_on(self.sets[split], device, shard, progress)]
 
     def evaluate_on(
         self, dataset: Dataset, device: torch.device, shard: Shard = Shard(), progress: Progress | None = None
@@ -149,13 +152,10 @@ class TransferTask(ImageTask, ABC):
         ValueError where nothing counts.
         """
         self.check(dataset)
-        measure, done = self.make_metric(device), 0
-        for batch, count in self.eval_batches(dataset, shard):
+        measure = self.make_metric(device)
+        for batch, count in self.eval_batches(dataset, shard, progress):
             images, truth = self.images_and_truth(batch, device)
             measure.update(self.model(images)[:count], truth[:count])
-            done = min(done + self.runtime.eval_batch_size * shard.count, len(dataset))
-            if progress:
-                progress(done, len(dataset))
         try:
             return result(dataset, measure.compute())
         except Unmeasured as error:

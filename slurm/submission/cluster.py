@@ -16,6 +16,7 @@ from pathlib import Path
 
 from multimae.files import locked
 from multimae.record.sharing import check_shared
+from multimae.study.feeding import Feed, feeding
 from multimae.study.planning import Entry, Plan, plan, set_aside, submit
 
 from .. import scheduler
@@ -62,6 +63,7 @@ class Cluster:
         """What to tell before the plan is submitted. Raises ConfigError for what cannot work with this profile."""
         notes = check_time_to_save(list(plan.entries.values()), self.profile, self.runs)
         todo = arrays(plan, self.profile)
+        notes += feeding([feed for array in todo for feed in self._feeds(array)], "cpus_per_task: {} feeds it")
         for array in todo:
             configs = {getattr(c, "batch_size", None): c for c in (entry.run.config for entry in array.entries)}
             notes += [n for c in configs.values() for n in self.profile.check(c, array.stage, array.resources)]
@@ -71,6 +73,19 @@ class Cluster:
                 "give the command again once those are done"
             )
         return list(dict.fromkeys(notes))
+
+    def _feeds(self, array: Array) -> list[Feed | None]:
+        """Of each run of an array, on GPUs."""
+        resources, runtime = array.resources, self.profile.runtime(array.kind, array.stage, **self.places)
+        if not resources.gpus_per_node or runtime.device == "cpu":
+            return []
+        where = f"profile {self.profile.name}, stage {array.stage}"
+        return [
+            Feed.of(
+                where, c, runtime.data_roots.get(c.data.name), resources.cpus_per_task, resources.processes, runtime
+            )
+            for c in (entry.run.config for entry in array.entries)
+        ]
 
     def work(self, before: Plan) -> Iterator[Array]:
         """Submit what the plan says is missing; yields what SLURM has taken, which stays recorded.

@@ -23,6 +23,8 @@ STARTS = [
     FOLDER | {"data.eval_split": "train"},
     {"masking.visible_tokens": 3},
     {"decoder.kind": "self_attention"},
+    {"conversion.kind": "relative"},
+    {"field": "pseudo_semseg", "shards": 2},
 ]  # where a setting is, and can be another
 
 
@@ -80,6 +82,7 @@ def test_an_edit_of_a_setting_makes_another_experiment(task, key):
 OTHERS = [1, 2, 3, 16, 0.25, 0.5, True, False, "test", "train", "bf16", "fp32", "x", "none", "linear", "best", "last"]
 OTHERS += ["first", "normals", [2, 3, 4, 5], ["rgb", "semseg"]]
 OTHERS += ["self_attention", None, ["rgb"], ["rgb", "depth"], [0.5, 0.75], [1.0, 1.5], [0.5, 0.5], "scratch", 64, 96]
+OTHERS += ["pseudo_semseg", "pseudo_depth", "relative", "disparity", ["sky: 1"]]  # of labels
 OTHERS += ["rand-m9-n2", f"run:{'0' * c.SIGNATURE_LENGTH}"]
 # Sections, which are edited by their settings, and what is only there with others that do not go with a small model.
 NEVER_TRIED = {
@@ -91,6 +94,7 @@ NEVER_TRIED = {
     "augmentation",
     "head",
     "selection",
+    "conversion",
     "task",
     "data.name",
 }

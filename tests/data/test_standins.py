@@ -28,9 +28,9 @@ def test_no_scene_of_one_occurs_in_another():
         for split in composing.SPLITS
         for index in range(200)
     }
-    assert len(set(rooms.values())) == len(rooms) == 4 * 3 * 200
+    assert len(set(rooms.values())) == len(rooms) == 5 * 3 * 200
     tables = {standin.scene("train", index).surfaces.tobytes() for standin in STANDINS.values() for index in range(8)}
-    assert len(tables) == 4 * 8
+    assert len(tables) == 5 * 8
 
 
 def test_an_image_does_not_depend_on_its_batch(standin):

@@ -121,6 +121,15 @@ def test_invalid_depth_does_not_count_and_becomes_zero():
     assert (standardized(torch.zeros(1, 4, 4), DEPTH) == 0).all()
 
 
+def test_a_sky_that_is_cut_off_at_one_depth_leaves_the_rest_in_range(rng=np.random.default_rng(0)):
+    """Nine tenths at one value: the trimmed deviation is none, and what is near would be 10^5 deviations away."""
+    depth = torch.full((1, 20, 20), 100.0)
+    depth[:, 18:] = torch.from_numpy(rng.uniform(1, 20, (1, 2, 20)).astype(np.float32))
+    out = standardized(depth, DEPTH)
+    assert abs(float(out.mean())) < 1e-4 and abs(float(out.std()) - 1) < 1e-3 and float(out.abs().max()) < 5
+    assert (standardized(torch.full((1, 4, 4), 3.0), DEPTH) == 0).all()
+
+
 def test_padding_does_not_count_either():
     """Half of the canvas is covered, by what has mean 0 and variance 1 on its own."""
     config = Segment(model=SMALL, inputs=("depth",), classes=100, zero_is_unlabelled=False)

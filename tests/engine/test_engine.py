@@ -14,7 +14,7 @@ from toy_task import EXIT, ToyTask, curve, toy_config, train_in_children
 
 from multimae import speed
 from multimae.config import Runtime
-from multimae.engine import checkpoint, meter
+from multimae.engine import checkpoint, meter, recorder
 from multimae.engine import retry as retry
 from multimae.record import heartbeat, journal
 from multimae.record.folder import RunFolder
@@ -61,6 +61,28 @@ def test_a_run_leaves_everything_a_reader_needs(undisturbed):
     environment = json.loads(undisturbed.environment.read_text())
     assert environment["packages"]["torch"] and environment["threads"] == 1
     assert set(load_file(undisturbed.weights)) == {f"{i}.{kind}" for i in (0, 3, 4) for kind in ("weight", "bias")}
+
+
+def watched(rank, seen) -> dict:
+    """With a note of each beat of an evaluation that is under way: images/s, seconds left."""
+    beat = recorder.Recorder.beat
+
+    def noting(self, state, **fields):
+        beat(self, state, **fields)
+        if state == "evaluating":
+            with open(seen, "a") as file:
+                print(json.dumps([fields["step"], fields["images_per_second"], fields["seconds_left"]]), file=file)
+
+    recorder.Recorder.beat = noting
+    return {}
+
+
+def test_an_evaluation_tells_its_rate_and_the_time_left(tmp_path):
+    seen = tmp_path / "seen"
+    assert train_in_children(folder_in(tmp_path, "watched"), setup=functools.partial(watched, seen=seen)) == [0]
+    before, under_way = [json.loads(line) for line in seen.read_text().splitlines()][-2:]
+    assert before[0] == under_way[0] == 20 and before[2] == 0  # of the run: all that is left is half an evaluation
+    assert under_way[1] > 0 and under_way[2] == pytest.approx(32 / under_way[1])
 
 
 def no_rate(rank) -> dict:
@@ -324,7 +346,7 @@ def with_metric(rank, metric, bad_weight=False, steps=()) -> dict:
     original = ToyTask.evaluate
     task = []
 
-    def evaluate(self, module, device, shard, split):
+    def evaluate(self, module, device, shard, split, progress):
         (result,) = original(self, module, device, shard, split)
         return [result | {"metrics": {"error": metric}}]
 

@@ -239,6 +239,7 @@ OPTIONS = [
     Case("a negative batch", "python -m multimae.bench step --batch -1", "--batch: expected"),
     Case("half a batch", "python -m multimae.bench step --batch 1.5", "--batch: expected .*'1.5'"),
     Case("a batch of memory", "python -m multimae.bench step --batch 100000000", "--batch: expected"),
+    Case("a consumer of steps", "python -m multimae.bench step --consume 9", "--consume: of `multimae bench data`"),
     Case("no threads of the benchmark", "python -m multimae.bench step --threads 0", "--threads: expected"),
     Case("no batches", "python -m multimae.bench memory --batches", "--batches: expected at least one"),
     Case("a device that is not there", "python -m multimae.bench step --device cuda:99", "cuda:99: torch sees"),

@@ -25,6 +25,7 @@ from multimae.study import (
     Table,
     Throughput,
     Utilization,
+    Waiting,
 )
 from multimae.study.measures import OfRun
 
@@ -38,6 +39,7 @@ MEMORY = PeakMemory("memory", stage="pretrain")
 CORES = BusyCores("cores", stage="pretrain")
 FLOPS = ImageFlops("image_flops", stage="pretrain")
 UTILIZATION = Utilization("utilization", stage="pretrain")
+WAITING = Waiting("waiting", stage="pretrain")
 TOKENS = Setting("visible_tokens", stage="pretrain", setting="masking.visible_tokens", metric="visible_tokens")
 RANK = Rank("rank", of=(CLASSIFY, SEGMENT))
 
@@ -168,17 +170,27 @@ def test_what_a_training_costs(tmp_path):
     run.start(processes=2, alone=True)
     rates = (50.0, 90.0, 110.0, 100.0)
     for epoch, rate in enumerate(rates, 1):
-        run.epoch(epoch, images_per_second=rate, memory_gib=min(3.0, epoch))
+        run.epoch(epoch, images_per_second=rate, memory_gib=min(3.0, epoch), data_share=rate / 500)
     run.evaluate()
     run.finish()
-    table, frame = built(tmp_path, RATE, MEMORY, CORES, FLOPS, UTILIZATION, rows=ROWS[:1])
+    table, frame = built(tmp_path, RATE, MEMORY, CORES, FLOPS, UTILIZATION, WAITING, rows=ROWS[:1])
     gflops = run.config.flops().training / 1e9
     expected = {"images_per_second": statistics.median(rates[1:]), "memory": 3.0, "cores": 0.9, "image_flops": gflops}
-    expected |= {"utilization": 100 * gflops * 100.0 / (2 * 50.0)}
+    expected |= {"waiting": 20.0, "utilization": 100 * gflops * 100.0 / (2 * 50.0)}
     assert frame.set_index("key")["value"].to_dict() == pytest.approx(expected)
     text = tables.text(table, frame)
     where = "ours on 2 x cpu, 1 thread each, alone, fp32, epochs after the first of an attempt"
-    assert f"memory: {where}." in text and f"utilization: {where}; of the rate that matrix products" in text
+    assert f"memory, waiting: {where}." in text and f"utilization: {where}; of the rate that matrix products" in text
+
+
+def test_runs_that_waited_for_data_are_named_below_a_table(tmp_path):
+    for row, waited in zip(ROWS, (0.34, 0.02, None)):
+        measured(tmp_path, row, classify=50.0, pretrain=1.0)
+        SyntheticRun(tmp_path, row.stages["pretrain"]).beat("finished", waited=waited)
+    pretrain = ROWS[0].stages["pretrain"].signature
+    told = f"Bound by data, for which they waited: row 5 (run {pretrain}, 34% of its time)."
+    text = tables.text(*built(tmp_path, CLASSIFY, EPOCH, LOSS))
+    assert text.count("Bound by data") == 1 and told in text
 
 
 def test_the_flops_of_an_image_need_no_run(tmp_path):

@@ -6,6 +6,7 @@
 | scenes_hypersim | Hypersim | of homes, crowded, lit from one side | 9 | complete |
 | scenes_nyuv2 | NYUv2 | of homes, dark, with a camera's noise | 11, and unlabelled parts | with a Kinect's holes |
 | scenes_taskonomy | Taskonomy | of homes, half of them with a group of toys | 22 | complete |
+| scenes_labeller | what pseudo labels' networks learnt from | with toys | 14 | complete |
 
 Each draws from random numbers of its own, so no scene of one occurs in another.
 """
@@ -147,6 +148,7 @@ STANDINS = {
             kinect=True,
         ),
         StandIn("scenes_taskonomy", version=2, composer=Building),
+        StandIn("scenes_labeller", composing.VERSION, Composer, classes=SEMSEG),
     )
 }  # fmt: skip
 assert tuple(STANDINS) == SCENES

@@ -1,0 +1,1 @@
+"""Networks that label photographs, what becomes of their answers, and what is told beside the labels."""
