@@ -32,7 +32,7 @@ CHECKERS = 16  # threads: on a network file system they wait, they do not comput
 TOGETHER = 4096  # samples that are in the threads' hands
 VERSION = 4  # of what is checked, and of the file; others are not read
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-KEPT_DAYS = 2.0  # an index that has been replaced: a process that just starts may still be about to map it
+KEPT_DAYS = 60.0  # an index that has been replaced: a run that began before may map it, and start workers that do
 PATIENCE = 60.0  # seconds until another machine sees what was just written
 
 
