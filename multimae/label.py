@@ -19,6 +19,7 @@ from rich.console import Console
 from .config import SCENES, ConfigError, Folder, Runtime
 from .config.label import BLOCK, SHORT, Label
 from .config.labellers import embedded
+from .config.runtime import cpus
 from .config.schema import validate
 from .config.settings import read_mapping, shown
 from .data.listing import PHOTOGRAPHS, listed
@@ -26,7 +27,6 @@ from .data.subsets import contents
 from .labelling import layout, provenance
 from .labelling.models import NetworkFolder, network, numbering, offered
 from .modalities import FIELDS, MODALITIES, PSEUDO
-from .record.environment import cpus
 from .record.folder import RunLocked, make_runs
 from .study import Row, Study, planning
 from .study.display import Progress, print_plan
@@ -170,7 +170,8 @@ class Labelling:
         try:
             if self.skip_damaged:
                 listing = listed(self.folder / split, (PHOTOGRAPHS,))
-                usable = [stem for stem in listing.stems if stem not in listing.missing()]
+                missing = listing.missing()
+                usable = [stem for stem in listing.stems if stem not in missing]
                 return len(usable), f"listing of {len(usable)}"
             found = contents(self.folder, (("eval", data, "eval"),), (PHOTOGRAPHS,))["eval"]
         except (ValueError, OSError) as error:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from analysis.paper import check_tables
 from multimae.config import ConfigError
-from multimae.record.environment import cpus
+from multimae.config.runtime import cpus
 from multimae.record.folder import RunLocked, make_runs
 from multimae.record.state import UNDER_WAY
 from multimae.redact import parse_arguments, redact

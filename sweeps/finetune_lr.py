@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multimae.config import ConfigError, Transfer
+from multimae.config.runtime import cpus
 from multimae.config.settings import nearest, pairs, shown
 from multimae.files import Locked, locked, user, write_atomic
-from multimae.record.environment import cpus
 from multimae.record.folder import make_runs
 from multimae.redact import parse_arguments, redact
 from multimae.search import (

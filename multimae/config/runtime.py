@@ -23,6 +23,11 @@ def _no_root(path: Path) -> Path:
     return path
 
 
+def cpus() -> int:
+    """That this process may use; it may be bound to some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Runtime(Section):
     """Where and how a run is computed; never hashed.
 

@@ -13,9 +13,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from ..config.runtime import cpus
 from ..units import counted
 from .benchmark import FILES, images, load, loading
-from .workers import cores
 
 BATCH = 60
 COPIES = 10  # of each file, so that an epoch has more than one batch
@@ -36,7 +36,7 @@ class Fed(NamedTuple):
 
 def consume(rate: int, console: Console) -> dict[tuple[str, int], Fed]:
     """Measure, and print a table. By data set and workers."""
-    most = cores()
+    most = cpus()
     counts = sorted({min(2**power, most) for power in range(most.bit_length() + 1)})
     table = Table("Data", title=f"A consumer of {rate:,} images/s on {counted(most, 'core')} ({load()})")
     for column in ("workers", "time waited", "images/s that came", "ms of a core an image", f"cores for {rate:,}/s"):

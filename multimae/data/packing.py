@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import ConfigError, Runtime
+from ..config.runtime import cpus
 from ..files import Locked, locked, write_atomic
 from ..modalities import FIELDS
 from ..units import counted, size
@@ -28,7 +29,6 @@ from .images import Unusable, pixels_of
 from .index import Index, index
 from .listing import class_of
 from .progress import Pace
-from .workers import cores
 
 UNPACKED = ".unpacked"  # in the folder that is unpacked into: of which pack
 WORK = ".packing"  # in the pack: what is known of shards until all are there
@@ -56,8 +56,8 @@ def _pack_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="of a data set: its splits are the folders in it")
-    parser.add_argument("pack", type=Path, help="the folder to be made")
+    parser.add_argument("source", metavar="folder", type=Path, help="of a data set: its splits are the folders in it")
+    parser.add_argument("place", metavar="pack", type=Path, help="the folder to be made")
     parser.add_argument("--shard-mb", type=int, default=1000, metavar="N", help="of a file (default: %(default)s)")
     parser.add_argument(
         "--labels",
@@ -76,15 +76,15 @@ def _unpack_parser() -> argparse.ArgumentParser:
         description="The folder of a pack again. Photographs are the same files; of labels that were packed as pixels, "
         "the PNG files have the same pixels and may have other sizes.",
     )
-    parser.add_argument("folder", type=Path, metavar="pack", help="made by `multimae data pack`")
-    parser.add_argument("pack", type=Path, metavar="folder", help="to be made")
+    parser.add_argument("source", type=Path, metavar="pack", help="made by `multimae data pack`")
+    parser.add_argument("place", type=Path, metavar="folder", help="to be made")
     _common(parser)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--jobs", type=int, default=min(cores(), 16), metavar="N", help="processes (default: %(default)s)"
+        "--jobs", type=int, default=min(cpus(), 16), metavar="N", help="processes (default: %(default)s)"
     )
     most = Runtime.model_fields["max_pixels"].default
     parser.add_argument("--max-pixels", type=int, default=most, metavar="N", help="of an image (default: %(default)s)")
@@ -95,10 +95,10 @@ def _command(args: argparse.Namespace, make: Any) -> int:
     try:
         if args.jobs < 1 or getattr(args, "shard_mb", 1) < 1:
             raise ConfigError("--jobs and --shard-mb: expected 1 or more")
-        if args.pack.resolve().is_relative_to(args.folder.resolve()):
-            raise ConfigError(f"{args.pack} lies in {args.folder}: expected a folder outside it")
-        args.pack.mkdir(parents=True, exist_ok=True)
-        with locked(args.pack / f".{name}.lock"):
+        if args.place.resolve().is_relative_to(args.source.resolve()):
+            raise ConfigError(f"{args.place} lies in {args.source}: expected a folder outside it")
+        args.place.mkdir(parents=True, exist_ok=True)
+        with locked(args.place / f".{name}.lock"):
             make(args)
     except (ConfigError, ValueError, Locked) as error:
         print(f"multimae data {name}: {error}", file=sys.stderr)
@@ -161,15 +161,15 @@ class Part:
 
 def pack(args: argparse.Namespace) -> None:
     """Raises ConfigError and ValueError for what the user can mend, OSError of the file system."""
-    splits = _splits(args.folder)
+    splits = _splits(args.source)
     if any(packs.facts_of(split) for split in splits):
-        raise ConfigError(f"{args.folder} is a pack already")
-    runtime = Runtime(runs=args.pack / WORK, max_pixels=args.max_pixels)
+        raise ConfigError(f"{args.source} is a pack already")
+    runtime = Runtime(runs=args.place / WORK, max_pixels=args.max_pixels)
     parts = {split: _parts(index(split, None, runtime), split, args) for split in splits}
     todo = [part for found in parts.values() for part in found if not part.whole()]
     samples = sum(len(part.rows) for part in todo)
-    _check_room(args.pack, todo)
-    with Pace(f"packing {args.folder}", samples) as pace, ProcessPoolExecutor(args.jobs) as pool:
+    _check_room(args.place, todo)
+    with Pace(f"packing {args.source}", samples) as pace, ProcessPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(_make, part) for part in todo]
         try:
             for part, future in zip(todo, futures):
@@ -179,14 +179,14 @@ def pack(args: argparse.Namespace) -> None:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     for split, found in parts.items():
-        _finish(args.pack / split.relative_to(args.folder), found)
-    if (text := args.folder / about.FILE).exists():
-        write_atomic(args.pack / about.FILE, text.read_bytes())
-    shutil.rmtree(args.pack / WORK, ignore_errors=True)
+        _finish(args.place / split.relative_to(args.source), found)
+    if (text := args.source / about.FILE).exists():
+        write_atomic(args.place / about.FILE, text.read_bytes())
+    shutil.rmtree(args.place / WORK, ignore_errors=True)
     shards = [part for found in parts.values() for part in found]
     total = sum(part.file.stat().st_size for part in shards)
     samples = sum(len(part.rows) for part in shards)
-    print(f"{args.pack}: {samples:,} samples in {counted(len(shards), 'shard')}, {size(total)}")
+    print(f"{args.place}: {samples:,} samples in {counted(len(shards), 'shard')}, {size(total)}")
 
 
 def _parts(found: Index, split: Path, args: argparse.Namespace) -> list[Part]:
@@ -201,7 +201,7 @@ def _parts(found: Index, split: Path, args: argparse.Namespace) -> list[Part]:
     if not len(found.stems):
         raise ValueError(f"{split} has no samples; move the folder away if it is none of the data set's splits")
     sizes = sum(found.sizes(field) for field in found.fields)
-    place = args.pack / split.relative_to(args.folder)
+    place = args.place / split.relative_to(args.source)
     begun, now = place / WORK / "source.json", json.dumps([found.facts["digest"], args.shard_mb, args.labels])
     if begun.exists() and begun.read_text() != now:
         raise ValueError(
@@ -302,16 +302,16 @@ def _finish(place: Path, parts: Sequence[Part]) -> None:
 
 def unpack(args: argparse.Namespace) -> None:
     """Raises ConfigError and ValueError for what the user can mend, OSError of the file system."""
-    found = {split: facts for split in _splits(args.folder) if (facts := packs.facts_of(split))}
+    found = {split: facts for split in _splits(args.source) if (facts := packs.facts_of(split))}
     if not found:
-        raise ConfigError(f"{args.folder} is no pack: expected {args.folder / 'train' / packs.FACTS}")
+        raise ConfigError(f"{args.source} is no pack: expected {args.source / 'train' / packs.FACTS}")
     for split, facts in found.items():
         packs.check_shards(split, facts)
-    _begin(args.pack, hashlib.sha256(json.dumps([*found.values()]).encode()).hexdigest())
+    _begin(args.place, hashlib.sha256(json.dumps([*found.values()]).encode()).hexdigest())
     total = sum(facts["samples"] for facts in found.values())
-    with Pace(f"unpacking {args.folder}", total) as pace, ProcessPoolExecutor(args.jobs) as pool:
+    with Pace(f"unpacking {args.source}", total) as pace, ProcessPoolExecutor(args.jobs) as pool:
         pieces = [
-            (split, args.pack / split.relative_to(args.folder), rows)
+            (split, args.place / split.relative_to(args.source), rows)
             for split, facts in found.items()
             for rows in _pieces(facts)
         ]
@@ -321,9 +321,9 @@ def unpack(args: argparse.Namespace) -> None:
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    if (text := args.folder / about.FILE).exists():
-        write_atomic(args.pack / about.FILE, text.read_bytes())
-    print(f"{args.pack}: {total:,} samples")
+    if (text := args.source / about.FILE).exists():
+        write_atomic(args.place / about.FILE, text.read_bytes())
+    print(f"{args.place}: {total:,} samples")
 
 
 def _begin(place: Path, pack: str) -> None:

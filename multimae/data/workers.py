@@ -13,7 +13,7 @@ import torch
 from torch.utils import data
 
 from ..config import Runtime
-from ..config.runtime import MOST_WORKERS
+from ..config.runtime import MOST_WORKERS, cpus
 
 SLOW = 60.0  # seconds that a batch is waited for before it is told; then twice as many, and so on
 
@@ -29,18 +29,13 @@ def chosen(runtime: Runtime) -> int:
         return runtime.workers
     if runtime.device == "cpu" or not torch.cuda.is_available():
         return 0
-    mine = cores()
+    mine = cpus()
     # A site may bind no process to its own cores, and then all of a node's are those of each.
     if granted := _number("SLURM_CPUS_PER_TASK"):
         mine = min(mine, granted)
     elif together := _number("LOCAL_WORLD_SIZE"):
         mine //= together
     return min(MOST_WORKERS, max(1, mine - 1))
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _number(variable: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from ..record.environment import cpus
+from ..config.runtime import cpus
 
 Numbers = dict[str, float]
 MEGA = 1e6

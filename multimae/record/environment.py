@@ -10,6 +10,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..config.runtime import cpus
 from ..redact import redact
 from .reading import read_json
 
@@ -43,11 +44,6 @@ def capture(device: str = "cpu", processes: int = 1) -> dict[str, Any]:
         **_torch(device),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-
-
-def cpus() -> int:
-    """That this process may use; it may be bound to some of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checkout(folder: Path, *paths: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, Runtime
-from ..record.environment import cpus
+from ..config.runtime import cpus
 from ..record.folder import RunFolder, RunLocked
 from ..record.heartbeat import alive
 from ..record.state import Status

@@ -21,8 +21,8 @@ import psutil
 
 import multimae.config
 from multimae.config import Runtime
+from multimae.config.runtime import cpus
 from multimae.files import write_atomic
-from multimae.record.environment import cpus
 from multimae.record.folder import RunFolder
 from multimae.record.reading import read_json
 from multimae.redact import FIX, host_port, parse, public, redact

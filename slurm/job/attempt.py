@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from multimae.config.runtime import cpus
 from multimae.engine.retry import retry
 from multimae.engine.task import RunFailed
-from multimae.record.environment import cpus
 from multimae.record.folder import RunFolder
 
 from . import logs

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import ConfigError
+from ...config.runtime import cpus
 from ...config.settings import shown
 from ...units import counted, duration, size
 from ..about import FILE
@@ -234,5 +235,4 @@ def _say(text: str) -> None:
 
 
 def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST)
+    return min(cpus(), MOST)
