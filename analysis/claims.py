@@ -25,6 +25,7 @@ from .sheet import Heading, Line, Numbers, Printed, Sheet
 
 FILE = Path(__file__).with_name("claims.yaml")
 RELATIONS = ("better", "worse", "similar", "not worse")
+VERDICTS = ("reproduced", "contradicted", "not decidable")
 EXACT = ("better", "worse")  # which have no margin
 LEAST = 2  # seeds
 TOLD = 3  # reasons of a verdict
@@ -73,7 +74,7 @@ class Claim:
 @dataclass(frozen=True)
 class Verdict:
     claim: Claim
-    verdict: str  # reproduced | contradicted | not decidable
+    verdict: str  # one of VERDICTS
     why: str
 
 

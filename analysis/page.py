@@ -6,6 +6,7 @@ MULTIMAE_RUNS is the folder of run folders (default: `../runs`, beside the noteb
 
 import argparse
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -23,20 +24,23 @@ from .sheet import Sheet, sheet
 
 
 class Page:
-    """Raises ConfigError where the environment says what cannot be."""
+    """Raises ConfigError where the environment says what cannot be. What is given here, it is not asked for. `edits`:
+    settings that are changed, as `--set` takes them."""
 
-    def __init__(self, study: Study):
+    def __init__(
+        self,
+        study: Study,
+        runs: Path | None = None,
+        scale: str = "",
+        seeds: Sequence[int] = (),
+        edits: Sequence[str] = (),
+    ):
         self.study = study
-        self.runs = Path(os.environ.get("MULTIMAE_RUNS") or "../runs").expanduser()
-        self.scale = os.environ.get("MULTIMAE_SCALE") or "smoke"
-        words = (os.environ.get("MULTIMAE_SEEDS") or "").replace(",", " ").split()
-        if wrong := [word for word in words if not word.isdecimal() or words.count(word) > 1]:
-            raise ConfigError(
-                f"MULTIMAE_SEEDS: expected different whole numbers, as in `0 1 2`, found {shown(wrong[0])}"
-            )
-        asked = {"scale": self.scale, "data": [], "set": [], "weights": []}
+        self.runs = runs or Path(os.environ.get("MULTIMAE_RUNS") or "../runs").expanduser()
+        self.scale = scale or os.environ.get("MULTIMAE_SCALE") or "smoke"
+        asked = {"scale": self.scale, "data": [], "set": list(edits), "weights": []}
         self.trials: list[tuple[Row, ...]] = [
-            all_rows(study, argparse.Namespace(**asked, seed=seed)) for seed in (map(int, words) if words else [None])
+            all_rows(study, argparse.Namespace(**asked, seed=seed)) for seed in seeds or _seeds() or [None]
         ]
 
     @cached_property
@@ -64,3 +68,11 @@ class Page:
 
     def predictions(self, stage: str = "pretrain") -> Figure:
         return figures.predictions(self.trials[0], self.runs, stage)
+
+
+def _seeds() -> list[int]:
+    """Those that the environment names."""
+    words = (os.environ.get("MULTIMAE_SEEDS") or "").replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdecimal() or words.count(word) > 1]:
+        raise ConfigError(f"MULTIMAE_SEEDS: expected different whole numbers, as in `0 1 2`, found {shown(wrong[0])}")
+    return [int(word) for word in words]
