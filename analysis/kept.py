@@ -141,9 +141,9 @@ def read(file: Path) -> Iterator[Kept]:
 
 
 def unpack(files: Iterable[Path], runs: Path, started_from: bool = False) -> dict[str, Kept]:
-    """Make the folders of what was kept. Nothing can start from them, as weights are not kept; `started_from`: they look
-    as if it could, so that what is not there counts as missing, not as blocked. Raises ConfigError where two files have
-    one run with other results: then the numbers do not follow from the config."""
+    """Make the folders of what was kept. Nothing can start from them, as weights are not kept; `started_from`: they
+    look as if it could, so that what is not there counts as missing, not as blocked. Raises ConfigError where two files
+    have one run with other results: then the numbers do not follow from the config."""
     unpacked: dict[str, Kept] = {}
     for file in files:
         for kept in read(file):

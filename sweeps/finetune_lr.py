@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import importlib
 import os
-import shlex
 import socket
 import sys
 import time
@@ -37,7 +36,7 @@ from multimae.search import (
     storage_at,
 )
 from multimae.search.coordinator import Here
-from multimae.search.report import report
+from multimae.search.report import found, report
 from multimae.study import Evaluation, Row, Study, planning
 from multimae.study.arguments import add_study_arguments
 from multimae.study.display import print_plan, print_scripts
@@ -273,7 +272,7 @@ class SearchCommand(Invocation):
         """Say what was found, and write it down as HTML."""
         code = 0
         for trials in coordinator.searches:
-            notes = self.found(coordinator, trials)
+            notes = found(coordinator, trials)
             file = self.folder / ("report.html" if len(self.searches) == 1 else f"{trials.search.name}.html")
             write_atomic(file, report(trials, notes))
             print("\n".join([*notes, f"report: {file}", ""]))
@@ -295,36 +294,6 @@ class SearchCommand(Invocation):
         where = f"{search.name}/{self.args.scale}"
         tag = ("multimae.search", search.name)
         return tell(self.args.runs, where, tag, "search", metrics=found, tags=tags, files=[file])
-
-    def found(self, coordinator: Coordinator, trials: Trials) -> list[str]:
-        search, best = trials.search, trials.best
-        states = {word: len(trials.of(state)) for state, word in STATES.items()}
-        counts = ", ".join(f"{number} {word}" for word, number in states.items() if number)
-        lines = [
-            f"{search.title}: {len(trials.all())} trials ({counts}), by {search.measure.metric} on {search.judged}"
-        ]
-        if best is None:
-            return [*lines, "no trial went to the end"]
-        usual = trials.all()[0]
-        edits = search.edits(best.params)
-        lines.append(f"the best is trial {best.number}: {_figures(best)}; the recipe's own: {_figures(usual)}")
-        if config := coordinator.final(trials):
-            reading = coordinator.result(trials, config)
-            lines.append(f"the table's run with it is {config.signature}: {reading}")
-        words = " ".join(shlex.quote(f"{search.stage}.{key}={value:g}") for key, value in edits.items())
-        lines.append(f"recipe edit: --set {words.replace(' ', ' --set ')}")
-        return lines
-
-
-STATES = {"COMPLETE": "to the end", "PRUNED": "ended early", "FAIL": "failed", "RUNNING": "under way"}
-
-
-def _figures(trial) -> str:
-    return (
-        f"{display.figure(trial.value)} with {display.settings(trial)}"
-        if trial.value is not None
-        else f"{display.settings(trial)} has no result"
-    )
 
 
 def _study(args: argparse.Namespace) -> Study:

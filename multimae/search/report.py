@@ -1,14 +1,17 @@
 """A search as one HTML file: what was searched, the trials, and Optuna's plots. It needs no network to be looked at."""
 
 import html
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .display import ENDS, figure
+from .coordinator import Coordinator
+from .display import ENDS, figure, settings
 from .space import RUNGS, Search
 from .trials import REASON, SIGNATURE, Trials, quiet
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
     from plotly.graph_objects import Figure
 
 STYLE = (
@@ -16,6 +19,9 @@ STYLE = (
     "td,th{padding:.15em .8em;text-align:right} th{border-bottom:1px solid #888} tr.best{font-weight:bold}"
     "tr.pruned,tr.failed{color:#888} code{background:#eee;padding:.1em .3em}"
 )
+
+
+STATES = {"COMPLETE": "to the end", "PRUNED": "ended early", "FAIL": "failed", "RUNNING": "under way"}
 
 
 def report(trials: Trials, notes: list[str]) -> str:
@@ -31,6 +37,31 @@ def report(trials: Trials, notes: list[str]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_web(head)}</title><style>{STYLE}</style>'
         f"<body>{''.join(body)}</body></html>"
     )
+
+
+def found(coordinator: Coordinator, trials: Trials) -> list[str]:
+    """What a search has come to, in lines: trials, the best one, the table's run with it, how a recipe takes it."""
+    search, best = trials.search, trials.best
+    states = {word: len(trials.of(state)) for state, word in STATES.items()}
+    counts = ", ".join(f"{number} {word}" for word, number in states.items() if number)
+    lines = [f"{search.title}: {len(trials.all())} trials ({counts}), by {search.measure.metric} on {search.judged}"]
+    if best is None:
+        return [*lines, "no trial went to the end"]
+    usual = trials.all()[0]
+    edits = search.edits(best.params)
+    lines.append(f"the best is trial {best.number}: {_told(best)}; the recipe's own: {_told(usual)}")
+    if config := coordinator.final(trials):
+        reading = coordinator.result(trials, config)
+        lines.append(f"the table's run with it is {config.signature}: {reading}")
+    words = " ".join(shlex.quote(f"{search.stage}.{key}={value:g}") for key, value in edits.items())
+    lines.append(f"recipe edit: --set {words.replace(' ', ' --set ')}")
+    return lines
+
+
+def _told(trial: "FrozenTrial") -> str:
+    if trial.value is None:
+        return f"{settings(trial)} has no result"
+    return f"{figure(trial.value)} with {settings(trial)}"
 
 
 def _figures(trials: Trials) -> "Iterator[Figure]":
