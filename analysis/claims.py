@@ -76,6 +76,7 @@ class Verdict:
     claim: Claim
     verdict: str  # one of VERDICTS
     why: str
+    outcomes: tuple[int, int, int]  # how many of its inequalities are fulfilled, are not, are open
 
 
 @functools.cache
@@ -128,23 +129,22 @@ def _check(name: str, known: Any, problem: str) -> None:
 def judge(claim: Claim, frames: Mapping[str, pd.DataFrame]) -> Verdict:
     """`frames`: of tables by name, as `tables.build` makes them, of several seeds."""
     outcomes = [_outcome(claim, *inequality, frames) for inequality in claim.inequalities]
+    signs = [sign for sign, *_ in outcomes]
+    counts = (signs.count(1), signs.count(-1), signs.count(0))
     against = [why for sign, _, why in outcomes if sign < 0]
     undecided = list(dict.fromkeys(why for sign, _, why in outcomes if sign == 0))
     if against:
-        return Verdict(claim, "contradicted", _told(against, outcomes))
+        return Verdict(claim, "contradicted", _told(against, counts), counts)
     if undecided:
-        return Verdict(claim, "not decidable", _told(undecided, outcomes))
+        return Verdict(claim, "not decidable", _told(undecided, counts), counts)
     weakest = min(outcomes, key=lambda outcome: outcome[1])
-    return Verdict(claim, "reproduced", _told([weakest[2]], outcomes))
+    return Verdict(claim, "reproduced", _told([weakest[2]], counts), counts)
 
 
-def _told(reasons: Sequence[str], outcomes: Sequence[tuple[int, float, str]]) -> str:
+def _told(reasons: Sequence[str], counts: Sequence[int]) -> str:
     """Some of the reasons; of several inequalities how they turned out, since of many some do so by chance."""
-    signs = [sign for sign, *_ in outcomes]
-    counts = ", ".join(
-        f"{signs.count(s)} {word}" for s, word in ((1, "for"), (-1, "against"), (0, "open")) if s in signs
-    )
-    return "; ".join(reasons[:TOLD]) + (f" ({counts})" if len(signs) > 1 else "")
+    told = ", ".join(f"{number} {word}" for number, word in zip(counts, ("for", "against", "open")) if number)
+    return "; ".join(reasons[:TOLD]) + (f" ({told})" if sum(counts) > 1 else "")
 
 
 def _outcome(

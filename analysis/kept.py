@@ -24,14 +24,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "data": ("train", "eval", "val", "learnt", "fields", "classes"),
     "start": ("step", "processes", "threads", "device", "commit", "damaged_checkpoints"),
     "train": ("step", "epoch", "loss", "losses"),
-    "epoch": ("step", "epoch", "seconds", "cores", "images_per_second"),
     "eval": ("step", "epoch", "dataset", "split", "n", "fingerprint", "metrics"),
     "nonfinite": ("step",),
     "interrupted": ("step", "reason"),
     "failed": ("step", "reason"),
     "finished": ("step", "seconds", "weights_sha256"),
 }
-CURVES = ("train", "epoch")  # only of a run that others start from
 ENVIRONMENT = ("commit", "dirty", "python", "packages", "cpu", "gpu")
 PACKAGES = ("torch", "timm", "deepspeed", "numpy")
 ENDED = ("finished", "failed")
@@ -72,17 +70,17 @@ class Kept:
         return self.restarts - len(self.of("interrupted")) - len(self.of("failed")[: self.restarts])
 
 
-def cut(folder: RunFolder, row: str, stage: str, curves: bool) -> Kept | None:
-    """What is kept of a run that has ended; None of another. `curves`: with its loss and the time of each epoch."""
+def cut(folder: RunFolder, row: str, stage: str, curve: bool) -> Kept | None:
+    """What is kept of a run that has ended; None of another. `curve`: with the loss of each epoch."""
     last = folder.journal.last()
     if last is None or last["kind"] not in ENDED:
         return None
     start, epochs = folder.journal.last("start"), folder.journal.records("epoch")
     cores = start["threads"] * start["processes"] if start else 1
     seconds = sum(record["seconds"] * record.get("cores", cores) for record in epochs)
-    records = folder.journal.records(*(kind for kind in FIELDS if kind not in CURVES))
-    if curves:
-        records = sorted([*records, *epochs, *_means(folder.journal.curve("train"))], key=lambda record: record["time"])
+    records = folder.journal.records(*(kind for kind in FIELDS if kind != "train"))
+    if curve:
+        records = sorted([*records, *_means(folder.journal.curve("train"))], key=lambda record: record["time"])
     kept = tuple(_only(record, ("time", "kind", *FIELDS[record["kind"]])) for record in records)
     environment = _only(read_json(folder.environment) or {}, ENVIRONMENT)
     environment["packages"] = _only(environment.get("packages", {}), PACKAGES)
@@ -122,7 +120,7 @@ def keep(runs: Path, rows: Sequence[Row], file: Path) -> tuple[int, int]:
     places = {config.signature: (row.name, stage) for row in rows for stage, config in row.stages.items()}
     needed = {need for row in rows for config in row.stages.values() for need in config.needs}
     for signature, place in places.items():
-        if kept := cut(RunFolder.of(runs, signature), *place, curves=signature in needed):
+        if kept := cut(RunFolder.of(runs, signature), *place, curve=signature in needed):
             lines[signature] = kept
     if lines:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ figures, verdicts, and what it took. Imports no torch.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from multimae.files import write_atomic
-from multimae.study import Study, Table
+from multimae.study import Measure, Study, Table
 from multimae.units import counted
 
 from . import claims, figures
@@ -24,6 +24,7 @@ from .kept import Kept, differences
 from .page import Page
 from .sheet import Heading, Line, Printed, Sheet, numbers, sheet
 
+TIMES = ("minutes", "images/s")  # units of what is not claimed: these runs share a machine
 DOTS = 80  # per inch of a figure
 DRAWN_FROM = "Drawn from"  # the field of a PNG that has the digest of the files that it shows
 TOOK = ("runs", "core-hours", "restarts", "of these without a word", "ended by an error", "steps without a finite loss")
@@ -42,16 +43,19 @@ class Chapter:
         return self.page.study
 
     @cached_property
+    def every(self) -> list[tuple[Table, pd.DataFrame]]:
+        """Its tables without times, and their frames; those of which no run is done are left out."""
+        tables = [replace(table, measures=tuple(filter(_no_time, table.measures))) for table in self.study.tables]
+        frames = [(table, self.page.frame(table)) for table in tables]
+        return [each for each in frames if ((each[1]["state"] == "done") & (each[1]["folder"] != "")).any()]
+
+    @property
     def frames(self) -> dict[str, pd.DataFrame]:
-        """Of its tables, by name; those of which no run is done are left out."""
-        frames = {table.name: self.page.frame(table) for table in self.study.tables}
-        return {
-            name: frame for name, frame in frames.items() if (frame["folder"] != "")[frame["state"] == "done"].any()
-        }
+        return {table.name: frame for table, frame in self.every}
 
     @property
     def tables(self) -> list[Table]:
-        return [table for table in self.study.tables if table.name in self.frames]
+        return [table for table, _ in self.every]
 
     @property
     def commands(self) -> str:
@@ -65,6 +69,10 @@ class Chapter:
             + [f"{' '.join(words)} --table --seeds {' '.join(map(str, self.seeds))}"] * several
             + ["```"]
         )
+
+
+def _no_time(measure: Measure) -> bool:
+    return measure.quantity.unit not in TIMES
 
 
 @dataclass
@@ -130,17 +138,18 @@ def numbered(table: Table) -> str:
 # ---- verdicts
 
 
-def verdicts(frames: Mapping[str, pd.DataFrame], others: Mapping[str, tuple[str, Mapping[str, pd.DataFrame]]]) -> Sheet:
-    """Every claim of these tables with its verdict, and that of others: {heading: frames}."""
+def verdicts(frames: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, pd.DataFrame]]) -> Sheet:
+    """Every claim of these tables with its verdict, how its inequalities turned out, and others' verdicts."""
     judged = [verdict for name in frames for verdict in claims.verdicts(name, frames)]
     lines = []
     for each in judged:
         cells = [Printed(f"{each.claim.says} (Section {each.claim.section})"), _verdict(each.verdict)]
+        cells.append(Printed(" / ".join(map(str, each.outcomes))))
         cells += [_verdict(claims.judge(each.claim, frames | its).verdict) for its in others.values()]
         lines.append(Line(each.claim.table, "", tuple(cells)))
     counts = Counter(each.verdict for each in judged)
     title = f"{counted(len(judged), 'claim')}: {', '.join(f'{counts[word]} {word}' for word in claims.VERDICTS)}"
-    heads = ("the paper concludes", "our runs", *others)
+    heads = ("the paper concludes", "our runs", "for / against / open", *others)
     return Sheet(title, tuple(Heading(head, left=True) for head in heads), tuple(lines), ())
 
 
