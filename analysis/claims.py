@@ -2,7 +2,8 @@
 
 A claim is a set of inequalities between cells. It is `reproduced` where every one is, `contradicted` where one of them
 is, else `not decidable`. An inequality is reproduced where all seeds agree with it and the mean over seeds by which it
-is fulfilled exceeds the pooled standard deviation of the two cells; contradicted where that is so of its opposite.
+is fulfilled exceeds the pooled standard deviation of the two cells; contradicted where that is so of its opposite. Of
+two cells that are no better than the best constant prediction it says nothing: neither has learnt anything.
 """
 
 import functools
@@ -154,7 +155,9 @@ def _outcome(
     cells = [_cells(frames, place, key) for place in (one, other)]
     if lacks := [lack for _, lack in cells if lack]:
         return 0, 0.0, "; ".join(dict.fromkeys(lacks))
-    (values, _), (others, _) = cells
+    (values, constant), (others, _) = (
+        (dict(zip(its["seed"], its["value"])), its["constant"].mean()) for its, _ in cells
+    )
     seeds = [seed for seed in values if seed in others]
     if len(seeds) < LEAST:
         return 0, 0.0, f"{len(seeds)} seed{'s'[: len(seeds) != 1]} of {key}, two are the least"
@@ -165,6 +168,9 @@ def _outcome(
     style = Numbers(column.unit, column.decimals)
     means = [style.text(statistics.fmean(side)) for side in zip(*pairs)]
     told = f"{key}: {one[1]} {means[0]}, {other[1]} {means[1]}, pooled deviation {style.text(pooled)}"
+    best = max if column.better == "higher" else min
+    if best(statistics.fmean(side) for side in (*zip(*pairs), (constant,))) == constant:  # NaN where it is not known
+        return 0, 0.0, f"{key}: neither {one[1]} nor {other[1]} is better than the best constant prediction"
     mean = statistics.fmean(slacks)
     sign = 1 if min(slacks) > 0 and mean > pooled else -1 if max(slacks) < 0 and -mean > pooled else 0
     return sign, mean / pooled if pooled else math.inf, told if sign else f"{told}{_open(slacks)}"
@@ -175,19 +181,17 @@ def _open(slacks: Sequence[float]) -> str:
     return f" ({agree} of {len(slacks)} seeds agree)" if 0 < agree < len(slacks) else " (within the deviation)"
 
 
-def _cells(frames: Mapping[str, pd.DataFrame], place: Place, key: str) -> tuple[dict[int, float], str]:
-    """({seed: value}, what of it is not there)."""
+def _cells(frames: Mapping[str, pd.DataFrame], place: Place, key: str) -> tuple[pd.DataFrame, str]:
+    """(those of all seeds, what of them is not there)."""
     table, row = place
     if table not in frames:
-        return {}, f"Table {table} is not at hand"
+        return pd.DataFrame(), f"Table {table} is not at hand"
     frame = frames[table]
     cells = frame[(frame["row"] == row) & (frame["key"] == key)]
     missing = cells[cells["state"] != "done"]
     if cells.empty:
-        return {}, f"{row} {key} is not in our table"
-    if not missing.empty:
-        return {}, f"{row} {key} {missing['state'].iloc[0]}"
-    return dict(zip(cells["seed"], cells["value"])), ""
+        return cells, f"{row} {key} is not in our table"
+    return cells, "" if missing.empty else f"{row} {key} {missing['state'].iloc[0]}"
 
 
 def verdicts(table: str, frames: Mapping[str, pd.DataFrame]) -> list[Verdict]:

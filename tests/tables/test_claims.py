@@ -23,18 +23,21 @@ GOOD = {
 CLAIM = parsed(GOOD, "here")
 
 
-def frame(cells: dict[tuple[str, str], list[float | None]], scale: str = "smoke") -> pd.DataFrame:
+def frame(
+    cells: dict[tuple[str, str], list[float | None]], scale: str = "smoke", constant: float = math.nan
+) -> pd.DataFrame:
     """As `tables.build` makes it; of each cell the values of seeds 0, 1, ..., None where one is missing."""
     return pd.DataFrame(
-        {"row": row, "key": key, "seed": seed, "state": "missing" if v is None else "done", "value": v, "scale": scale}
+        {"row": row, "key": key, "seed": seed, "state": "missing" if v is None else "done", "value": v}
+        | {"scale": scale, "constant": constant}
         for (row, key), values in cells.items()
         for seed, v in enumerate(values)
     )
 
 
-def judged(claim: Claim, *values: list[float | None], rows=("RGB-S", "RGB-D", "RGB-D-S")):
+def judged(claim: Claim, *values: list[float | None], rows=("RGB-S", "RGB-D", "RGB-D-S"), constant: float = math.nan):
     cells = {(row, claim.keys[0]): of for row, of in zip(rows, values)}
-    return judge(claim, {claim.table: frame(cells)})
+    return judge(claim, {claim.table: frame(cells, constant=constant)})
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: f"{claim.table} {claim.row} {claim.keys[0]}")
@@ -74,6 +77,21 @@ def test_what_disagrees_is_told_with_the_papers_numbers():
 def test_seeds_decide(values, verdict, why):
     found = judged(CLAIM, *values)
     assert found.verdict == verdict and why in found.why
+
+
+@pytest.mark.parametrize(
+    "key, values, beaten, unbeaten",
+    [("classify", (60.0, 50.0), (40.0, 55.0), 80.0), ("taskonomy_rank", (1.0, 2.0), (3.0, 1.5), 0.5)],
+)
+def test_cells_that_have_learnt_nothing_decide_nothing(key, values, beaten, unbeaten):
+    """One of them must be better than the best constant prediction, where that is known."""
+    claim = parsed(GOOD | {"keys": [key], "than": ["RGB-D"]}, "here")
+    pairs = [[value, value] for value in values]
+    for constant in (math.nan, *beaten):
+        assert judged(claim, *pairs, constant=constant).verdict == "reproduced"
+    found = judged(claim, *pairs, constant=unbeaten)
+    assert found.verdict == "not decidable"
+    assert found.why == f"{key}: neither RGB-S nor RGB-D is better than the best constant prediction"
 
 
 def test_lower_is_better_where_the_metric_says_so():
