@@ -19,7 +19,7 @@ from multimae.study import Row, Study, Table
 from multimae.study.arguments import all_rows
 from multimae.study.results import Results
 
-from . import claims, figures, tables
+from . import figures, tables, verdicts
 from .sheet import Sheet, sheet
 
 
@@ -38,9 +38,10 @@ class Page:
         self.study = study
         self.runs = runs or Path(os.environ.get("MULTIMAE_RUNS") or "../runs").expanduser()
         self.scale = scale or os.environ.get("MULTIMAE_SCALE") or "smoke"
+        self.seeds, self.edits = tuple(seeds or _seeds()), tuple(edits)
         asked = {"scale": self.scale, "data": [], "set": list(edits), "weights": []}
         self.trials: list[tuple[Row, ...]] = [
-            all_rows(study, argparse.Namespace(**asked, seed=seed)) for seed in seeds or _seeds() or [None]
+            all_rows(study, argparse.Namespace(**asked, seed=seed)) for seed in self.seeds or [None]
         ]
 
     @cached_property
@@ -61,7 +62,7 @@ class Page:
     def claims(self, table: Table, *others: "Page") -> Sheet:
         """What the paper concludes from it, and whether our runs say so. `others`: with tables that are named there."""
         frames = {each.name: page.frame(each) for page in others for each in page.study.tables}
-        return claims.sheet(table.name, frames | {table.name: self.frame(table)})
+        return verdicts.sheet(table.name, frames | {table.name: self.frame(table)})
 
     def curves(self, stage: str = "pretrain") -> Figure:
         return figures.loss_curves(self.trials, self.runs, stage)

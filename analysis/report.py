@@ -3,6 +3,7 @@ figures, verdicts, and what it took. Imports no torch.
 """
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,43 +11,50 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from multimae.config import ConfigError
 from multimae.files import write_atomic
-from multimae.study import Measure, Study, Table
+from multimae.study import Measure, Table
 from multimae.units import counted
 
-from . import claims, figures
+from . import figures, verdicts
+from .claims import Claim, claims
 from .formats import markdown
 from .kept import Kept, differences
 from .page import Page
 from .sheet import Heading, Line, Printed, Sheet, numbers, sheet
 
+Frames = Mapping[str, pd.DataFrame]  # of tables, by name
+
 TIMES = ("minutes", "images/s")  # units of what is not claimed: these runs share a machine
 DOTS = 80  # per inch of a figure
-DRAWN_FROM = "Drawn from"  # the field of a PNG that has the digest of the files that it shows
+DRAWN_FROM = "Drawn from"  # the field of a PNG that names the figure, and the digest of the files that it shows
 TOOK = ("runs", "core-hours", "restarts", "of these without a word", "ended by an error", "steps without a finite loss")
+COUNTED = (
+    "A run that several studies have stands with the first of them. Core-hours: CPU time of the processes in completed "
+    "epochs of training. A run that an error ended may have gone on from there."
+)
 
 
-@dataclass(frozen=True)
 class Chapter:
-    """A study with some seeds, and perhaps some settings."""
+    """A study with some seeds, and perhaps some settings, as its page has them."""
 
-    page: Page
-    seeds: tuple[int, ...]
-    edits: tuple[str, ...] = ()  # as `--set` takes them
-
-    @property
-    def study(self) -> Study:
-        return self.page.study
+    def __init__(self, page: Page):
+        self.page, self.study = page, page.study
 
     @cached_property
     def every(self) -> list[tuple[Table, pd.DataFrame]]:
-        """Its tables without times, and their frames; those of which no run is done are left out."""
+        """Its tables without times, and their frames; those of which no run is done are left out. Raises ConfigError
+        where a run is refused: then its config is not what it was."""
         tables = [replace(table, measures=tuple(filter(_no_time, table.measures))) for table in self.study.tables]
         frames = [(table, self.page.frame(table)) for table in tables]
+        for _, frame in frames:
+            for cell in frame[(frame["state"] == "refused") & (frame["signature"] != "")].itertuples():
+                raise ConfigError(f"run {cell.signature} ({cell.row} {cell.key}) is not what its name says any more")
         return [each for each in frames if ((each[1]["state"] == "done") & (each[1]["folder"] != "")).any()]
 
     @property
@@ -58,17 +66,19 @@ class Chapter:
         return [table for table, _ in self.every]
 
     @property
+    def complete(self) -> bool:
+        """Whether all its runs are done that can be."""
+        return all(frame["state"].isin(["done", "blocked"]).all() for frame in self.frames.values())
+
+    @property
     def commands(self) -> str:
         """What makes its runs, then prints its tables."""
-        words = [f"python sweeps/{self.study.name}.py --scale {self.page.scale}", *(f"--set {e}" for e in self.edits)]
-        each = f"for seed in {' '.join(map(str, self.seeds))}; do {' '.join(words)} --seed $seed; done"
-        alone = f"{' '.join(words)} --seed {self.seeds[0]}"
-        several = len(self.seeds) > 1
-        return "\n".join(
-            ["```", each if several else alone]
-            + [f"{' '.join(words)} --table --seeds {' '.join(map(str, self.seeds))}"] * several
-            + ["```"]
-        )
+        words = [f"python sweeps/{self.study.name}.py --scale {self.page.scale}"]
+        command = " ".join([*words, *(f"--set {shlex.quote(edit)}" for edit in self.page.edits)])
+        seeds = " ".join(map(str, self.page.seeds))
+        if len(self.page.seeds) == 1:
+            return f"```\n{command} --seed {seeds}\n```"
+        return f"```\nfor seed in {seeds}; do {command} --seed $seed; done\n{command} --table --seeds {seeds}\n```"
 
 
 def _no_time(measure: Measure) -> bool:
@@ -90,12 +100,16 @@ class Figures:
 
     def save(self) -> None:
         for name, figure in self.drawn.items():
-            figure.savefig(file := BytesIO(), dpi=DOTS, metadata={DRAWN_FROM: self.digest, "Software": None})
+            metadata = {DRAWN_FROM: self._stamp(name), "Software": None}
+            figure.savefig(file := BytesIO(), dpi=DOTS, metadata=metadata)
             write_atomic(self.folder / f"{name}.png", file.getvalue())
 
     def stale(self) -> list[str]:
-        """The figures whose file is not there, or shows other results than these."""
-        return [name for name in self.drawn if drawn_from(self.folder / f"{name}.png") != self.digest]
+        """The figures whose file is not there, or shows another figure or other results."""
+        return [name for name in self.drawn if drawn_from(self.folder / f"{name}.png") != self._stamp(name)]
+
+    def _stamp(self, name: str) -> str:
+        return f"{name} {self.digest}"
 
 
 def digest(files: Iterable[Path]) -> str:
@@ -112,10 +126,10 @@ def drawn_from(file: Path) -> str:
 # ---- the paper's tables
 
 
-def shown(chapter: Chapter, frames: Mapping[str, pd.DataFrame], drawn: Figures) -> Iterator[str]:
+def shown(chapter: Chapter, frames: Frames, drawn: Figures) -> Iterator[str]:
     """The tables of a study, with figures and verdicts. `frames`: of all studies, as claims may compare tables."""
     yield chapter.commands
-    claimed = {claim.table for claim in claims.claims()}
+    claimed = {claim.table for claim in claims()}
     for table in chapter.tables:
         frame, name = chapter.frames[table.name], numbered(table)
         if len(chapter.tables) > 1:
@@ -124,10 +138,11 @@ def shown(chapter: Chapter, frames: Mapping[str, pd.DataFrame], drawn: Figures) 
         says = f"{name}: the mean over seeds, each seed as a dot, and the standard deviation."
         yield drawn.place(f"table_{table.name}", figures.bars(table, frame), says)
         if table.name in claimed:
-            yield markdown(claims.sheet(table.name, frames))
+            yield markdown(verdicts.sheet(table.name, frames))
     says = (
         "Losses of the pre-trainings, means of each epoch: over seeds, in a band from the lowest seed to the highest."
     )
+    says += " Rows that mask otherwise, or predict other modalities, have another task."
     yield drawn.place(f"{chapter.study.name}_losses", chapter.page.curves(), says)
 
 
@@ -138,23 +153,53 @@ def numbered(table: Table) -> str:
 # ---- verdicts
 
 
-def verdicts(frames: Mapping[str, pd.DataFrame], others: Mapping[str, Mapping[str, pd.DataFrame]]) -> Sheet:
-    """Every claim of these tables with its verdict, how its inequalities turned out, and others' verdicts."""
-    judged = [verdict for name in frames for verdict in claims.verdicts(name, frames)]
+def summary(frames: Frames, others: Frames) -> Sheet:
+    """Every claim with its verdict, how its inequalities turned out, and, where its cells in other frames come from
+    other runs, the verdict there."""
+    lines, counts = [], Counter[str]()
+    for claim in claims():
+        says = f"{claim.says} (Section {claim.section})" + " The paper's own table disagrees." * bool(claim.disagrees)
+        if claim.table not in frames:
+            counts["not run"] += 1
+            lines.append(Line(claim.table, "", (Printed(says), Printed("not run", "state"), *[Printed("-")] * 2)))
+            continue
+        judged = verdicts.judge(claim, frames)
+        counts[judged.verdict] += 1
+        elsewhere = verdicts.judge(claim, others).printed if _differ(claim, frames, others) else Printed("-")
+        outcomes = Printed(" / ".join(map(str, judged.outcomes)))
+        lines.append(Line(claim.table, "", (Printed(says), judged.printed, outcomes, elsewhere)))
+    words = (*verdicts.WORDS, "not run")
+    title = f"{counted(len(lines), 'claim')}: {', '.join(f'{counts[word]} {word}' for word in words)}"
+    heads = ("the paper concludes", "our runs", "for / against / open", "at the rate that was found")
+    return Sheet(title, tuple(Heading(head, left=True) for head in heads), tuple(lines), (verdicts.CHANCE,))
+
+
+def _differ(claim: Claim, frames: Frames, others: Frames) -> bool:
+    """Whether the claim can be judged by others, which are not the same."""
+    places = {(table, row, key) for key, *both in claim.inequalities for table, row in both}
+    return all(table in others for table, *_ in places) and any(
+        _values(frames[table], row, key) != _values(others[table], row, key) for table, row, key in places
+    )
+
+
+def _values(frame: pd.DataFrame, row: str, key: str) -> dict[int, float]:
+    cells = frame[(frame["row"] == row) & (frame["key"] == key) & (frame["state"] == "done")]
+    return dict(zip(cells["seed"], cells["value"]))
+
+
+def fresh(table: str, frames: Frames, alone: Frames, together: Frames) -> Sheet:
+    """What a seed more says of a table's claims: how many of their inequalities hold in it, and the verdict with it."""
     lines = []
-    for each in judged:
-        cells = [Printed(f"{each.claim.says} (Section {each.claim.section})"), _verdict(each.verdict)]
-        cells.append(Printed(" / ".join(map(str, each.outcomes))))
-        cells += [_verdict(claims.judge(each.claim, frames | its).verdict) for its in others.values()]
-        lines.append(Line(each.claim.table, "", tuple(cells)))
-    counts = Counter(each.verdict for each in judged)
-    title = f"{counted(len(judged), 'claim')}: {', '.join(f'{counts[word]} {word}' for word in claims.VERDICTS)}"
-    heads = ("the paper concludes", "our runs", "for / against / open", *others)
-    return Sheet(title, tuple(Heading(head, left=True) for head in heads), tuple(lines), ())
-
-
-def _verdict(word: str) -> Printed:
-    return Printed(word, "state" if word == "not decidable" else "")
+    for claim in (claim for claim in claims() if claim.table == table):
+        held = 0
+        inequalities = list(claim.inequalities)
+        for key, one, other in inequalities:
+            values = [np.array(list(_values(alone[place[0]], place[1], key).values())) for place in (one, other)]
+            held += bool((claim.slacks(key, *values) > 0).all())
+        verdict = [verdicts.judge(claim, each).printed for each in (frames, together)]
+        lines.append(Line(claim.says, "", (verdict[0], Printed(f"{held} of {len(inequalities)}"), verdict[1])))
+    heads = ("before", "inequalities that hold in it alone", "with it")
+    return Sheet(f"What it says of Table {table}", tuple(Heading(head, left=True) for head in heads), tuple(lines), ())
 
 
 # ---- results beside results
@@ -166,30 +211,45 @@ def beside(table: Table, one: pd.DataFrame, other: pd.DataFrame, sides: tuple[st
     headings, columns = [], []
     rows = list(dict.fromkeys(one["row"]))
     for measure in table.measures:
-        cells = [frame[(frame["key"] == measure.key) & (frame["state"] == "done")] for frame in (one, other)]
-        if cells[1].empty or set(cells[0]["value"]) == set(cells[1]["value"]):
+        cells = [frame[frame["key"] == measure.key] for frame in (one, other)]
+        done = [its[its["state"] == "done"] for its in cells]
+        if done[1].empty or set(done[0]["value"]) == set(done[1]["value"]):
             continue
         style = numbers(table, measure.key, cells[0]["unit"].iloc[0])
         column = {}
         for row in rows:
-            values = [frame[frame["row"] == row]["value"] for frame in cells]
-            texts = [style.seeds(its, len(its)) if len(its) else "-" for its in values]
+            asked = [int((its["row"] == row).sum()) for its in cells]
+            values = [its[its["row"] == row]["value"] for its in done]
+            texts = [style.seeds(its, number) if len(its) else "-" for its, number in zip(values, asked)]
             away = (values[1].mean() - values[0].mean()) / values[0].std() if len(values[0]) > 1 else float("nan")
             column[row] = tuple(map(Printed, [*texts, f"{away:+.1f}" if away == away else "-"]))
         headings.append(Heading(measure.name, (*sides, "deviations")))
         columns.append(column)
     lines = tuple(Line(row, "", tuple(cell for column in columns for cell in column[row])) for row in rows)
-    return Sheet(title, tuple(headings), lines, ())
+    note = (
+        f"Deviations: by how many standard deviations over the seeds of '{sides[0]}' the mean of '{sides[1]}' is above."
+    )
+    return Sheet(title, tuple(headings), lines, (note,))
 
 
 def again(first: Mapping[str, Kept], second: Mapping[str, Kept]) -> str:
-    """How two makings of the same runs compare, each from nothing."""
-    both = [run for run in second if run in first]
-    differing = {run: what for run in both if (what := differences(first[run], second[run]))}
-    commits = [_commits(kept[run] for run in both) for kept in (first, second)]
+    """How two makings of the same runs compare, each from nothing. Raises ConfigError where they are not two makings of
+    the same."""
+    if others := [run for run in second if run not in first]:
+        raise ConfigError(f"what was made again has runs that are not kept of the first time: {', '.join(others[:3])}")
+    if same := [run for run in second if first[run].began == second[run].began]:
+        raise ConfigError(
+            f"run {same[0]}, and {len(same) - 1} more, were not made again: they are those of the first time"
+        )
+    if ended := [run for run in second if not (first[run].finished and second[run].finished)]:
+        raise ConfigError(f"run {ended[0]} did not finish both times")
+    differing = {run: what for run in second if (what := differences(first[run], second[run]))}
+    losses = sum(bool(kept.outcome["losses"]) for kept in second.values())
+    commits = [_commits(kept[run] for run in second) for kept in (first, second)]
     lines = [
-        f"{len(both) - len(differing)} of {counted(len(both), 'run')} have the same losses, evaluations and weights to "
-        f"the last bit. Made at {commits[0]}; the other time at {commits[1]}.",
+        f"{len(second) - len(differing)} of {counted(len(second), 'run')} have the same evaluations and the same "
+        f"weights, to the last bit, and so the same losses, which are kept of {losses}. The results above were made at "
+        f"{commits[0]}; the other time at {commits[1]}.",
         *(f"- {first[run].row} {first[run].stage} ({run}): another {', '.join(w)}" for run, w in differing.items()),
     ]
     return "\n".join(lines)
@@ -199,8 +259,7 @@ def again(first: Mapping[str, Kept], second: Mapping[str, Kept]) -> str:
 
 
 def took(parts: Mapping[str, Iterable[Kept]]) -> Sheet:
-    """What runs cost, and what befell them. `parts`: those of each study; a run that is in several is told with the
-    first."""
+    """What runs cost, and what befell them. `parts`: those of each study."""
     told: dict[str, Kept] = {}
     lines = []
     for name, runs in parts.items():
@@ -208,7 +267,7 @@ def took(parts: Mapping[str, Iterable[Kept]]) -> Sheet:
         told |= its
         lines.append(_took(name, list(its.values())))
     lines.append(_took("together", list(told.values())))
-    notes = ("A run that several studies have stands with the first of them.", f"Commits: {_commits(told.values())}.")
+    notes = (COUNTED, f"Commits: {_commits(told.values())}.")
     return Sheet("Each run counted once", tuple(map(Heading, TOOK)), tuple(lines), notes)
 
 
@@ -220,8 +279,10 @@ def _took(name: str, runs: Sequence[Kept]) -> Line:
 
 
 def _commits(runs: Iterable[Kept]) -> str:
-    told: Counter[str] = Counter()
-    for run in runs:
-        commit = str(run.environment.get("commit") or "an unknown commit")[:7]
-        told[f"{commit} with uncommitted changes" if run.environment.get("dirty") else commit] += 1
+    told = Counter(_commit(commit) for run in runs for commit in run.commits)
     return ", ".join(f"{commit} ({counted(number, 'run')})" for commit, number in told.items())
+
+
+def _commit(name: str) -> str:
+    commit, _, dirty = name.partition("-")
+    return f"{commit[:7]}{' with uncommitted changes' * bool(dirty)}"

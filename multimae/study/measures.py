@@ -322,11 +322,18 @@ class Derived(Measure):
         except Incomparable as error:
             return [replace(reading, state="refused", reason=str(error)) for reading in readings]
         values = self.values([[part.value for part in its if part.value is not None] for its in parts])
-        return [replace(reading, value=value) for reading, value in zip(readings, values)]
+        return [
+            replace(reading, value=value, constant=self.constant([part.constant for part in reading.parts]))
+            for reading, value in zip(readings, values)
+        ]
 
     def values(self, table: list[list[float]]) -> list[float]:
         """One for each row. `table`: rows x measures."""
         raise NotImplementedError
+
+    def constant(self, constants: list[float | None]) -> float | None:
+        """What the best constant predictions have, of what those have whose measures it follows from."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +350,10 @@ class Mean(Derived):
 
     def values(self, table: list[list[float]]) -> list[float]:
         return [statistics.fmean(line) for line in table]
+
+    def constant(self, constants: list[float | None]) -> float | None:
+        known = [constant for constant in constants if constant is not None]
+        return statistics.fmean(known) if len(known) == len(constants) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import claims as conclusions
-from analysis.claims import Claim, claims, judge, parsed
+from analysis import verdicts
+from analysis.claims import Claim, claims, parsed
 from analysis.formats import text
 from analysis.paper import paper_tables
+from analysis.verdicts import judge
 from multimae.config import ConfigError
 
 GOOD = {
@@ -24,12 +26,15 @@ CLAIM = parsed(GOOD, "here")
 
 
 def frame(
-    cells: dict[tuple[str, str], list[float | None]], scale: str = "smoke", constant: float = math.nan
+    cells: dict[tuple[str, str], list[float | None]],
+    scale: str = "smoke",
+    constant: float = math.nan,
+    conditions: dict | None = None,
 ) -> pd.DataFrame:
     """As `tables.build` makes it; of each cell the values of seeds 0, 1, ..., None where one is missing."""
     return pd.DataFrame(
         {"row": row, "key": key, "seed": seed, "state": "missing" if v is None else "done", "value": v}
-        | {"scale": scale, "constant": constant}
+        | {"scale": scale, "constant": constant, "conditions": conditions or {}}
         for (row, key), values in cells.items()
         for seed, v in enumerate(values)
     )
@@ -68,7 +73,7 @@ def test_what_disagrees_is_told_with_the_papers_numbers():
         (([60.0, 61.0], [50.0, 51.0], [60.2, 60.7]), "not decidable", "RGB-D-S 60.5, pooled deviation 0.6 (1 of 2"),
         (([60.0, 64.0], [50.0, 51.0], [59.0, 63.0]), "not decidable", "RGB-D-S 61.0, pooled deviation 2.8 (within"),
         (([60.0], [50.0], [55.0]), "not decidable", "1 seed of classify, two are the least"),
-        (([60.0, 61.0], [50.0, None], [55.0, 56.0]), "not decidable", "RGB-D classify missing"),
+        (([60.0, 61.0], [50.0, None], [55.0, 56.0]), "not decidable", "RGB-D classify of seed 1 missing"),
         (([60.0, 61.0], [50.0, 51.0]), "not decidable", "RGB-D-S classify is not in our table"),
         (([50.0, 51.0], [60.0, 61.0], [None, None]), "contradicted", "RGB-D 60.5"),  # one speaks against it
         (([60.0, 60.0], [50.0, 50.0], [55.0, 55.0]), "reproduced", "pooled deviation 0.0"),
@@ -109,6 +114,7 @@ def test_lower_is_better_where_the_metric_says_so():
         ("similar", [90.0, 91.0], "contradicted"),
         ("similar", [110.0, 111.0], "contradicted"),
         ("similar", [94.6, 95.6], "not decidable"),
+        ("similar", [90.0, 110.0], "not decidable"),  # seeds that differ to both sides
         ("not worse", [110.0, 111.0], "reproduced"),
         ("not worse", [97.0, 98.0], "reproduced"),
         ("not worse", [90.0, 91.0], "contradicted"),
@@ -117,6 +123,39 @@ def test_lower_is_better_where_the_metric_says_so():
 def test_a_margin_is_a_share_of_the_others_value(relation, ours, verdict):
     claim = parsed(GOOD | {"is": relation, "margin": 0.05, "than": ["RGB-D"]}, "here")
     assert judged(claim, ours, [100.0, 100.0]).verdict == verdict
+
+
+def test_a_margin_that_is_less_than_the_deviation_decides_little():
+    """Means that are equal are not `similar` by so few seeds, and not the opposite either."""
+    claim = parsed(GOOD | {"is": "similar", "margin": 0.005, "than": ["RGB-D"]}, "here")
+    assert judged(claim, [30.0, 40.0], [40.0, 30.0]).verdict == "not decidable"
+    assert judged(claim, [34.0, 36.0, 35.5], [36.0, 34.0, 34.2]).verdict == "not decidable"
+    assert judged(claim, [30.0, 30.1], [35.0, 35.2]).verdict == "contradicted"
+    assert judged(claim, [35.2, 35.0], [30.0, 30.1]).verdict == "contradicted"
+
+
+def test_a_verdict_says_how_often_it_comes_about_by_chance():
+    """Drawn by another way: of cells that are the same, by seeds."""
+    pairs = np.random.default_rng(1).normal(0, 1, (20_000, 2, 3))
+    differences = pairs[:, 0] - pairs[:, 1]
+    pooled = np.sqrt(pairs.var(axis=-1, ddof=1).mean(axis=-1))
+    expected = ((differences.min(-1) > 0) & (differences.mean(-1) > pooled)).mean()
+    one = parsed(GOOD | {"than": ["RGB-D"]}, "here")
+    for values, verdict in (([60.0, 61.0, 62.0], "reproduced"), ([40.0, 41.0, 42.0], "contradicted")):
+        found = judged(one, values, [50.0, 51.0, 52.0])
+        assert found.verdict == verdict and found.chance == pytest.approx(expected, abs=0.01)
+    assert judged(CLAIM, [60.0, 61.0, 62.0], [50.0, 51.0, 52.0], [50.0, 51.0, 52.0]).chance < expected  # two of two
+    against = judged(CLAIM, [40.0, 41.0, 42.0], [50.0, 51.0, 52.0], [50.0, 51.0, 52.0])
+    assert against.chance > expected and against.printed.text == f"contradicted (by chance: {against.chance:.0%})"
+    assert judged(CLAIM, [60.0, 61.0]).chance is None
+
+
+def test_cells_that_were_measured_under_other_conditions_decide_nothing():
+    (claim,) = (claim for claim in claims() if claim.than_table)
+    ours = frame({(claim.row, key): [0.5, 0.5] for key in claim.keys}, conditions={"n": 512})
+    theirs = frame({("RGB-S", key): [0.4, 0.4] for key in claim.keys}, conditions={"n": 64})
+    found = judge(claim, {"13": ours, "12": theirs})
+    assert found.verdict == "not decidable" and "was measured under other conditions" in found.why
 
 
 def test_a_claim_may_be_about_two_tables():
@@ -137,12 +176,12 @@ def test_reasons_are_cut_and_inequalities_are_counted():
 
 
 def test_the_verdicts_are_a_table_of_their_own():
-    sheet = conclusions.sheet("4a", {"4a": frame({("RGB-S", "depth_nyuv2"): [85.0]})})
+    sheet = verdicts.sheet("4a", {"4a": frame({("RGB-S", "depth_nyuv2"): [85.0]})})
     assert len(sheet.lines) == sum(claim.table == "4a" for claim in claims())
     said = text(sheet)
     assert "our runs" in said and "not decidable" in said and "are of the smoke scale" in said
     assert "paper's own table disagrees: NYUv2 (D) is 83.3 for RGB-D and 85.5 for RGB-S." in said
-    assert "smoke" not in text(conclusions.sheet("10", {"10": frame({("a", "b"): [math.nan]}, "paper")}))
+    assert "smoke" not in text(verdicts.sheet("10", {"10": frame({("a", "b"): [math.nan]}, "paper")}))
 
 
 # ---- the file
