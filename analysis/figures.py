@@ -22,11 +22,14 @@ COLORS = {"rgb": "#e2725b", "depth": "#3f8f8b", "semseg": "#e3b23c"}
 BAR, GREY = "#7fb3d5", "#d0d0d0"  # of rows, and of what stands beside the comparison
 PAPER: dict[str, Any] = {"marker": "D", "linestyle": "", "color": "black", "markerfacecolor": "none", "markersize": 5}
 ROOM = 1.35  # of an axis, for the numbers behind the bars
+CLOSE = 0.3  # values within this share of the highest are shown as points
+WORD: dict[str, Any] = {"va": "center", "color": "grey", "fontsize": 8}
 
 
 def bars(table: Table, frame: pd.DataFrame) -> Figure:
-    """What `tables.build` made: a panel for each measure, a bar for each row. Of several seeds the mean, each seed as a
-    dot, and the sample standard deviation. The paper's value is a mark, where its scale is that of our runs."""
+    """What `tables.build` made: a panel for each measure, a bar for each row, or a point where rows are close. Of
+    several seeds the mean, each seed as a dot, and the sample standard deviation. The paper's value is a mark, where
+    its scale is that of our runs."""
     measures = [m for m in table.measures if m.quantity.better and (frame["key"] == m.key).any()]
     rows = frame.drop_duplicates("row")["row"].to_list()
     across = min(4, max(1, len(measures)))
@@ -50,26 +53,37 @@ def bars(table: Table, frame: pd.DataFrame) -> Figure:
 
 
 def _bars(axis: Axes, rows: Sequence[str], cells: pd.DataFrame, style: Numbers) -> None:
-    ends = [0.0]
+    """Bars begin at 0; where that would make all of them the same to the eye, there are points on an axis of their own
+    range."""
+    done = cells[cells["value"].notna()].groupby("row", sort=False)["value"]
+    spreads = done.std().fillna(0.0)
+    lows, highs = done.min().combine(done.mean() - spreads, min), done.max().combine(done.mean() + spreads, max)
+    papers = cells["paper"] if cells["scale"].iloc[0] == "paper" else cells["paper"].iloc[:0]
+    low, high = min([*lows, *papers.dropna()], default=0.0), max([*highs, *papers.dropna()], default=0.0)
+    points = len(lows) > 1 and 0 < high - low < CLOSE * abs(high)
     for place, row in enumerate(rows):
         its = cells[cells["row"] == row]
+        if row not in spreads:
+            axis.text(
+                0.02, place, its["state"].iloc[0] if len(its) else "-", **WORD, transform=axis.get_yaxis_transform()
+            )
+            continue
         values = its["value"].dropna()
-        if values.empty:
-            axis.text(0, place, f" {its['state'].iloc[0] if len(its) else '-'}", va="center", color="grey", fontsize=8)
+        mean, color = values.mean(), GREY if its["grey"].iloc[0] else BAR
+        if points:
+            axis.plot(mean, place, "o", color=color, markersize=9)
         else:
-            mean, spread = values.mean(), values.std() if len(values) > 1 else 0.0
-            axis.barh(place, mean, 0.7, color=GREY if its["grey"].iloc[0] else BAR)
-            if spread:
-                axis.errorbar(mean, place, xerr=spread, color="black", elinewidth=1, capsize=2)
-                axis.plot(values, [place] * len(values), ".", color="black", markersize=3)
-            ends.append(max(values.max(), mean + spread))
-            axis.text(ends[-1], place, f" {style.text(mean)}", va="center", fontsize=8)
-        if len(its) and its["scale"].iloc[0] == "paper" and pd.notna(paper := its["paper"].iloc[0]):
-            axis.plot([paper], [place], **PAPER)
-            ends.append(paper)
+            axis.barh(place, mean, 0.7, color=color)
+        if spreads[row]:
+            axis.errorbar(mean, place, xerr=spreads[row], color="black", elinewidth=1, capsize=2)
+            axis.plot(values, [place] * len(values), ".", color="black", markersize=3)
+        axis.text(highs[row], place, f"  {style.text(mean)}", va="center", fontsize=8)
+        if row in (told := papers.groupby(cells["row"]).first().dropna()):
+            axis.plot([told[row]], [place], **PAPER)
     axis.set_yticks(range(len(rows)), rows)
     axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlim(0, ROOM * max(ends) or 1)
+    room = (high - low) * (ROOM - 1) if points else 0.0
+    axis.set_xlim(low - room if points else 0, high + 2 * room if points else ROOM * high or 1)
 
 
 def loss_curves(trials: Sequence[Sequence[Row]], runs: Path, stage: str = "pretrain") -> Figure:

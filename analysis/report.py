@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def shown(chapter: Chapter, frames: Frames, drawn: Figures) -> Iterator[str]:
         frame, name = chapter.frames[table.name], numbered(table)
         if len(chapter.tables) > 1:
             yield f"### {name}: {table.title}"
-        yield markdown(sheet(table, frame))
+        yield markdown(_without_differences(sheet(table, frame)))
         says = f"{name}: the mean over seeds, each seed as a dot, and the standard deviation."
         yield drawn.place(f"table_{table.name}", figures.bars(table, frame), says)
         if table.name in claimed:
@@ -144,6 +145,18 @@ def shown(chapter: Chapter, frames: Frames, drawn: Figures) -> Iterator[str]:
     )
     says += " Rows that mask otherwise, or predict other modalities, have another task."
     yield drawn.place(f"{chapter.study.name}_losses", chapter.page.curves(), says)
+
+
+def _without_differences(sheet: Sheet) -> Sheet:
+    """Without the columns that mean nothing below paper scale."""
+    kept = [[side != "diff" for side in heading.sides] for heading in sheet.headings]
+    flags = [flag for its in kept for flag in its]
+    return replace(
+        sheet,
+        headings=tuple(replace(h, sides=tuple(compress(h.sides, its))) for h, its in zip(sheet.headings, kept)),
+        lines=tuple(replace(line, cells=tuple(compress(line.cells, flags))) for line in sheet.lines),
+        notes=tuple(note for note in sheet.notes if not note.startswith("diff:")),
+    )
 
 
 def numbered(table: Table) -> str:

@@ -224,10 +224,31 @@ def test_bars_show_seeds_and_only_at_paper_scale_the_papers(tmp_path, monkeypatc
         figure.canvas.draw()
         for axis, key in zip(figure.axes, ("classify", "segment_ade20k"), strict=True):
             means = frame[frame["key"] == key].groupby("row", sort=False)["value"].mean()
-            assert [bar.get_width() for bar in axis.patches] == pytest.approx(means.to_list())
+            assert drawn(axis)[1] == pytest.approx(means.to_list())
             assert sum(line.get_marker() == "D" for line in axis.lines) == marks
             assert sum(len(line.get_xdata()) == 2 and line.get_marker() == "." for line in axis.lines) == len(means)
         assert len(figure.legends) == (marks > 0)
+
+
+def drawn(axis) -> tuple[str, list[float]]:
+    if axis.patches:
+        return "bars", [bar.get_width() for bar in axis.patches]
+    return "points", [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
+
+
+def test_bars_begin_at_0_and_rows_that_are_close_are_points(tmp_path):
+    finish(tmp_path, alpha_ablation.study, seeds=(0,))
+    frame = Page(alpha_ablation.study, tmp_path, "smoke", (0,)).frame(alpha_ablation.table)
+    rows = len(set(frame["row"]))
+    for values, how in (
+        ([10.0, 20, 30, 40, 50], "bars"),
+        ([98.0, 98.5, 99, 99.5, 98.2], "points"),
+        ([7.0] * 5, "bars"),
+    ):
+        axis = pictures.bars(alpha_ablation.table, frame.assign(value=[v for v in values for _ in range(2)])).axes[0]
+        assert drawn(axis) == (how, values[:rows])
+        low, high = axis.get_xlim()
+        assert (low == 0) == (how == "bars") and low < min(values) and high > max(values)
 
 
 def test_curves_of_several_seeds_are_a_mean_in_a_band(tmp_path):
