@@ -51,7 +51,7 @@ def environment(monkeypatch):
     return lambda **values: [monkeypatch.setenv(name, value) for name, value in values.items()]
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_processes_meet_though_the_port_is_taken_and_an_old_announcement_lies_there(tmp_path, environment, nodes):
     environment(**variables(0))
     count = 2 * nodes

@@ -189,6 +189,7 @@ def killed_at(monkeypatch, moment: int) -> None:
         monkeypatch.setattr(optuna.storages.RDBStorage, name, dying(write))
 
 
+@pytest.mark.slow
 def test_a_coordinator_killed_at_any_write_goes_on_with_the_same_trials(tmp_path):
     usual = trials_of(carry_out(tmp_path / "usual", search(), number=4))
     assert {state for _, _, state, *_ in usual} == {"COMPLETE", "PRUNED"}

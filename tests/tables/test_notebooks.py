@@ -167,6 +167,7 @@ def test_a_notebook_runs_in_a_kernel(path):
     assert ">missing<" in text and "<table>" in text and images
 
 
+@pytest.mark.slow
 def test_table_10_runs_in_a_kernel(tmp_path):
     """One by default; of the others the code is run, without a kernel."""
     finish(tmp_path, alpha_ablation.study, seeds=[0])
