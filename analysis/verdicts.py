@@ -5,8 +5,8 @@ inequality is reproduced where all seeds agree with it and the mean over seeds b
 pooled standard deviation of its two cells; contradicted where that is so of its opposite. Two cells of which neither is
 better than the best constant prediction decide nothing: neither has learnt anything.
 
-A claim of many inequalities is hard to reproduce and easy to contradict, so beside a verdict stands how often it would
-come about by chance: with cells that differ by nothing but their seeds.
+A claim of many inequalities is hard to reproduce and easy to contradict, so beside a verdict stands how often as many
+of them would come out so by chance: with cells that differ by nothing but their seeds.
 """
 
 import itertools
@@ -26,8 +26,8 @@ TOLD = 3  # reasons of a verdict
 DRAWS = 10_000
 BELOW = "These runs are of the {scale} scale: far smaller models, of which the paper says nothing."
 CHANCE = (
-    "By chance: how often a claim would be judged so if its cells differed by nothing but seeds, with the deviation "
-    "that was measured."
+    "By chance: how often as many of a claim's inequalities would come out so if its cells differed by nothing but "
+    "seeds, with the deviation that was measured."
 )
 
 
@@ -37,11 +37,12 @@ class Verdict:
     verdict: str  # one of WORDS
     why: str
     outcomes: tuple[int, int, int]  # how many of its inequalities are fulfilled, are not, are open
-    chance: float | None = None  # of this verdict, were all cells the same; None of what is not decidable
+    chance: float | None = None  # of as many for or against it, were all cells the same; None of what is not decidable
 
     @property
     def printed(self) -> Printed:
-        by_chance = "" if self.chance is None else f" (by chance: {self.chance:.0%})"
+        chance = "" if self.chance is None else f"{self.chance:.0%}" if self.chance >= 0.005 else "< 1%"
+        by_chance = f" (by chance: {chance})" if chance else ""
         return Printed(f"{self.verdict}{by_chance}", "" if by_chance else "state")
 
 
@@ -69,11 +70,11 @@ def judge(claim: Claim, frames: Mapping[str, pd.DataFrame]) -> Verdict:
     signs = [sign for sign, *_ in outcomes]
     counts = (signs.count(1), signs.count(-1), signs.count(0))
     if against := [why for sign, _, why in outcomes if sign < 0]:
-        return Verdict(claim, "contradicted", _told(against, counts), counts, _chance(claim, found, "contradicted"))
+        return Verdict(claim, "contradicted", _told(against, counts), counts, _chance(claim, found, -1, counts[1]))
     if undecided := [why for sign, _, why in outcomes if sign == 0]:
         return Verdict(claim, "not decidable", _told(undecided, counts), counts)
     weakest = min(outcomes, key=lambda outcome: outcome[1])
-    return Verdict(claim, "reproduced", _told([weakest[2]], counts), counts, _chance(claim, found, "reproduced"))
+    return Verdict(claim, "reproduced", _told([weakest[2]], counts), counts, _chance(claim, found, 1, counts[0]))
 
 
 def _told(reasons: Sequence[str], counts: Sequence[int]) -> str:
@@ -145,9 +146,9 @@ def _open(slacks: np.ndarray) -> str:
     return f" ({agree} of {len(slacks)} seeds agree)" if 0 < agree < len(slacks) else " (within the deviation)"
 
 
-def _chance(claim: Claim, found: Sequence[Evidence], verdict: str) -> float:
-    """How often a claim would be judged so if the cells of a column were the same but for their seeds: normal, with the
-    mean and the deviation that were measured. What is open for want of values stays so."""
+def _chance(claim: Claim, found: Sequence[Evidence], sign: int, number: int) -> float:
+    """How often so many inequalities, or more, would have this sign if the cells of a column were the same but for
+    their seeds: normal, with the mean and the deviation that were measured. What lacks values has none."""
     random = np.random.default_rng(0)
     signs = []
     for _, its in itertools.groupby((each for each in found if not each.lack), key=lambda each: each.key):
@@ -161,9 +162,7 @@ def _chance(claim: Claim, found: Sequence[Evidence], verdict: str) -> float:
             cells = drawn[each.one], drawn[each.other]
             pooled = np.sqrt(np.mean([cell.var(axis=-1, ddof=1) for cell in cells], axis=0))
             signs.append(_signs(claim.slacks(each.key, *cells), pooled))
-    outcomes = np.array(signs)
-    judged = (outcomes == -1).any(axis=0) if verdict == "contradicted" else (outcomes == 1).all(axis=0)
-    return float(judged.mean())
+    return float(((np.array(signs) == sign).sum(axis=0) >= number).mean())
 
 
 # ---- to be printed

@@ -55,13 +55,14 @@ did before the first of these runs. An inequality holds where all seeds agree wi
 the pooled standard deviation over seeds. A conclusion is *reproduced* where each of its inequalities holds,
 *contradicted* where the opposite of one of them does, else *not decidable*. With three seeds that is no test of
 significance, and one of many inequalities is hard to reproduce and easy to contradict: beside each verdict stands how
-often it would come about by chance. Two rules were added, and one was mended, when the first seed of Table 12 had been
-seen: two cells of which neither is better than the best constant prediction decide nothing (curvature is such a
-column), nor do cells that were measured under other conditions; and *similar* is contradicted only where all seeds
-differ to the same side. A rank or an accuracy has no constant prediction here. A seed changes weights, masks and order,
-not the images that are learnt from and measured on, so deviations leave those out: of an accuracy over 1,024 images the
-standard error alone is 1.5 points, for all rows and seeds in common. No time is claimed, as these runs shared a busy
-machine; so Table 15 is not among them.
+often as many would come out so by chance. Two rules were added, and one was mended, when the first seed of Table 12
+had been seen: two cells of which neither is better than the best constant prediction decide nothing (curvature is such
+a column), nor do cells that were measured under other conditions; and *similar* is contradicted only where all seeds
+differ to the same side. How chance is counted was settled when Table 4b had been seen; it decides nothing. A rank or
+an accuracy has no constant prediction here. A seed changes weights, masks and order, not the images that are learnt
+from and measured on, so deviations leave those out: of an accuracy over 1,024 images the standard error alone is 1.5
+points, for all rows and seeds in common. No time is claimed, as these runs shared a busy machine; so Table 15 is not
+among them.
 
 **Learning rates** are the recipes'; none was tuned for a conclusion. The
 [search](../README.md#the-learning-rate-of-a-fine-tuning) was run for classification and for segmentation, from alpha=1

@@ -1,6 +1,7 @@
 """What the paper concludes: that its own numbers say so, and how our runs are judged."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -145,9 +146,14 @@ def test_a_verdict_says_how_often_it_comes_about_by_chance():
         found = judged(one, values, [50.0, 51.0, 52.0])
         assert found.verdict == verdict and found.chance == pytest.approx(expected, abs=0.01)
     assert judged(CLAIM, [60.0, 61.0, 62.0], [50.0, 51.0, 52.0], [50.0, 51.0, 52.0]).chance < expected  # two of two
+    one_of_two = judged(CLAIM, [40.0, 41.0, 42.0], [50.0, 51.0, 52.0], [40.0, 41.0, 42.0])
     against = judged(CLAIM, [40.0, 41.0, 42.0], [50.0, 51.0, 52.0], [50.0, 51.0, 52.0])
-    assert against.chance > expected and against.printed.text == f"contradicted (by chance: {against.chance:.0%})"
+    assert (
+        against.chance < expected < one_of_two.chance
+        and against.printed.text == f"contradicted (by chance: {against.chance:.0%})"
+    )
     assert judged(CLAIM, [60.0, 61.0]).chance is None
+    assert replace(against, chance=0.0).printed.text == "contradicted (by chance: < 1%)"
 
 
 def test_cells_that_were_measured_under_other_conditions_decide_nothing():
