@@ -211,7 +211,7 @@ def fresh(table: str, frames: Frames, alone: Frames, together: Frames) -> Sheet:
             held += bool((claim.slacks(key, *values) > 0).all())
         verdict = [verdicts.judge(claim, each).printed for each in (frames, together)]
         lines.append(Line(claim.says, "", (verdict[0], Printed(f"{held} of {len(inequalities)}"), verdict[1])))
-    heads = ("before", "inequalities that hold in it alone", "with it")
+    heads = ("before", "of its inequalities, true in this seed", "with it")
     return Sheet(f"What it says of Table {table}", tuple(Heading(head, left=True) for head in heads), tuple(lines), ())
 
 
@@ -235,7 +235,7 @@ def beside(table: Table, one: pd.DataFrame, other: pd.DataFrame, sides: tuple[st
             values = [its[its["row"] == row]["value"] for its in done]
             texts = [style.seeds(its, number) if len(its) else "-" for its, number in zip(values, asked)]
             away = (values[1].mean() - values[0].mean()) / values[0].std() if len(values[0]) > 1 else float("nan")
-            column[row] = tuple(map(Printed, [*texts, f"{away:+.1f}" if away == away else "-"]))
+            column[row] = tuple(map(Printed, [*texts, f"{round(away, 1) + 0.0:+.1f}" if away == away else "-"]))
         headings.append(Heading(measure.name, (*sides, "deviations")))
         columns.append(column)
     lines = tuple(Line(row, "", tuple(cell for column in columns for cell in column[row])) for row in rows)
