@@ -50,6 +50,7 @@ def test_each_line_says_what_it_was_made_with_and_on():
             assert run.of("data")[0]["train"]["fingerprint"] and run.core_seconds > 0
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_same_from_unpacked_runs(tmp_path, capsys):
     runs, fresh = tmp_path / "runs", tmp_path / "fresh"
     assert results.main(["--unpack", str(runs)]) == 0
