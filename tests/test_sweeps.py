@@ -35,7 +35,7 @@ from sweeps.options import parser_of
 from sweeps.paper import mae
 
 GOLDEN = Path(__file__).parent / "golden"
-NO_STUDIES = ("command", "costs", "finetune_lr", "label", "options", "paper", "register")
+NO_STUDIES = ("command", "costs", "finetune_lr", "label", "options", "paper", "register", "results")
 ALL = [module.name for module in pkgutil.iter_modules(sweeps.__path__) if module.name not in NO_STUDIES]
 STUDIES = [name for name in ALL if name != "all"]  # which has no row of its own
 

@@ -47,7 +47,7 @@ def _of(runs: Path, root: Path) -> tuple[Path, list[Path], dict[str, Any]]:
 def _tracked(root: Path, left_out: list[str]) -> list[Path]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *WHAT]
     names = subprocess.run(command, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
-    kept = {name for name in names if (root / name).is_file() and not may_be_secret(name)}
+    kept = {name for name in names if (root / name).is_file() and not _stays(name)}
     # The checkout may lie in a larger one, from whose top these are named.
     return sorted(Path(name) for name in kept if not any(f"/{out}".endswith(f"/{name}") for out in left_out))
 
@@ -55,7 +55,12 @@ def _tracked(root: Path, left_out: list[str]) -> list[Path]:
 def _installed(root: Path) -> list[Path]:
     files = (path for name in WHAT for path in [root / name, *(root / name).rglob("*")] if path.is_file())
     names = (path.relative_to(root) for path in files if "__pycache__" not in path.parts)
-    return sorted(name for name in names if not may_be_secret(name.as_posix()))
+    return sorted(name for name in names if not _stays(name.as_posix()))
+
+
+def _stays(name: str) -> bool:
+    """What others must not see, or no job needs."""
+    return may_be_secret(name) or name.startswith("analysis/results/")
 
 
 def _content(root: Path, files: list[Path]) -> str:
