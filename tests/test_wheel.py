@@ -107,8 +107,8 @@ def test_what_needs_no_torch_works_from_an_installation(site, tmp_path):
     scripts = run(*STUDY, "--cluster", "site", "--dry-run", "--runs", "runs")
     assert not (tmp_path / "runs").exists()
     path, commit = json.loads(run("-c", TAKE))
-    # Profiles are kept to oneself, and no job reads one.
-    kept = [name for name in code(site) if not str(name).startswith("slurm/profiles/")]
+    # Profiles are kept to oneself, and no job reads one, nor results.
+    kept = [name for name in code(site) if not name.startswith(("slurm/profiles/", "analysis/results/"))]
     assert commit is None and code(Path(path)) == kept
     for name in ("restart.sh", "deadline.sh"):
         assert scripts.count(f"bash {path}/slurm/{name} ") == 3 and (Path(path) / "slurm" / name).exists()
