@@ -7,6 +7,8 @@ python sweeps/results.py --help
 """
 
 import argparse
+import functools
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,33 +113,35 @@ def keep(runs: Path, results: Path, again: bool) -> None:
     if not runs.is_dir():
         raise ConfigError(f"--keep: expected a folder of runs, found {runs}")
     taken = 0
-    for (name, seed), rows in places(runs).items():
+    for name, seed in places():
         first = kept.file_of(results, name, seed)
         if not again or first.exists():
             file = kept.file_of(results / AGAIN, name, seed) if again else first
-            if found := kept.keep(runs, rows, file, first if again else None):
+            if found := kept.keep(runs, rows(name, seed), file, first if again else None):
                 print(f"{file}: {counted(found, 'run')} of {runs}")
             taken += found
     if not taken:
         raise ConfigError(f"--keep: no run of {runs} that has ended is of these studies at {SCALE} scale")
 
 
-def places(runs: Path) -> dict[tuple[str, int], list[Row]]:
-    """{(study, seed): its rows, at the recipe's rates and at those that were found}, in the order of the studies: a run
-    that several have is told with the first."""
-    return {
-        (name, seed): [row for edits in ((), FOUND) for row in Page(study, runs, SCALE, (seed,), edits).trials[0]]
-        for name, study in STUDIES.items()
-        for seed in (*SEEDS, FRESH[1])
-    }
+def places() -> Iterator[tuple[str, int]]:
+    """(study, seed), in the order of the studies: a run that several have is told with the first."""
+    return itertools.product(STUDIES, (*SEEDS, FRESH[1]))
+
+
+@functools.cache
+def rows(name: str, seed: int) -> list[Row]:
+    """Of a study, at the recipe's rates and at those that were found."""
+    pages = (Page(STUDIES[name], Path(), SCALE, (seed,), edits) for edits in ((), FOUND))
+    return [row for page in pages for row in page.trials[0]]
 
 
 def files(results: Path) -> list[Path]:
     """Raises ConfigError for one of another name, and for runs that its study does not have."""
     found = []
-    for (name, seed), rows in places(results).items():
+    for name, seed in places():
         if (file := kept.file_of(results, name, seed)).exists():
-            its = {config.signature for row in rows for config in row.stages.values()}
+            its = {config.signature for row in rows(name, seed) for config in row.stages.values()}
             if strange := [run for run in kept.read(file) if run.run not in its]:
                 run = strange[0]
                 raise ConfigError(
@@ -204,7 +208,8 @@ def fresh(runs: Path, ours: Mapping[str, report.Chapter]) -> Iterator[str]:
     if not alone.every or study.name not in ours:
         return
     yield f"## {study.heading}: a fresh seed"
-    yield f"Nothing was chosen with seed {seed}: it was run after settings, claims and rules stood.\n\n{alone.commands}"
+    yield f"Nothing was chosen with seed {seed}: it was looked at when settings, claims and rules stood."
+    yield alone.commands
     if not alone.complete:
         yield "It is not finished yet."
         return
