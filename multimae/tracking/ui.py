@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,12 @@ from ..redact import parse_arguments, public, redacting
 from . import dashboards
 from .command import add_store_arguments, checked_runs
 from .follower import SECONDS_BETWEEN
+from .listening import answers
 from .store import Store, StoreUnavailable, default_uri
 from .syncer import Syncer
 
 HOST, PORT = "127.0.0.1", 5000
+LOG = ".ui.log"
 STARTS = 120.0  # seconds that a server may take to answer
 START = "#/experiments?workflowType=machine_learning"
 
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, given = parse_arguments(parser, argv)
     runs = checked_runs(parser, args.runs)
     uri = args.uri or default_uri(runs)
+    if args.port and not uri.startswith("http") and not _free(args.port):
+        parser.error(f"--port: another process has {HOST}:{args.port}; choose another, or leave --port out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the server would outlive this
     syncer = Syncer(runs, uri)
     with redacting(uri, *given):
@@ -46,16 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if uri.startswith("http"):
         _open(pages, public(uri), args.no_browser)
         return 0
-    port = args.port or _free(PORT) or _free(0)
-    if not _free(port):
-        parser.error(f"--port: another process has {HOST}:{port}; choose another, or leave --port out")
-    with contextlib.suppress(KeyboardInterrupt), _server(uri, runs, port) as process:
-        _open(pages, f"http://{HOST}:{port}", args.no_browser)
+    with contextlib.suppress(KeyboardInterrupt), _server(uri, runs, args.port) as (process, address):
+        _open(pages, address, args.no_browser)
         print("Ctrl-C ends it.", flush=True)
         with redacting(uri, *given):
             while process.poll() is None:
                 time.sleep(SECONDS_BETWEEN)
                 syncer.once()
+        print(f"MLflow's server has ended; {runs / LOG} says why", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -68,11 +70,32 @@ def _pages(uri: str, runs: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _server(uri: str, runs: Path, port: int) -> Iterator[subprocess.Popen]:
-    """Answers within. Raises SystemExit, with the place of its log, where it does not begin to."""
-    log = runs / ".ui.log"
+def _server(uri: str, runs: Path, wanted: int | None) -> Iterator[tuple[subprocess.Popen, str]]:
+    """(the process, its address), once it answers, at a free port where none is `wanted`. Raises SystemExit, with the
+    place of its log, where it does not begin to."""
+    log = runs / LOG
+    print("MLflow starts ...", flush=True)
+    for number in [wanted] if wanted else [PORT, 0]:
+        if not (port := _free(number)):
+            continue
+        address = f"http://{HOST}:{port}"
+        process = _start(uri, runs, port, log)
+        try:
+            if _begins(process, f"{address}/health"):
+                yield process, address
+                return
+            if _free(port):
+                break  # it was not for the port, which another server may take before ours has it
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    raise SystemExit(f"multimae ui: MLflow's server does not start; {log} says why")
+
+
+def _start(uri: str, runs: Path, port: int, log: Path) -> subprocess.Popen:
     with open(log, "wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"],
             # Not in the arguments, which anyone can read: the address may hold a password.
             env=os.environ | {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
@@ -81,23 +104,15 @@ def _server(uri: str, runs: Path, port: int) -> Iterator[subprocess.Popen]:
             stderr=output,
             start_new_session=True,  # its workers end with it
         )
-    try:
-        print("MLflow starts ...", flush=True)
-        _wait(process, port, log)
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
-def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
+def _begins(process: subprocess.Popen, health: str) -> bool:
     until = time.monotonic() + STARTS
     while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5):
-            return
+        if answers(process, health):
+            return True
         time.sleep(0.3)
-    raise SystemExit(f"multimae ui: MLflow's server does not start; {log} says why")
+    return False
 
 
 def _open(pages: Mapping[str, str], address: str, no_browser: bool) -> None:

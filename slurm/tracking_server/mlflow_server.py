@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from multimae.files import write_atomic
+from multimae.tracking.listening import answers
 
 from . import schema
 from .database import Database, ServerError, last_lines, private
@@ -144,10 +144,11 @@ class MlflowServer:
 
     def wait_ready(self, stopped: Callable[[], bool]) -> None:
         """Until it answers, or `stopped`. Raises ServerError where it ends, or takes too long."""
+        assert self._process
         until = time.monotonic() + READY
         while not stopped():
             self.check()
-            with contextlib.suppress(OSError), urllib.request.urlopen(self.where.health, timeout=5):
+            if answers(self._process, self.where.health):
                 return
             if time.monotonic() > until:
                 raise ServerError(f"mlflow server does not answer after {READY:.0f} s\n{last_lines(self.log)}")
