@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from multimae.config.settings import nearest
 
 from .. import scheduler
-from ..profile import Resources, minutes_of
+from ..fields import minutes_of
+from ..profile import Resources
 from . import Check, bad, good, note
 
 FIELDS = "%R|%P|%a|%l|%c|%m|%G|%D|%t|%s|%g|%f"

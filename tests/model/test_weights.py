@@ -287,7 +287,7 @@ def test_timms_vit_is_looked_at_before_it_is_downloaded(monkeypatch):
         return timm_create(name, **options)
 
     timm_create = timm.create_model
-    monkeypatch.setattr("multimae.weights.timm.create_model", create)
+    monkeypatch.setattr("multimae.weights.convert.timm.create_model", create)
     before = torch.get_rng_state()
     with pytest.raises(ValueError, match=r"cannot be downloaded \(no network\); .*--weights vit_tiny_patch16_224=FILE"):
         pretrained_vit("vit_tiny_patch16_224")
