@@ -6,16 +6,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .base import SIGNATURE_LENGTH, RunConfig
+from .classify import Classify
 from .sections import Data, Folder
 from .settings import ConfigError
 from .transfer import Transfer
 
 
 class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:EvaluateTask"):
-    """Trains nothing: the model and its settings are those of the transfer that `init` names."""
+    """Trains nothing: the model and its settings are those of the transfer that `init` names.
+
+    `present_only`: a classifier chooses among those of its classes that have a sample in the split, as is usual for the
+    200 of ImageNet-A and -R; otherwise among all.
+    """
 
     task: Literal["evaluate"] = "evaluate"
     init: Annotated[str, Field(pattern=rf"^run:[0-9a-f]{{{SIGNATURE_LENGTH}}}$")] | None = None  # of the transfer
+    present_only: bool = False
 
     @property
     def reads(self) -> dict[str, tuple[Data, str]]:
@@ -38,6 +44,11 @@ class Evaluate(RunConfig, task="evaluate", runs="multimae.tasks.evaluate:Evaluat
                 raise ConfigError(
                     f"init: run {source.signature} is of the task {source.task}, and only a transfer can be evaluated "
                     "on other data, such as classify or segment"
+                )
+            if self.present_only and not isinstance(source, Classify):
+                raise ConfigError(
+                    f"present_only chooses among the classes of images, and run {source.signature} is of the task "
+                    f"{source.task}; leave it out"
                 )
             self._check_unit(source)
 

@@ -41,4 +41,4 @@ class EvaluateTask:
     def do(self, piece: str, device: torch.device, shard: Shard, progress: Progress) -> list[dict[str, Any]]:
         self.transfer.model.to(device)
         with torch.no_grad():
-            return [self.transfer.evaluate_on(self.sets["eval"], device, shard, progress)]
+            return [self.transfer.evaluate_on(self.sets["eval"], device, shard, progress, self.config.present_only)]

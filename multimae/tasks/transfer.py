@@ -143,24 +143,36 @@ class TransferTask(ImageTask, ABC):
         return [self.evaluate_on(self.sets[split], device, shard, progress)]
 
     def evaluate_on(
-        self, dataset: Dataset, device: torch.device, shard: Shard = Shard(), progress: Progress | None = None
+        self,
+        dataset: Dataset,
+        device: torch.device,
+        shard: Shard = Shard(),
+        progress: Progress | None = None,
+        present_only: bool = False,
     ) -> dict[str, Any]:
         """The result on all samples of any data set whose classes are those of the head. Every process calls this, in
         eval mode, without gradients, and in the precision of the run.
 
-        `progress` is called after each batch; what it raises ends the evaluation. Raises ConfigError as `check`,
-        ValueError where nothing counts.
+        `progress` is called after each batch; what it raises ends the evaluation. `present_only`: classes of which the
+        split has no sample are not predicted, and the fingerprint says how many there are then. Raises ConfigError as
+        `check`, ValueError where nothing counts.
         """
         self.check(dataset)
+        absent = [n for n, name in enumerate(dataset.class_names) if present_only and name in dataset.lacks]
         measure = self.make_metric(device)
         for batch, count in self.eval_batches(dataset, shard, progress):
             images, truth = self.images_and_truth(batch, device)
-            measure.update(self.model(images)[:count], truth[:count])
+            predicted = self.model(images)[:count]
+            # The lowest number, but of what is not finite NaN, so that a broken model is still told.
+            predicted[:, absent] = predicted[:, absent] * 0 + torch.finfo(predicted.dtype).min
+            measure.update(predicted, truth[:count])
         try:
-            return result(dataset, measure.compute())
+            told = result(dataset, measure.compute())
         except Unmeasured as error:
             where = f"'{dataset.split}' of '{dataset.source}'"
             raise ValueError(f"{error} in {where}: {self.advice(dataset)}") from None
+        among = f"-among{len(dataset.class_names) - len(absent)}" * bool(absent)
+        return told | {"fingerprint": told["fingerprint"] + among}
 
     def pictures(self, module: nn.Module, device: torch.device) -> dict[str, Image.Image]:
         images, truth = self.images_and_truth(self.examples(self.pictured), device)

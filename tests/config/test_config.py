@@ -1,5 +1,6 @@
 """The config of a run: identity, validation, errors that help, and the paper's numbers."""
 
+import contextlib
 import math
 
 import pytest
@@ -273,6 +274,18 @@ def test_an_evaluation_reads_the_data_of_a_transfer_in_its_unit():
         evaluate.edit(good).check_needs(needed)
     needed = {transfer.signature: c.build({"task": "classify", "data": {"name": "rooms", "depth_unit": 0.001}})}
     evaluate.check_needs(needed)  # which reads no depth
+
+
+def test_only_a_classifier_chooses_among_the_classes_that_are_there():
+    for task, good in (("classify", True), ("segment", False), ("depth", False)):
+        transfer = c.build({"task": task})
+        evaluate = c.build({"task": "evaluate", "init": f"run:{transfer.signature}", "data": {"name": "rooms"}})
+        chosen = evaluate.edit({"present_only": True})
+        assert chosen.signature != evaluate.signature == evaluate.edit({"present_only": False}).signature
+        with (
+            contextlib.nullcontext() if good else pytest.raises(c.ConfigError, match=f"is of the task {task}; leave it")
+        ):
+            chosen.check_needs({transfer.signature: transfer})
 
 
 BEST = {"selection": {"kind": "best"}, "eval_every_epochs": 1}

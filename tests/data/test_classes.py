@@ -1,10 +1,13 @@
 """Classes of a folder: a part of the samples has all of them, and one numbering serves training and evaluation."""
 
 import json
+import math
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from image_files import write
 from PIL import Image
 from safetensors import safe_open
@@ -15,6 +18,7 @@ from multimae.data.listing import class_names
 from multimae.data.subsets import choose
 from multimae.record.folder import RunFolder
 from multimae.run import run
+from multimae.tasks.classify import ClassifyTask
 
 CLASSES = tuple(f"class{n}" for n in range(10))
 
@@ -208,6 +212,32 @@ def test_a_leftover_folder_does_not_shift_what_is_measured(tmp_path):
     with safe_open(folder.weights, "pt") as weights:
         about = json.loads(weights.metadata()["run"])
     assert about == {"task": "classify", "signature": config.signature, "step": 36, "classes": ["blue", "green", "red"]}
+
+
+class Prefers(torch.nn.Module):
+    """Scores that do not depend on the images: the first of `classes` has the largest, and so on."""
+
+    def __init__(self, *classes: int):
+        super().__init__()
+        self.scores = torch.tensor([-classes.index(n) for n in range(len(classes))], dtype=torch.float32)
+
+    def forward(self, images):
+        return self.scores.repeat(len(images["rgb"]), 1)
+
+
+def test_where_a_split_lacks_classes_they_need_not_be_chosen_from(tmp_path):
+    """As of ImageNet-A, which has 200 of the 1,000."""
+    root = write(tmp_path / "colours", ("blue", "green", "red"), 8)
+    shutil.rmtree(root / "val/rgb/red")
+    task = ClassifyTask(build(SETTINGS), Runtime(runs=tmp_path), trains=False)
+    task.model = Prefers(2, 0, 1)
+    rooms = open_dataset(Folder(name="colours"), "eval", Runtime(runs=tmp_path, data_roots={"colours": root}))
+    cpu = torch.device("cpu")
+    everywhere, present = task.evaluate_on(rooms, cpu), task.evaluate_on(rooms, cpu, present_only=True)
+    assert everywhere["metrics"] == {"accuracy": 0} and present["metrics"] == {"accuracy": 50}
+    assert present["fingerprint"] == everywhere["fingerprint"] + "-among2"  # so no table has both in a column
+    task.model.scores[2] = float("nan")
+    assert math.isnan(task.evaluate_on(rooms, cpu, present_only=True)["metrics"]["accuracy"]), "a broken model is told"
 
 
 @pytest.mark.parametrize("split, folder", [("train", "train"), ("eval", "val")])
