@@ -1,21 +1,24 @@
 """Whether a server that was started answers, and not a stranger's at the same port."""
 
 import contextlib
+import http.client
 import subprocess
 import urllib.request
 from urllib.parse import urlsplit
 
 import psutil
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # what http_proxy names cannot see this machine
+
 
 def answers(process: subprocess.Popen, health: str) -> bool:
     """Whether something answers at the address `health`, and it is `process` or one that it started that listens there.
     On a machine that others use someone else's server may have taken the port meanwhile, and answers as well."""
     try:
-        urllib.request.urlopen(health, timeout=5).close()
+        DIRECT.open(health, timeout=5).close()
         root = psutil.Process(process.pid)
         family = [root, *root.children(recursive=True)]
-    except (OSError, psutil.Error):
+    except (OSError, http.client.HTTPException, psutil.Error):
         return False
     return any(_listens(one, urlsplit(health).port) for one in family)
 

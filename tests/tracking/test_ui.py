@@ -4,10 +4,12 @@ import contextlib
 import http.server
 import importlib
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -56,9 +58,25 @@ def test_a_stranger_at_the_port_is_not_ours(stranger):
         assert not listening.answers(ours, f"http://127.0.0.1:{stranger}/health")
 
 
+def test_what_speaks_no_http_is_not_ours():
+    with socket.create_server(("127.0.0.1", 0)) as server, started("-c", "import time; time.sleep(60)") as ours:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert not listening.answers(ours, f"http://127.0.0.1:{server.getsockname()[1]}/health")
+
+
 @pytest.mark.parametrize("by", ["itself", "a child"])
-def test_ours_is(by):
+def test_ours_is_also_where_a_proxy_is_set(by, monkeypatch):
     port = ui._free(0)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which urlopen makes once, of what is set
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{ui._free(0)}")  # as on many clusters; this one is not there
     words = ["-c", SERVES, str(port)]
     if by == "a child":
         words = ["-c", f"import subprocess, sys; subprocess.run([sys.executable, *{words}])"]
