@@ -129,7 +129,6 @@ def drawn_from(file: Path) -> str:
 
 def shown(chapter: Chapter, frames: Frames, drawn: Figures) -> Iterator[str]:
     """The tables of a study, with figures and verdicts. `frames`: of all studies, as claims may compare tables."""
-    yield chapter.commands
     claimed = {claim.table for claim in claims()}
     for table in chapter.tables:
         frame, name = chapter.frames[table.name], numbered(table)
@@ -145,6 +144,7 @@ def shown(chapter: Chapter, frames: Frames, drawn: Figures) -> Iterator[str]:
     )
     says += " Rows that mask otherwise, or predict other modalities, have another task."
     yield drawn.place(f"{chapter.study.name}_losses", chapter.page.curves(), says)
+    yield chapter.commands
 
 
 def _without_differences(sheet: Sheet) -> Sheet:

@@ -43,8 +43,8 @@ INTRODUCTION = """\
 # Results at laptop scale
 
 What our own runs say of the paper's ablations: its tables with our numbers beside the paper's, the same as figures, and
-for each thing that the paper concludes of them a verdict. `python sweeps/results.py` makes this document of what
-is kept in [results/laptop/](results/laptop); above each table stands what makes its runs.
+for each thing that the paper concludes of them a verdict. `python sweeps/results.py` makes this document of what is
+kept in [results/laptop/](results/laptop); under the tables of a study stands what makes its runs and prints them.
 
 **How small this is.** The model has {model.depth} blocks of width {model.dim}, for {model.image_size} px in patches of
 {model.patch_size}; a pre-training sees {images:,} images, the paper's 512 million. All images are the embedded,
@@ -209,9 +209,9 @@ def fresh(runs: Path, ours: Mapping[str, report.Chapter]) -> Iterator[str]:
         return
     yield f"## {study.heading}: a fresh seed"
     yield f"Nothing was chosen with seed {seed}: it was looked at when settings, claims and rules stood."
-    yield alone.commands
     if not alone.complete:
         yield "It is not finished yet."
+        yield alone.commands
         return
     for table in alone.tables:
         frames = ours[study.name].frames
@@ -219,6 +219,7 @@ def fresh(runs: Path, ours: Mapping[str, report.Chapter]) -> Iterator[str]:
         both = (frames[table.name], alone.frames[table.name])
         yield markdown(report.beside(table, *both, sides, f"{report.numbered(table)}: where seed {seed} falls"))
         yield markdown(report.fresh(table.name, frames, alone.frames, together.frames))
+    yield alone.commands
 
 
 def at_found_rate(ours: Mapping[str, report.Chapter], found: Mapping[str, report.Chapter]) -> Iterator[str]:
@@ -231,7 +232,7 @@ def at_found_rate(ours: Mapping[str, report.Chapter], found: Mapping[str, report
             title = f"{report.numbered(table)}, at the recipe's rate and at the one that was found"
             told = report.beside(table, *both, ("recipe's", "found"), title)
             if told.headings:
-                yield from filter(None, (heading, chapter.commands, markdown(told)))
+                yield from filter(None, (heading, markdown(told), chapter.commands))
                 heading = ""
 
 
