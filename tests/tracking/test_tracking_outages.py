@@ -147,7 +147,12 @@ class Server:
         address = ["--host", "127.0.0.1", "--port", str(self.port)]
         command = [sys.executable, "-m", "mlflow", "server", *address, "--workers", "1"]
         self.process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eleven processes that never rest
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         until = time.monotonic() + 90
         while time.monotonic() < until:
