@@ -6,6 +6,8 @@ from pathlib import Path
 
 import optuna
 
+from multimae.search import storage_at
+
 ROOT = Path(__file__).parents[1]
 TINY = ("epochs=8", "data.train_samples=64", "data.eval_samples=64", "optimizer.warmup_epochs=0")
 
@@ -26,8 +28,9 @@ def begin(runs: Path, trials: int, parallel: int, *options: str | Path) -> subpr
 
 def trials_in(runs: Path) -> list[optuna.trial.FrozenTrial]:
     (file,) = runs.glob("searches/*/optuna.db")
-    (study,) = optuna.get_all_study_summaries(f"sqlite:///{file}")
-    return optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{file}").trials
+    storage = storage_at(f"sqlite:///{file}")
+    studies = optuna.get_all_study_summaries(storage)  # none, where the search only begins
+    return [t for s in studies for t in optuna.load_study(study_name=s.study_name, storage=storage).trials]
 
 
 def told(runs: Path) -> list[tuple]:

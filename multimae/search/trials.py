@@ -7,6 +7,7 @@ with the trials that it would have had.
 
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
+AGAIN = 4  # times that the tables are made again
 PATIENCE = 60  # seconds that SQLite waits for another process
 DEFINED, OWNER = "search", "runs"  # attributes of a study
 SIGNATURE, REASON, PASSED = "signature", "reason", "passed"  # and of trials
@@ -44,7 +46,7 @@ def storage_at(address: str, make: bool = True) -> "RDBStorage":
     try:
         file = make_url(address).database
         if make or not lite or not file or Path(file).exists():
-            return optuna.storages.RDBStorage(address, engine_kwargs=options)
+            return _made(address, options)
     except ModuleNotFoundError as error:
         package = {"psycopg": "psycopg[binary]"}.get(error.name or "", error.name)
         raise ConfigError(
@@ -57,6 +59,22 @@ def storage_at(address: str, make: bool = True) -> "RDBStorage":
             "postgresql+psycopg://USER@HOST/DATABASE, of a server that answers"
         ) from None
     raise ConfigError(f"no search has begun: {file}, where its trials would be, is not there")
+
+
+def _made(address: str, options: dict[str, Any]) -> "RDBStorage":
+    """Where several processes make the tables at the same time (a search begins, and somebody asks for its status), all
+    but one of them fail, once."""
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import DBAPIError, IntegrityError
+
+    for _ in range(AGAIN):
+        try:
+            return RDBStorage(address, engine_kwargs=options)
+        except DBAPIError as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+        time.sleep(0.2)
+    return RDBStorage(address, engine_kwargs=options)
 
 
 @contextlib.contextmanager

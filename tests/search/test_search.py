@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -385,3 +388,12 @@ def test_losses_are_minimised_and_have_no_worst(tmp_path):
         trials.tell(trials.ask(), value)
     assert trials.best.number == 2 and trials.study.direction.name == "MINIMIZE"
     assert math.isfinite(trials.ask().params["lr"])
+
+
+def test_several_processes_may_make_the_tables_at_the_same_time(tmp_path):
+    """A search begins while somebody asks for its status."""
+    code = "import sys, time, optuna; from multimae.search import storage_at; "
+    code += "time.sleep(max(0, float(sys.argv[2]) - time.time())); storage_at(sys.argv[1])"
+    words = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/optuna.db", str(time.time() + 6)]
+    processes = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate()[1] for process in processes] == [""] * 4
