@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..weights import rename
+
 MARK = "pretrained.model.blocks.0.attn.qkv.weight"
 LIGHTNING = "model."  # before every name, where Lightning kept the checkpoint
 UNUSED = ("pretrained.model.head.", "auxlayer.")  # of what the ViT was trained for
@@ -73,6 +75,4 @@ def _renamed(name: str) -> str:
     for pattern, form, count in COUNTED:
         if found := re.match(pattern, name):
             name = form.format(count(int(found[1]))) + name[found.end() :]
-    for pattern, replacement in NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return rename(name, NAMES)

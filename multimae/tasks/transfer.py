@@ -163,8 +163,8 @@ class TransferTask(ImageTask, ABC):
         for batch, count in self.eval_batches(dataset, shard, progress):
             images, truth = self.images_and_truth(batch, device)
             predicted = self.model(images)[:count]
-            # The lowest number, but of what is not finite NaN, so that a broken model is still told.
-            predicted[:, absent] = predicted[:, absent] * 0 + torch.finfo(predicted.dtype).min
+            if absent:  # the lowest number, but of what is not finite NaN, so that a broken model is still told
+                predicted[:, absent] = predicted[:, absent] * 0 + torch.finfo(predicted.dtype).min
             measure.update(predicted, truth[:count])
         try:
             told = result(dataset, measure.compute())

@@ -84,7 +84,7 @@ def _server(uri: str, runs: Path, wanted: int | None) -> Iterator[tuple[subproce
             if _begins(process, f"{address}/health"):
                 yield process, address
                 return
-            if _free(port):
+            if process.poll() is None or _free(port):
                 break  # it was not for the port, which another server may take before ours has it
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -6,4 +6,4 @@ is ordered channel, patch row, patch column, so that converting renames and resh
 """
 
 from .checkpoint import fingerprint, read
-from .convert import from_timm, load_encoder, load_official, pretrained_vit, to_official, to_timm
+from .convert import from_timm, load_encoder, load_official, pretrained_vit, rename, to_official, to_timm

@@ -66,7 +66,7 @@ def load_official(source: Source, encoder_heads: int = 12, decoder_heads: int = 
     if "cls_token" in state:
         return _from_vit(state, encoder_heads)
     model = MultiMAE(_official_config(state, encoder_heads, decoder_heads))
-    names = {ours: _rename(ours, OFFICIAL_NAMES) for ours in model.state_dict()}
+    names = {ours: rename(ours, OFFICIAL_NAMES) for ours in model.state_dict()}
     _check_keys(names.values(), state, "an official checkpoint")
     _copy(model, {ours: state[official] for ours, official in names.items()})
     return model
@@ -85,7 +85,7 @@ def to_official(model: MultiMAE) -> State:
         if name.endswith(".project.weight") and name.startswith("encoder."):
             side = model.encoder.tokens[name.split(".")[2]].patches.side
             value = value.unflatten(1, (-1, side, side))
-        state[_rename(name, OFFICIAL_NAMES)] = value.clone()
+        state[rename(name, OFFICIAL_NAMES)] = value.clone()
     return state
 
 
@@ -145,7 +145,7 @@ def load_encoder(encoder: Encoder, source: Source | nn.Module) -> list[str]:
     if isinstance(source, VisionTransformer) and _heads(source) != (wanted := _heads(encoder)):
         raise ValueError(f"the source of an encoder has {_heads(source)} heads, expected model.heads {wanted}")
     target = encoder.state_dict()
-    names = {ours: _rename(f"encoder.{ours}", table) for ours in target if not ours.startswith("mask_tokens.")}
+    names = {ours: rename(f"encoder.{ours}", table) for ours in target if not ours.startswith("mask_tokens.")}
     fresh = [m for m in encoder.tokens if names[f"tokens.{m}.project.weight"] not in state]
     for modality in fresh:
         names = {ours: name for ours, name in names.items() if not ours.startswith(f"tokens.{modality}.")}
@@ -246,7 +246,7 @@ def _from_vit(state: State, heads: int) -> MultiMAE:
         "depth": len(_parts(state, r"blocks\.(\d+)\.")), "heads": heads,
     }  # fmt: skip
     model = MultiMAE(_config(["rgb"], ["rgb"], sizes, {}))
-    names = {ours: _rename(f"encoder.{ours}", VIT_NAMES) for ours in model.encoder.state_dict()}
+    names = {ours: rename(f"encoder.{ours}", VIT_NAMES) for ours in model.encoder.state_dict()}
     _check_keys(names.values(), state, "a ViT")
     _copy(model.encoder, {ours: state[name] for ours, name in names.items()})
     return model
@@ -280,7 +280,8 @@ def _without_class_position(state: State) -> State:
 # ---- names and shapes
 
 
-def _rename(name: str, table: Iterable[tuple[str, str]]) -> str:
+def rename(name: str, table: Iterable[tuple[str, str]]) -> str:
+    """A tensor's name in another form: (pattern, replacement), applied from top to bottom."""
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
